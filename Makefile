@@ -1,0 +1,53 @@
+# Every goal is a script in scripts/; this file only gives them names.
+# Settings, all optional, from the environment or the command line:
+#   PG_CONFIG=…      build and run against this PostgreSQL
+#   USHER_HOME=…     where the scratch cluster lives
+#   LAYERS="…"       which of: unit regress isolation clients   (make test)
+#   SOAK_SECONDS=…   how long                                   (make soak)
+#   DRY_RUN=1        say it, do not do it                       (make deps)
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help deps build install cluster psql stop demo test lint bench soak clean
+
+help: ## this list
+	@echo "pg_usher: an integration hub inside PostgreSQL"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## install what is missing, build, start a scratch cluster, show it at work
+	@scripts/goal.sh demo
+
+test: ## run all tests; the last line is the count (LAYERS="unit regress isolation clients")
+	@scripts/test.sh
+
+deps: ## install what the build needs (DRY_RUN=1 only says what that is)
+	@scripts/goal.sh deps
+
+build: ## compile the extension; nothing leaves target/
+	@scripts/goal.sh build
+
+install: ## compile it and copy it to where PostgreSQL looks for extensions
+	@scripts/goal.sh install
+
+cluster: ## start the scratch cluster (unix socket only, apart from your own clusters)
+	@scripts/goal.sh cluster
+
+psql: ## start the scratch cluster and open psql in it
+	@scripts/goal.sh psql
+
+stop: ## stop the scratch cluster, keep its data
+	@scripts/cluster.sh stop
+
+lint: ## formatting, clippy, shell syntax
+	@scripts/lint.sh
+
+bench: ## measure; writes target/bench.json
+	@scripts/goal.sh bench
+
+soak: ## keep it busy for a long time (SOAK_SECONDS)
+	@scripts/goal.sh soak
+
+clean: ## remove the scratch cluster and target/; installed packages stay
+	@scripts/cluster.sh destroy
+	@rm -rf target

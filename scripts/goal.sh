@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# What the Makefile's goals consist of: which steps, in which order.
+#   goal.sh deps | build | install | cluster | psql | demo | bench | soak
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/steps.sh"
+goal=${1:-}
+
+case $goal in
+  deps | build | install | cluster | demo | bench | soak) ;;
+  psql)
+    # no steps, no build when the extension is there already
+    pg_detect
+    if [ -x "$PG_CONFIG" ] && [ -e "$("$PG_CONFIG" --pkglibdir)/$EXTENSION.so" ]; then
+      exec scripts/cluster.sh psql
+    fi
+    ;;
+  *) die "usage: scripts/goal.sh deps|build|install|cluster|psql|demo|bench|soak" ;;
+esac
+
+check_rust
+pg_detect
+say "make $goal will use, and install where it is missing:"
+scripts/deps.sh plan
+[ "$goal" = deps ] || [ "$goal" = build ] || plan_install
+case $goal in deps | build | install) ;; *) plan_cluster ;; esac
+say
+
+if [ -n "${DRY_RUN:-}" ]; then
+  [ "$goal" = deps ] || die "DRY_RUN is for make deps"
+  scripts/deps.sh apt
+  scripts/deps.sh cargo-pgrx
+  scripts/deps.sh init
+  exit
+fi
+
+STEPS=$DEPS_STEPS
+case $goal in
+  deps) ;;
+  build) STEPS=$((STEPS + 1)) ;;
+  install) STEPS=$((STEPS + 2)) ;;
+  cluster | psql) STEPS=$((STEPS + 3)) ;;
+  *) STEPS=$((STEPS + 4)) ;;
+esac
+
+deps_steps
+[ "$goal" != deps ] || exit 0
+build_step
+[ "$goal" != build ] || exit 0
+install_step
+[ "$goal" != install ] || exit 0
+cluster_step
+
+case $goal in
+  psql) exec scripts/cluster.sh psql ;;
+  cluster) say "'make psql' opens psql in it, 'make stop' stops it." ;;
+  *)
+    step client "building the $goal client" "2 minutes the first time, seconds after" \
+      cargo build --release -p usher-clients --bin "$goal"
+    say
+    eval "$(scripts/cluster.sh env)"
+    cargo run --release -q -p usher-clients --bin "$goal"
+    [ "$goal" != demo ] || say "'make psql' looks inside, 'make stop' stops the scratch cluster, 'make clean' removes it."
+    ;;
+esac

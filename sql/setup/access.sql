@@ -1,0 +1,86 @@
+-- Views, row level security and grants. Dropped and made anew by every usher.setup(), so that they fit the installed version.
+
+CREATE OR REPLACE VIEW usher.sync_jobs WITH (security_invoker = true) AS
+SELECT q.id, q.organization_id, f.name AS flow, f.source_system, f.target_system,
+       CASE WHEN q.op = 'R' THEN q.new ELSE usher.change_payload(q.op, q.new, q.old) END AS payload,
+       usher.lane_name(q.lane) AS priority,
+       CASE WHEN usher.job_in_progress(false, q.lane, q.seq) THEN 'in_progress' ELSE 'pending' END AS status,
+       NULL::text AS waiting_for, 0 AS attempts, NULL::timestamptz AS run_at, NULL::timestamptz AS last_attempted_at,
+       NULL::text AS error_message, q.created_at, NULL::timestamptz AS finished_at
+  FROM usher.queue q LEFT JOIN usher.flow_versions f ON f.flow_id = q.flow_id AND f.version = q.flow_version
+UNION ALL
+SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_system), COALESCE(w.target_system, f.target_system),
+       CASE WHEN w.op = 'R' THEN w.new ELSE usher.change_payload(w.op, w.new, w.old) END,
+       usher.lane_name(w.lane),
+       CASE WHEN w.due_at <= pg_catalog.clock_timestamp() AND usher.job_in_progress(true, w.lane, w.seq) THEN 'in_progress'
+            WHEN w.waiting_for = 'retry' THEN 'failed' ELSE 'pending' END,
+       w.waiting_for, w.attempts, w.due_at, w.last_attempted_at, w.error_message, w.created_at, NULL
+  FROM usher.queue_waiting w LEFT JOIN usher.flow_versions f ON f.flow_id = w.flow_id AND f.version = w.flow_version
+UNION ALL
+SELECT d.id, d.organization_id, f.name, COALESCE(d.source_system, f.source_system), COALESCE(d.target_system, f.target_system),
+       CASE WHEN d.op = 'R' THEN d.new ELSE usher.change_payload(d.op, d.new, d.old) END,
+       usher.lane_name(d.lane), 'dead', NULL, d.attempts, NULL, d.last_attempted_at, d.error_message, d.created_at, d.died_at
+  FROM usher.dead_letters d LEFT JOIN usher.flow_versions f ON f.flow_id = d.flow_id AND f.version = d.flow_version
+UNION ALL
+SELECT h.id, h.organization_id, f.name, COALESCE(h.source_system, f.source_system), COALESCE(h.target_system, f.target_system),
+       CASE WHEN h.op = 'R' THEN h.new ELSE usher.change_payload(h.op, h.new, h.old) END,
+       usher.lane_name(h.lane), CASE WHEN h.cancelled THEN 'cancelled' ELSE 'synced' END, NULL, h.attempts, NULL,
+       CASE WHEN h.attempts > 0 THEN h.finished_at END, h.error_message, h.created_at, h.finished_at
+  FROM usher.job_history h LEFT JOIN usher.flow_versions f ON f.flow_id = h.flow_id AND f.version = h.flow_version;
+COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it stands: pending, in_progress, failed (waits for its next try), synced, dead, cancelled';
+
+DO $$
+DECLARE
+    relation record;
+BEGIN
+    -- Row level security on every table of the schema, partitions included.
+    FOR relation IN
+        SELECT c.oid::pg_catalog.regclass AS name, c.relname,
+               EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                        WHERE a.attrelid = c.oid AND a.attname = 'organization_id' AND NOT a.attisdropped) AS by_organization
+          FROM pg_catalog.pg_class c
+         WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation.name);
+        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS member_reads ON %s', relation.name);
+        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS reader_reads ON %s', relation.name);
+        EXECUTE pg_catalog.format('CREATE POLICY reader_reads ON %s FOR SELECT TO usher_reader USING (true)', relation.name);
+        IF relation.by_organization THEN
+            EXECUTE pg_catalog.format(
+                'CREATE POLICY member_reads ON %s FOR SELECT TO usher_member '
+                'USING (organization_id = ANY ((SELECT usher.member_organizations())::uuid[]))', relation.name);
+        END IF;
+    END LOOP;
+END
+$$;
+
+DROP POLICY IF EXISTS member_reads ON usher.organizations;
+CREATE POLICY member_reads ON usher.organizations FOR SELECT TO usher_member
+    USING (id = ANY ((SELECT usher.member_organizations())::uuid[]));
+-- Flows belong to the installation; their names and systems are needed to read a job.
+DROP POLICY IF EXISTS member_reads ON usher.flow_versions;
+CREATE POLICY member_reads ON usher.flow_versions FOR SELECT TO usher_member USING (true);
+DROP POLICY IF EXISTS member_reads ON usher.systems;
+CREATE POLICY member_reads ON usher.systems FOR SELECT TO usher_member USING (true);
+DROP POLICY IF EXISTS operator_stops ON usher.flows;
+CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
+
+REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
+GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.queue, usher.queue_waiting,
+    usher.dead_letters, usher.job_history, usher.sync_jobs TO usher_member;
+GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
+GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
+GRANT DELETE ON usher.flows TO usher_operator;
+
+-- The flows table is the truth: whoever changes it, the capture triggers of the tables follow.
+DROP TRIGGER IF EXISTS usher_flows_changed ON usher.flows;
+CREATE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flows
+    FOR EACH ROW EXECUTE FUNCTION usher.flows_changed();
+DROP TRIGGER IF EXISTS update_integration_sync_timestamp ON usher.links;
+CREATE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
+    FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();
+
+SELECT usher.maintain_history(30);
+
+-- Tables whose flows are known get their triggers (again): after a restore, a re-install, a migration.
+SELECT usher.attach_all();

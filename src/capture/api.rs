@@ -1,0 +1,66 @@
+//! SQL functions of capture.
+
+use super::attach;
+use super::trigger::raise;
+use crate::error::{Result as Outcome, UsherError};
+use crate::flow::definition::{Definition, When};
+use crate::pg::{self, role};
+use crate::registry::identity;
+use crate::setup;
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// Follows a change of `usher.flows`: the triggers of the source tables, and what every session remembers.
+#[pg_trigger]
+fn flows_changed<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+    raise(follow(trigger));
+    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
+}
+
+fn source_of<A: WhoAllocated>(row: Option<PgHeapTuple<'_, A>>) -> Outcome<Option<String>> {
+    let Some(row) = row else { return Ok(None) };
+    let definition: Option<JsonB> = row.get_by_name("definition").map_err(|e| UsherError::internal(e.to_string()))?;
+    Ok(definition.and_then(|json| Definition::parse(&json.0).ok()).and_then(|definition| match definition.when {
+        When::Change { table, .. } => Some(table),
+        When::Request { .. } => None,
+    }))
+}
+
+fn follow(trigger: &PgTrigger<'_>) -> Outcome<()> {
+    let installed = setup::installed()?;
+    let mut tables = vec![source_of(trigger.old())?, source_of(trigger.new())?];
+    tables.dedup();
+    pg::catalog::invalidate(installed.flows);
+    pg::relcache::forget();
+    pg::xact::note_due_changed();
+    let _acting = role::internal(installed.owner);
+    for table in tables.into_iter().flatten() {
+        attach::sync(&table)?;
+    }
+    Ok(())
+}
+
+/// Drops every capture trigger and returns their number; flows, jobs and data stay. `usher.setup()` attaches them
+/// again. To be run before DROP EXTENSION or a migration that must not see foreign triggers.
+///
+/// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
+#[pg_extern(volatile, parallel_unsafe)]
+fn detach_all() -> std::result::Result<i32, ErrorReport> {
+    let installed = identity::require_operator("detach pg_usher from tables")?;
+    let _acting = role::internal(installed.owner);
+    Ok(i32::try_from(attach::detach_all()?).unwrap_or(i32::MAX))
+}
+
+/// Attaches what flows need and is missing, and drops what they no longer need; returns how many triggers changed.
+/// Tables that gained partitions, and tables whose triggers a migration tool dropped, are mended by it.
+///
+/// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
+#[pg_extern(volatile, parallel_unsafe)]
+fn attach_all() -> std::result::Result<i32, ErrorReport> {
+    let installed = identity::require_operator("attach pg_usher to tables")?;
+    let _acting = role::internal(installed.owner);
+    Ok(i32::try_from(attach::sync_all()?).unwrap_or(i32::MAX))
+}

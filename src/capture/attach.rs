@@ -1,0 +1,187 @@
+//! Creating and dropping capture triggers, so that each table has just those that its flows need.
+
+use crate::error::{Result, UsherError};
+use crate::flow::catalog;
+use crate::flow::definition::{Change, When};
+use crate::flow::store;
+use crate::pg::subxact;
+use crate::pg::{guc::Nest, spi};
+use pgrx::pg_sys::Oid;
+use pgrx::spi::{quote_identifier, quote_literal};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A trigger as it should be: its definition as one string, which is also how an existing one is compared.
+type Wanted = BTreeMap<String, String>;
+
+fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
+    let mut triggers = Wanted::new();
+    let mut events = BTreeSet::new();
+    let mut shared = BTreeSet::new();
+    let mut add = |name: &str, change: Change, flow: &str| {
+        let tables = match change {
+            Change::Insert => "NEW TABLE AS usher_new",
+            Change::Update => "OLD TABLE AS usher_old NEW TABLE AS usher_new",
+            Change::Delete => "OLD TABLE AS usher_old",
+        };
+        triggers.insert(
+            name.to_owned(),
+            format!(
+                "CREATE TRIGGER {} AFTER {} ON {relation_sql} REFERENCING {tables} FOR EACH STATEMENT EXECUTE FUNCTION usher.capture({}, {})",
+                quote_identifier(name),
+                change.word().to_uppercase(),
+                quote_literal(table),
+                quote_literal(flow)
+            ),
+        );
+    };
+    for flow in store::listeners(table)? {
+        let When::Change { on, .. } = &flow.definition.when else { continue };
+        events.extend(on.iter().copied());
+        match &flow.definition.trigger_name {
+            None => shared.extend(on.iter().copied()),
+            Some(name) => {
+                // The first event carries the name itself; a trigger with transition tables can have only one.
+                let order = [Change::Update, Change::Insert, Change::Delete];
+                for (at, change) in order.into_iter().filter(|change| on.contains(change)).enumerate() {
+                    let name = if at == 0 { name.clone() } else { format!("{name}_{}", change.word()) };
+                    add(&name, change, &flow.name);
+                }
+            }
+        }
+    }
+    for change in shared {
+        add(&format!("usher_capture_{}", change.word()), change, "");
+    }
+    if !events.is_empty() {
+        let list: Vec<String> = events.iter().map(|change| change.word().to_uppercase()).collect();
+        triggers.insert(
+            "usher_statement".to_owned(),
+            format!(
+                "CREATE TRIGGER usher_statement BEFORE {} ON {relation_sql} FOR EACH STATEMENT EXECUTE FUNCTION usher.capture_statement()",
+                list.join(" OR ")
+            ),
+        );
+    }
+    Ok(triggers)
+}
+
+/// Brings the triggers of a table (`schema.table`) and its partitions in line with the flows. Runs with the owner's rights.
+pub fn sync(table: &str) -> Result<usize> {
+    let _nest = Nest::pinned_path().lock_timeout(5_000);
+    let Some((schema, name)) = catalog::split(table) else { return Ok(0) };
+    let table = format!("{schema}.{name}");
+    let relations = spi::read_all(
+        "SELECT r.oid, pg_catalog.format('%I.%I', n.nspname, r.relname)
+           FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+           CROSS JOIN LATERAL (SELECT c.oid AS id UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(c.oid) t) AS part
+           JOIN pg_catalog.pg_class r ON r.oid = part.id JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+          WHERE s.nspname = $1 AND c.relname = $2",
+        &[spi::arg(schema.as_str()), spi::arg(name.as_str())],
+        |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<String>(2)?.unwrap_or_default())),
+    )?;
+    let mut changed = 0;
+    for (oid, relation_sql) in relations {
+        changed += sync_relation(&table, oid, &relation_sql)?;
+    }
+    Ok(changed)
+}
+
+fn sync_relation(table: &str, oid: Oid, relation_sql: &str) -> Result<usize> {
+    let wanted = wanted(table, relation_sql)?;
+    let existing: BTreeMap<String, String> = spi::all(
+        "SELECT t.tgname::text, pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t
+          WHERE t.tgrelid = $1 AND NOT t.tgisinternal
+            AND t.tgfoid IN ('usher.capture()'::pg_catalog.regprocedure, 'usher.capture_statement()'::pg_catalog.regprocedure)",
+        &[spi::arg(oid)],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )?
+    .into_iter()
+    .collect();
+    let mut changed = 0;
+    for (name, definition) in &existing {
+        let keep = wanted.get(name).is_some_and(|sql| same(sql, definition));
+        if !keep {
+            locked(relation_sql, &format!("DROP TRIGGER {} ON {relation_sql}", quote_identifier(name)))?;
+            changed += 1;
+        }
+    }
+    for (name, sql) in &wanted {
+        if !existing.get(name).is_some_and(|definition| same(sql, definition)) {
+            locked(relation_sql, sql)?;
+            changed += 1;
+        }
+    }
+    Ok(changed)
+}
+
+/// PostgreSQL writes a trigger back with events in an order of its own; what matters is which ones there are.
+fn same(wanted: &str, existing: &str) -> bool {
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split(|c: char| c.is_whitespace() || c == ',' || c == '(' || c == ')')
+            .filter(|word| !word.is_empty() && *word != "OR" && *word != "AS")
+            .map(str::to_owned)
+            .collect()
+    };
+    words(wanted) == words(existing)
+}
+
+/// Runs DDL on an application's table; a busy table is a clear error with a remedy, not a queue of waiting writers.
+fn locked(relation: &str, sql: &str) -> Result<()> {
+    subxact::attempt(|| spi::script(sql)).map_err(|failure| {
+        let error = UsherError::from(failure.clone());
+        if failure.sqlstate == "55P03" {
+            error.hint(format!("{relation} is busy: end the transactions that hold it and try again."))
+        } else {
+            error
+        }
+    })
+}
+
+/// Every table that has capture triggers or should have some.
+pub fn sync_all() -> Result<usize> {
+    let tables = spi::read_all(
+        "SELECT DISTINCT v.compiled ->> 'source' FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+          WHERE v.compiled ->> 'source' IS NOT NULL",
+        &[],
+        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+    )?;
+    let mut changed = 0;
+    for table in tables {
+        changed += sync(&table)?;
+    }
+    Ok(changed)
+}
+
+/// Drops every capture trigger of the database. Runs with the owner's rights.
+pub fn detach_all() -> Result<usize> {
+    let _nest = Nest::pinned_path().lock_timeout(5_000);
+    let triggers = spi::all(
+        "SELECT pg_catalog.format('DROP TRIGGER %I ON %s', t.tgname, pg_catalog.format('%I.%I', n.nspname, c.relname)), pg_catalog.format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE NOT t.tgisinternal
+            AND t.tgfoid IN ('usher.capture()'::pg_catalog.regprocedure, 'usher.capture_statement()'::pg_catalog.regprocedure)",
+        &[],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )?;
+    for (sql, relation) in &triggers {
+        locked(relation, sql)?;
+    }
+    Ok(triggers.len())
+}
+
+#[cfg(test)]
+mod unit {
+    use super::same;
+
+    #[test]
+    fn the_order_of_events_does_not_matter() {
+        assert!(same(
+            "CREATE TRIGGER t BEFORE INSERT OR UPDATE ON s.x FOR EACH STATEMENT EXECUTE FUNCTION usher.capture_statement()",
+            "CREATE TRIGGER t BEFORE UPDATE OR INSERT ON s.x FOR EACH STATEMENT EXECUTE FUNCTION usher.capture_statement()"
+        ));
+        assert!(!same(
+            "CREATE TRIGGER t BEFORE INSERT ON s.x FOR EACH STATEMENT EXECUTE FUNCTION usher.capture_statement()",
+            "CREATE TRIGGER t BEFORE UPDATE OR INSERT ON s.x FOR EACH STATEMENT EXECUTE FUNCTION usher.capture_statement()"
+        ));
+    }
+}

@@ -1,0 +1,180 @@
+//! The statements of capture: from the changed rows of one statement to jobs.
+//!
+//! `$1` hop, `$2` causing job, `$3` trail as an array, `$4` trail as text. The changed rows are the transition tables
+//! `usher_new` and `usher_old`; of an UPDATE the two are paired by their order, and rows that did not change are skipped.
+
+use crate::flow::catalog::Table;
+use crate::flow::definition::Change;
+use crate::flow::store::Flow;
+use pgrx::spi::{quote_identifier, quote_literal};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+/// Stands for "the row names no organization": the worker puts such a job into the dead letters.
+pub const NO_ORGANIZATION: &str = "00000000-0000-0000-0000-000000000000";
+
+/// The changed rows as `new` and `old`, with the row's key.
+fn rows(table: &Table, change: Change, flows: &[Rc<Flow>]) -> String {
+    let key = |alias: &str| {
+        if table.key.is_empty() {
+            return "NULL::bigint".to_owned();
+        }
+        let columns: Vec<String> = table.key.iter().map(|name| format!("{alias}.{}", quote_identifier(name))).collect();
+        format!("pg_catalog.hashtextextended(pg_catalog.concat_ws('|', {}), 0)", columns.join(", "))
+    };
+    // The side that does not exist is all NULL; only what some flow uses is spelt out.
+    let nothing = |alias: &str, used: &dyn Fn(&Flow) -> Vec<String>| {
+        let names: BTreeSet<String> = flows.iter().flat_map(|flow| used(flow)).collect();
+        let columns: Vec<String> = table
+            .columns
+            .iter()
+            .filter(|column| names.contains(&column.name))
+            .map(|column| format!("NULL::{} AS {}", column.type_sql, quote_identifier(&column.name)))
+            .collect();
+        format!("(SELECT {}) AS {alias}", columns.join(", "))
+    };
+    match change {
+        Change::Insert => format!(
+            "(SELECT n.*, {} AS usher_key, 1 AS usher_n FROM usher_new AS n) AS new CROSS JOIN {}",
+            key("n"),
+            nothing("old", &|flow| flow.compiled.old.clone())
+        ),
+        Change::Update => format!(
+            "(SELECT n.*, {} AS usher_key, pg_catalog.row_number() OVER () AS usher_n FROM usher_new AS n) AS new
+             JOIN (SELECT o.*, {} AS usher_key, pg_catalog.row_number() OVER () AS usher_n FROM usher_old AS o) AS old
+               ON old.usher_n = new.usher_n AND old OPERATOR(pg_catalog.*<>) new",
+            key("n"),
+            key("o")
+        ),
+        Change::Delete => format!(
+            "(SELECT o.*, {} AS usher_key, 1 AS usher_n FROM usher_old AS o) AS old CROSS JOIN {}",
+            key("o"),
+            nothing("new", &|flow| flow.compiled.new.clone())
+        ),
+    }
+}
+
+/// `jsonb_build_object` of the columns that a flow uses.
+fn image(alias: &str, table: &Table, used: &[String]) -> String {
+    let fields: Vec<String> = table
+        .columns
+        .iter()
+        .filter(|column| used.contains(&column.name))
+        .map(|column| {
+            let value = format!("{alias}.{}", quote_identifier(&column.name));
+            let value = if column.native { value } else { format!("{value}::text") };
+            format!("{}, {value}", quote_literal(&column.name))
+        })
+        .collect();
+    // A function takes at most 100 arguments: wide rows are put together from parts.
+    let parts: Vec<String> =
+        fields.chunks(45).map(|chunk| format!("pg_catalog.jsonb_build_object({})", chunk.join(", "))).collect();
+    if parts.is_empty() { "'{}'::jsonb".to_owned() } else { parts.join(" || ") }
+}
+
+struct Parts {
+    new: String,
+    old: String,
+    organization: String,
+    condition: String,
+    key: &'static str,
+}
+
+fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str) -> Parts {
+    let compiled = &flow.compiled;
+    let key = if change == Change::Delete { "old.usher_key" } else { "new.usher_key" };
+    let organization = match &compiled.organization {
+        Some(sql) if change == Change::Delete => sql.replacen("new.", "old.", 1),
+        Some(sql) => sql.clone(),
+        None => format!("{}::uuid", quote_literal(default_organization)),
+    };
+    // A column that the flow uses and that is gone: take every change, whole; the worker finds the flow broken.
+    let fits = compiled.new.iter().chain(&compiled.old).all(|name| table.column(name).is_some());
+    let all: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
+    let condition = match &flow.definition.condition {
+        Some(condition) if compiled.simple && fits => format!("({condition}\n)"),
+        _ => "true".to_owned(),
+    };
+    Parts {
+        new: match change {
+            Change::Delete => "NULL::jsonb".to_owned(),
+            _ => image("new", table, if fits { &compiled.new } else { &all }),
+        },
+        old: match change {
+            Change::Insert => "NULL::jsonb".to_owned(),
+            _ if fits && compiled.old.is_empty() => "NULL::jsonb".to_owned(),
+            _ => image("old", table, if fits { &compiled.old } else { &all }),
+        },
+        organization,
+        condition: format!(
+            "{condition} AND ($3::bigint[] IS NULL OR {key} IS NULL OR NOT (pg_catalog.hashint8extended({key}, {}) = ANY ($3::bigint[])))",
+            flow.id
+        ),
+        key,
+    }
+}
+
+/// The INSERT for all flows that share a trigger.
+pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organization: &str) -> String {
+    let arms: Vec<String> = flows
+        .iter()
+        .map(|flow| {
+            let p = parts(flow, table, change, default_organization);
+            format!(
+                "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
+                flow.id, flow.version, flow.definition.lane, p.organization, p.key, p.new, p.old, p.condition
+            )
+        })
+        .collect();
+    format!(
+        "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old)
+SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), $2::uuid,
+       f.flow_id, f.flow_version, f.lane, $1::smallint, '{}'::\"char\", $4::text, f.new, f.old
+  FROM {} CROSS JOIN LATERAL ({}) AS f",
+        table.oid.to_u32(),
+        change.letter(),
+        rows(table, change, flows),
+        arms.join(" UNION ALL ")
+    )
+}
+
+/// The rows for one transactional flow, as the arrays of a batch: first those that can be applied now, then those whose
+/// row has an earlier change waiting. `$5`: rows to which a newer image was already applied.
+pub fn matched(table: &Table, change: Change, flow: &Rc<Flow>, default_organization: &str) -> String {
+    let p = parts(flow, table, change, default_organization);
+    format!(
+        "/* {oid} */ SELECT pg_catalog.array_agg(x.organization_id), pg_catalog.array_agg(x.id), pg_catalog.array_agg(x.new), pg_catalog.array_agg(x.old),
+       pg_catalog.array_agg('{letter}'::\"char\"), pg_catalog.array_agg(pg_catalog.now()), pg_catalog.array_agg(x.seq), pg_catalog.array_agg(x.row_key),
+       pg_catalog.count(*)::integer, pg_catalog.count(*) FILTER (WHERE NOT x.blocked)::integer, $1::smallint, $2::uuid, $4::text,
+       CASE WHEN pg_catalog.min(x.organization_id::text) = pg_catalog.max(x.organization_id::text) THEN pg_catalog.min(x.organization_id::text)::uuid END
+  FROM (SELECT y.*, usher.uuid_v7() AS id, pg_catalog.nextval('usher.queue_seq'::pg_catalog.regclass) AS seq
+          FROM (SELECT COALESCE({organization}, '{NO_ORGANIZATION}'::uuid) AS organization_id, {key} AS row_key, {new} AS new, {old} AS old,
+                       EXISTS (SELECT FROM usher.queue q WHERE q.fallback AND q.flow_id = {id} AND q.row_key = {key})
+                       OR EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = {id} AND w.row_key = {key}) AS blocked
+                  FROM {rows}
+                 WHERE {condition} AND ($5::bigint[] IS NULL OR {key} IS NULL OR NOT ({key} = ANY ($5::bigint[])))) AS y
+         ORDER BY y.blocked) AS x",
+        oid = table.oid.to_u32(),
+        letter = change.letter(),
+        organization = p.organization,
+        key = p.key,
+        new = p.new,
+        old = p.old,
+        id = flow.id,
+        rows = rows(table, change, std::slice::from_ref(flow)),
+        condition = p.condition,
+    )
+}
+
+/// Gives inner changes of the rows that an outer statement has just captured positions after the outer ones.
+/// `$1`-`$2` positions captured inside, `$3`-`$4` positions of the outer statement.
+pub const REORDER: &str = "
+    UPDATE usher.queue AS q SET seq = x.seq
+      FROM (SELECT o.organization_id, o.id, usher.take_seq(o.lane) AS seq
+              FROM (SELECT i.organization_id, i.id, i.lane
+                      FROM usher.queue i
+                     WHERE i.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND i.seq BETWEEN $1 AND $2
+                       AND EXISTS (SELECT FROM usher.queue m
+                                    WHERE m.lane = i.lane AND m.seq BETWEEN $3 AND $4 AND m.flow_id = i.flow_id AND m.row_key = i.row_key)
+                     ORDER BY i.seq) AS o) AS x
+     WHERE q.organization_id = x.organization_id AND q.id = x.id";

@@ -1,0 +1,158 @@
+//! The one error type of the crate.
+//!
+//! Every refusal says what, why and what to do about it, under a SQLSTATE that fits. PostgreSQL's error style applies:
+//! a message begins in lower case and ends without a full stop, the remedy is a HINT. This is also the one place that
+//! removes secrets from a text before anyone may read it.
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::PgSqlErrorCode;
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, UsherError>;
+
+/// What went wrong, why, and what to do about it.
+#[derive(Debug, Clone)]
+pub struct UsherError {
+    pub code: PgSqlErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl UsherError {
+    pub fn new(code: PgSqlErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: mask(&message.into()), detail: None, hint: None }
+    }
+
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(mask(&detail.into()));
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// An argument that is missing, of the wrong form or out of range.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
+    }
+
+    /// A thing that was named and does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)
+    }
+
+    /// Refused for want of a right; says the same whether the thing exists or not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE, message)
+    }
+
+    /// The thing exists but is not in the state that the call needs.
+    pub fn state(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+    }
+
+    /// A flow definition that cannot work.
+    pub fn definition(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_INVALID_OBJECT_DEFINITION, message)
+    }
+
+    /// A kind that the model knows and this version does not run.
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
+    }
+
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message)
+    }
+}
+
+impl fmt::Display for UsherError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl From<UsherError> for ErrorReport {
+    fn from(error: UsherError) -> Self {
+        let mut report = ErrorReport::new(error.code, error.message, "pg_usher");
+        if let Some(detail) = error.detail {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+impl From<pgrx::spi::SpiError> for UsherError {
+    fn from(error: pgrx::spi::SpiError) -> Self {
+        Self::internal(format!("a statement of the extension could not be run: {error}"))
+    }
+}
+
+/// Words after which a value is treated as a secret when they stand as `word=value` or `"word": "value"`.
+const SECRET_WORDS: [&str; 7] = ["password", "passwd", "secret", "token", "api_key", "apikey", "authorization"];
+
+/// Replaces what follows a secret's name by `***`. Error texts quote input, and input may carry credentials.
+pub fn mask(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    if !SECRET_WORDS.iter().any(|word| lower.contains(word)) {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while at < text.len() {
+        let next = SECRET_WORDS
+            .iter()
+            .filter_map(|word| lower[at..].find(word).map(|found| at + found + word.len()))
+            .min();
+        let Some(end) = next else { break };
+        out.push_str(&text[at..end]);
+        at = end;
+        // The value follows `=` or `:`; a word in ordinary prose ("the token expired") is left alone.
+        let rest = &text[at..];
+        let lead = rest.len() - rest.trim_start_matches(['"', '\'', ' ']).len();
+        if let Some(sign) = rest[lead..].chars().next().filter(|c| matches!(c, '=' | ':')) {
+            let after = lead + sign.len_utf8();
+            let value = rest[after..].trim_start_matches(['"', '\'', ' ']);
+            let start = rest.len() - value.len();
+            let length = value.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(value.len());
+            out.push_str(&rest[..start]);
+            out.push_str("***");
+            at += start + length;
+        }
+    }
+    out.push_str(&text[at..]);
+    out
+}
+
+#[cfg(test)]
+mod unit {
+    use super::mask;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_value_behind_a_secret_word_is_masked() {
+        assert_eq!(mask("api_key=abc123 refused"), "api_key=*** refused");
+        assert_eq!(mask(r#"{"password": "hunter2", "a": 1}"#), r#"{"password": "***", "a": 1}"#);
+        assert_eq!(mask("Authorization: Bearer-xyz"), "Authorization: ***");
+    }
+
+    #[test]
+    fn prose_is_left_alone() {
+        assert_eq!(mask("the token has expired"), "the token has expired");
+        assert_eq!(mask("no such table"), "no such table");
+    }
+
+    proptest! {
+        #[test]
+        fn no_marker_survives(marker in "[a-zA-Z0-9]{12,24}", word in 0usize..7, lead in "[ a-z]{0,10}") {
+            let text = format!("{lead}{}={marker} and more", super::SECRET_WORDS[word]);
+            prop_assert!(!mask(&text).contains(&marker));
+        }
+    }
+}

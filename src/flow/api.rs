@@ -1,0 +1,177 @@
+//! SQL functions for flows.
+
+use super::apply::{self, Batch};
+use super::definition::{LANES, Mode, When};
+use super::{manage, store};
+use crate::error::{Result, UsherError};
+use crate::pg::spi::{self, Raw};
+use crate::pg::{ids, role};
+use crate::registry::identity::{self, Right};
+use pgrx::JsonB;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::fmt::Write as _;
+
+type Sql<T> = std::result::Result<T, ErrorReport>;
+
+fn given<T>(value: Option<T>, what: &str) -> Result<T> {
+    value.ok_or_else(|| UsherError::invalid(format!("{what} is missing")).hint(format!("Give {what}.")))
+}
+
+/// Makes a flow and switches it on. The definition is parsed, checked against the catalog and compiled first: a
+/// misspelt key or column fails now, with the field and the nearest valid name.
+///
+/// Arguments: `name` (`flow` or `pack.flow`), `definition` (see docs/flows.md).
+/// Errors: 42501 for callers who are no operators or lack rights on the tables, 42P17 for a definition that cannot work,
+/// 42703/42P01/42883 for a name that does not exist, 42710 when the flow exists, 0A000 for kinds that are not there yet.
+#[pg_extern(volatile, parallel_unsafe)]
+fn create_flow(name: Option<String>, definition: Option<JsonB>) -> Sql<String> {
+    let installed = identity::require_operator("create flows")?;
+    Ok(manage::create(installed, &given(name, "the flow's name")?, None, given(definition, "the definition")?.0)?)
+}
+
+/// Gives a flow a new definition, as its next version. Jobs that are already in the queue run with the version under
+/// which they were made. Errors: as `create_flow`, and 42704 when there is no such flow.
+#[pg_extern(volatile, parallel_unsafe)]
+fn alter_flow(name: Option<String>, definition: Option<JsonB>) -> Sql<String> {
+    let installed = identity::require_operator("alter flows")?;
+    Ok(manage::alter(installed, &given(name, "the flow's name")?, given(definition, "the definition")?.0)?)
+}
+
+/// Switches a flow on; jobs that waited for it run. Errors: 42501, 42704.
+#[pg_extern(volatile, parallel_unsafe)]
+fn enable_flow(name: Option<String>) -> Sql<String> {
+    let installed = identity::require_operator("enable flows")?;
+    Ok(manage::enable(installed, &given(name, "the flow's name")?, true)?)
+}
+
+/// Switches a flow off: changes are no longer captured for it, its jobs wait. Errors: 42501, 42704.
+#[pg_extern(volatile, parallel_unsafe)]
+fn disable_flow(name: Option<String>) -> Sql<String> {
+    let installed = identity::require_operator("disable flows")?;
+    Ok(manage::enable(installed, &given(name, "the flow's name")?, false)?)
+}
+
+/// Removes a flow; its waiting jobs are cancelled, its history stays. Errors: 42501, 42704.
+#[pg_extern(volatile, parallel_unsafe)]
+fn drop_flow(name: Option<String>) -> Sql<String> {
+    let installed = identity::require_operator("drop flows")?;
+    Ok(manage::drop(installed, &given(name, "the flow's name")?)?)
+}
+
+/// What a flow does, in words, and the SQL that it runs. Errors: 42501, 42704.
+#[pg_extern(volatile, parallel_unsafe)]
+fn explain_flow(name: Option<String>) -> Sql<String> {
+    let installed = identity::require_operator("explain flows")?;
+    let name = given(name, "the flow's name")?;
+    let (id, version) = manage::id_of(installed, &name)?;
+    let _acting = role::internal(installed.owner);
+    let flow = store::get(id, version)?.ok_or_else(|| UsherError::internal("a flow has no current version"))?;
+    let definition = &flow.definition;
+    let mut out = String::new();
+    let _ = writeln!(out, "flow {} version {version}{}", flow.name, if flow.enabled { "" } else { " (off)" });
+    if let Some(reason) = &flow.broken {
+        let _ = writeln!(out, "  broken:  {reason}");
+    }
+    match &definition.when {
+        When::Change { table, on } => {
+            let events: Vec<&str> = on.iter().map(|change| change.word()).collect();
+            let _ = writeln!(out, "  when:    {} on {table}", events.join(" or "));
+        }
+        When::Request { action } => {
+            let _ = writeln!(
+                out,
+                "  when:    request {action} from {} to {}",
+                definition.from.as_deref().unwrap_or_default(),
+                definition.to.as_deref().unwrap_or_default()
+            );
+        }
+    }
+    if let Some(condition) = &definition.condition {
+        let place = if flow.compiled.simple { "in the writer's statement" } else { "by the worker" };
+        let _ = writeln!(out, "  if:      {condition}   -- evaluated {place}");
+    }
+    let mode = match definition.mode {
+        Mode::Transactional => "transactional: in the writer's transaction",
+        Mode::Realtime => "realtime: at once after the commit",
+        Mode::Async => "async: after the commit, in a low lane",
+    };
+    let _ = writeln!(out, "  mode:    {mode}");
+    let _ = writeln!(out, "  lane:    {}", LANES[definition.lane]);
+    let _ = writeln!(out, "  runs as: {}", role::name_of(flow.run_as).unwrap_or_else(|| "a role that is gone".to_owned()));
+    let tries = definition.retry.delays.len() + 1;
+    let _ = writeln!(out, "  tries:   {tries}");
+    if flow.in_circle {
+        let _ = writeln!(out, "  circle:  its effect may lead back to its source, so jobs are applied one by one");
+    }
+    let _ = writeln!(out, "  stored:  new ({}), old ({})", flow.compiled.new.join(", "), flow.compiled.old.join(", "));
+    match flow.program() {
+        Ok(program) => {
+            let _ = writeln!(out, "  statement:\n{}", program.apply);
+            if let Some(link) = &program.link {
+                let _ = writeln!(out, "  link:\n{link}");
+            }
+        }
+        Err(error) => {
+            let _ = writeln!(out, "  statement: cannot be compiled: {error}");
+        }
+    }
+    Ok(out)
+}
+
+/// What a flow would write for one row (or, for a request, one payload), undone at once: the written rows as jsonb, or
+/// the check that fails. No row comes back when the condition does not hold or nothing would change.
+///
+/// Arguments: `name`, `"new"` (the row or payload), `"old"` (the row before), `organization` (slug or id; by default
+/// the row's organization_id or `default`). Errors: 42501, 42704, and whatever the flow's effect raises.
+#[pg_extern(volatile, parallel_unsafe)]
+fn preview_flow(
+    name: Option<String>,
+    new: Option<JsonB>,
+    old: default!(Option<JsonB>, "NULL"),
+    organization: default!(Option<String>, "NULL"),
+) -> std::result::Result<SetOfIterator<'static, JsonB>, ErrorReport> {
+    let installed = identity::require_operator("preview flows")?;
+    let name = given(name, "the flow's name")?;
+    let (id, version) = manage::id_of(installed, &name)?;
+    let named = organization.or_else(|| {
+        let row = new.as_ref().or(old.as_ref())?;
+        row.0.get("organization_id")?.as_str().map(str::to_owned)
+    });
+    let organization = match named {
+        Some(named) => identity::organization(&named, Right::Manage)?,
+        None => installed.default_organization,
+    };
+    let (flow, program) = {
+        let _acting = role::internal(installed.owner);
+        let flow = store::get(id, version)?.ok_or_else(|| UsherError::internal("a flow has no current version"))?;
+        let program = flow.program()?;
+        (flow, program)
+    };
+    let op = match (&new, &old) {
+        (Some(_), Some(_)) => "U",
+        (None, Some(_)) => "D",
+        _ if matches!(flow.definition.when, When::Request { .. }) => "R",
+        _ => "I",
+    };
+    let rows = Spi::connect_mut(|client| -> Result<Vec<JsonB>> {
+        let table = spi::query(
+            client,
+            "SELECT ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[$3::jsonb], ARRAY[$4::jsonb], ARRAY[$5::\"char\"], ARRAY[pg_catalog.now()], ARRAY[0::bigint]",
+            &[spi::arg(organization), spi::arg(ids::uuid_v7()), spi::arg(new), spi::arg(old), spi::arg(op)],
+        )?
+        .first();
+        let batch = Batch {
+            organizations: Raw::read(&table, 1)?,
+            ids: Raw::read(&table, 2)?,
+            new: Raw::read(&table, 3)?,
+            old: Raw::read(&table, 4)?,
+            ops: Raw::read(&table, 5)?,
+            created: Raw::read(&table, 6)?,
+            positions: Raw::read(&table, 7)?,
+            size: 1,
+        };
+        apply::preview(flow.run_as, &program.preview, &batch, flow.definition.lock_timeout)
+    })?;
+    Ok(SetOfIterator::new(rows))
+}

@@ -1,0 +1,661 @@
+//! From a definition to one set-based statement.
+//!
+//! The statement takes a batch as parallel arrays ($1 organizations, $2 job ids, $3 new rows or payloads, $4 old rows,
+//! $5 kinds of change, $6 times) and a range of it ($7 to $8, from 1). It returns a row only for a job that needs a
+//! further word: `(n, failed check, again)`, where `again` means that an earlier job of the range writes the same target
+//! row and this one must come after it.
+//!
+//! Expressions were parsed as single expressions before ([`crate::pg::expr`]); wrapped in parentheses and a line break
+//! they cannot reach outside themselves. Every write and join carries the job's organization.
+
+use super::catalog::{self, Column, Function, Table};
+use super::definition::{Definition, Mode, OnConflict, Then, When};
+use super::shape::{self, ColumnUse, Shape};
+use crate::error::{Result, UsherError};
+use crate::pg;
+use pgrx::pg_sys;
+use pgrx::spi::{quote_identifier, quote_literal};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+/// Types of the statement's parameters.
+pub const TYPES: &[pg_sys::BuiltinOid] = &[
+    pg_sys::BuiltinOid::UUIDARRAYOID,
+    pg_sys::BuiltinOid::UUIDARRAYOID,
+    pg_sys::BuiltinOid::JSONBARRAYOID,
+    pg_sys::BuiltinOid::JSONBARRAYOID,
+    pg_sys::BuiltinOid::CHARARRAYOID,
+    pg_sys::BuiltinOid::TIMESTAMPTZARRAYOID,
+    pg_sys::BuiltinOid::INT4OID,
+    pg_sys::BuiltinOid::INT4OID,
+];
+
+/// What was learned of a flow when it was created, kept with its version.
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
+pub struct Compiled {
+    /// Columns of the source that the flow uses; these alone are stored with a job.
+    pub new: Vec<String>,
+    pub old: Vec<String>,
+    /// The condition is evaluated by the writer.
+    pub simple: bool,
+    /// `schema.table` of source and target, for seeing circles.
+    pub source: Option<String>,
+    pub target: Option<String>,
+    /// SQL for the job's organization, evaluated by the writer.
+    pub organization: Option<String>,
+}
+
+/// A flow made ready to run.
+pub struct Program {
+    pub compiled: Compiled,
+    pub apply: String,
+    /// Pairs for `usher.links`: `(organization, left, right, n)` as arrays. Same parameters.
+    pub link: Option<String>,
+    /// What the statement would write, as jsonb rows; for previews.
+    pub preview: String,
+}
+
+pub struct Expressions(BTreeMap<String, (String, Shape)>);
+
+impl Expressions {
+    /// Parses one field's text, or says which field is wrong.
+    fn add(&mut self, field: &str, text: &str) -> Result<()> {
+        let parsed = pg::subxact::rehearse(|| pg::expr::parse(text)).map_err(|failure| {
+            UsherError::new(failure.code, format!("{field}: {}", failure.message))
+                .detail(format!("The expression is: {text}"))
+                .hint(failure.hint.unwrap_or_else(|| "Write one SQL expression, such as new.total * 2.".to_owned()))
+        })?;
+        let shape = shape::read(&parsed)
+            .ok_or_else(|| UsherError::definition(format!("{field}: this form of expression is not understood")))?;
+        if shape.has_subquery {
+            return Err(UsherError::definition(format!("{field}: a query inside an expression is not allowed"))
+                .detail("It could read rows of another organization.")
+                .hint("Use \"join\" for a row of another table, or a function that takes the organization."));
+        }
+        self.0.insert(field.to_owned(), (text.to_owned(), shape));
+        Ok(())
+    }
+
+    fn shape(&self, field: &str) -> Option<&Shape> {
+        self.0.get(field).map(|(_, shape)| shape)
+    }
+
+    fn uses(&self) -> impl Iterator<Item = &ColumnUse> {
+        self.0.values().flat_map(|(_, shape)| shape.columns.iter())
+    }
+
+    fn mention(&self, word: &str) -> bool {
+        self.0.values().any(|(text, _)| text.contains(word))
+    }
+}
+
+fn expressions(definition: &Definition) -> Result<Expressions> {
+    let mut all = Expressions(BTreeMap::new());
+    if let Some(text) = &definition.condition {
+        all.add("if", text)?;
+    }
+    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once), ("check", &definition.check)] {
+        for (name, text) in map {
+            all.add(&format!("{group}.{name}"), text)?;
+        }
+    }
+    for (name, join) in &definition.joins {
+        all.add(&format!("join.{name}"), &join.on)?;
+    }
+    if let Some(link) = &definition.link {
+        all.add("link.left", &link.left)?;
+    }
+    if let Some(text) = &definition.organization {
+        all.add("organization", text)?;
+    }
+    Ok(all)
+}
+
+/// The source columns that are used under one alias, checked against the table.
+fn used(all: &Expressions, source: Option<&Table>, alias: &str) -> Result<Vec<String>> {
+    let Some(source) = source else {
+        if let Some(lost) = all.uses().find(|column| column.alias == alias) {
+            let name = lost.column.as_deref().unwrap_or("*");
+            return Err(UsherError::definition(format!("{alias}.{name} is used, and a request has no row"))
+                .hint("Use job.payload ->> 'field', or a \"join\"."));
+        }
+        return Ok(Vec::new());
+    };
+    let mut names = BTreeSet::new();
+    for column in all.uses().filter(|column| column.alias == alias) {
+        match &column.column {
+            Some(name) => {
+                names.insert(source.expect(name, &format!("an expression ({alias}.{name})"))?.name.clone());
+            }
+            None => names.extend(source.columns.iter().map(|column| column.name.clone())),
+        }
+    }
+    Ok(names.into_iter().collect())
+}
+
+/// `(SELECT … ) AS alias` over a stored row image.
+fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>) -> String {
+    let fields: Vec<String> = source
+        .into_iter()
+        .flat_map(|table| table.columns.iter())
+        .filter(|column| used.contains(&column.name))
+        .map(|column| {
+            format!("({stored} ->> {})::{} AS {}", quote_literal(&column.name), column.type_sql, quote_identifier(&column.name))
+        })
+        .collect();
+    format!(" CROSS JOIN LATERAL (SELECT {}) AS {alias}", fields.join(", "))
+}
+
+struct Writer<'a> {
+    definition: &'a Definition,
+    all: &'a Expressions,
+    source: Option<&'a Table>,
+    joins: BTreeMap<String, Table>,
+    new: &'a [String],
+    old: &'a [String],
+    /// The condition still has to be evaluated here.
+    with_condition: bool,
+}
+
+impl Writer<'_> {
+    /// The batch with everything that expressions may name.
+    fn from(&self) -> String {
+        let mut arrays = vec![("$1::uuid[]", "organization_id"), ("$2::uuid[]", "id"), ("$3::jsonb[]", "new")];
+        if !self.old.is_empty() {
+            arrays.push(("$4::jsonb[]", "old"));
+        }
+        if self.all.mention("op") {
+            arrays.push(("$5::\"char\"[]", "op"));
+        }
+        if self.all.mention("created_at") {
+            arrays.push(("$6::timestamptz[]", "created_at"));
+        }
+        let (values, names): (Vec<_>, Vec<_>) = arrays.into_iter().unzip();
+        let mut sql = format!(
+            "unnest({}) WITH ORDINALITY AS b ({}, n)",
+            values.join(", "),
+            names.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ")
+        );
+        if self.source.is_some() {
+            if !self.new.is_empty() {
+                sql += &image("new", "b.new", self.new, self.source);
+            }
+            if !self.old.is_empty() {
+                sql += &image("old", "b.old", self.old, self.source);
+            }
+        }
+        if self.all.mention("job") {
+            let mut fields = vec!["b.id AS id", "b.organization_id AS organization_id", "b.new AS payload"];
+            if names.contains(&"op") {
+                fields.push("CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' ELSE 'request' END AS op");
+            }
+            if names.contains(&"created_at") {
+                fields.push("b.created_at AS created_at");
+            }
+            let _ = write!(sql, " CROSS JOIN LATERAL (SELECT {}) AS job", fields.join(", "));
+        }
+        for (name, join) in &self.definition.joins {
+            let table = &self.joins[name];
+            let mine = if table.has_organization() { format!("{name}.organization_id = b.organization_id AND ") } else { String::new() };
+            let _ = write!(
+                sql,
+                " LEFT JOIN LATERAL (SELECT {name}.* FROM {} AS {name} WHERE {mine}({}\n) LIMIT 1) AS {name} ON true",
+                table.sql, join.on
+            );
+        }
+        sql
+    }
+
+    fn range(&self) -> String {
+        let mut sql = " WHERE b.n BETWEEN $7 AND $8".to_owned();
+        if let (true, Some(condition)) = (self.with_condition, &self.definition.condition) {
+            let _ = write!(sql, " AND ({condition}\n)");
+        }
+        sql
+    }
+
+    /// One value; a bare literal takes the column's type, as it would in a plain INSERT.
+    fn value(&self, field: &str, text: &str, column: Option<&Column>) -> String {
+        let literal = self.all.shape(field).is_some_and(|shape| shape.literal);
+        match column {
+            Some(column) if literal => format!("({text}\n)::{}", column.type_sql),
+            _ => format!("({text}\n)"),
+        }
+    }
+}
+
+fn quoted(names: &[String]) -> Vec<String> {
+    names.iter().map(quote_identifier).collect()
+}
+
+/// `a IS DISTINCT FROM b`, for types without equality by their text.
+fn differs(column: &Column, left: &str, right: &str) -> String {
+    if column.compare_as_text {
+        format!("{left}::text IS DISTINCT FROM ({right})::text")
+    } else {
+        format!("{left} IS DISTINCT FROM ({right})::{}", column.type_sql)
+    }
+}
+
+struct Target {
+    table: Table,
+    organization: bool,
+    key: Vec<String>,
+}
+
+fn target(definition: &Definition) -> Result<Option<Target>> {
+    let Some(name) = definition.then.table() else { return Ok(None) };
+    let table = catalog::table(name, "\"then\"")?;
+    for (group, names) in [("set", &definition.set), ("set_once", &definition.set_once)] {
+        for name in names.keys() {
+            let column = table.expect(name, &format!("\"{group}\""))?;
+            if column.generated {
+                return Err(UsherError::definition(format!("column \"{name}\" of {} is generated", table.name))
+                    .hint(format!("Leave it out of \"{group}\".")));
+            }
+        }
+    }
+    for name in definition.then.key() {
+        table.expect(name, "\"key\"")?;
+    }
+    if let Some(link) = &definition.link {
+        table.expect(&link.right, "\"link\".\"right\"")?;
+    }
+    let organization = table.has_organization();
+    let key = definition.then.key().to_vec();
+    Ok(Some(Target { table, organization, key }))
+}
+
+/// Builds the program of a definition against the catalog as it is now.
+pub fn compile(definition: &Definition) -> Result<Program> {
+    let source = match &definition.when {
+        When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
+        When::Request { .. } => None,
+    };
+    let all = expressions(definition)?;
+    let new = used(&all, source.as_ref(), "new")?;
+    let old = used(&all, source.as_ref(), "old")?;
+    let joins = definition
+        .joins
+        .iter()
+        .map(|(name, join)| Ok((name.clone(), catalog::table(&join.table, &format!("join \"{name}\""))?)))
+        .collect::<Result<BTreeMap<_, _>>>()?;
+    let simple = definition.condition.is_none()
+        || all.shape("if").is_some_and(|shape| source.as_ref().is_some_and(|table| safe_in_writer(shape, table)));
+    let organization = organization(definition, source.as_ref(), &all)?;
+    let target = target(definition)?;
+
+    let mut writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old, with_condition: !simple };
+    let (apply, preview) = match (&definition.then, &target) {
+        (Then::Call { function }, _) => call(&writer, &catalog::function(function)?)?,
+        (then, Some(target)) => {
+            let apply = write(&writer, then, target, false)?;
+            writer.with_condition = true;
+            (apply, write(&writer, then, target, true)?)
+        }
+        (_, None) => return Err(UsherError::internal("a flow that writes has no target")),
+    };
+    writer.with_condition = !simple;
+    let link = match (&definition.link, &target) {
+        (Some(link), Some(target)) => Some(link_statement(&writer, link, target)),
+        _ => None,
+    };
+    let compiled = Compiled {
+        simple,
+        source: source.as_ref().map(|table| table.name.clone()),
+        target: target.as_ref().map(|target| target.table.name.clone()),
+        organization,
+        new,
+        old,
+    };
+    Ok(Program { compiled, apply, link, preview })
+}
+
+/// True when the condition cannot fail in the writer: simple by its form, and columns compared with each other are of
+/// one type and collation.
+fn safe_in_writer(shape: &Shape, source: &Table) -> bool {
+    let column = |used: &ColumnUse| used.column.as_deref().and_then(|name| source.column(name));
+    shape.simple
+        && shape.compared.iter().all(|(left, right)| match (column(left), column(right)) {
+            (Some(left), Some(right)) => left.type_oid == right.type_oid && left.collation == right.collation,
+            _ => false,
+        })
+        // Columns of types with operators of their own (extensions) may run any code.
+        && shape.columns.iter().all(|used| column(used).is_some_and(|column| column.native))
+}
+
+fn organization(definition: &Definition, source: Option<&Table>, all: &Expressions) -> Result<Option<String>> {
+    let Some(source) = source else { return Ok(None) };
+    let Some(text) = &definition.organization else {
+        return Ok(source.has_organization().then(|| "new.organization_id".to_owned()));
+    };
+    let shape = all.shape("organization").cloned().unwrap_or_default();
+    if shape.literal {
+        // A slug: resolved when the flow is created, because an organization's id never changes.
+        let slug = text.trim_matches('\'').to_owned();
+        let id = pg::spi::read::<pgrx::Uuid>(
+            "SELECT id FROM usher.organizations WHERE slug = $1 OR id::text = $1",
+            &[pg::spi::arg(slug.as_str())],
+        )?
+        .ok_or_else(|| {
+            UsherError::definition(format!("organization: there is no organization \"{slug}\""))
+                .hint("Create it first with usher.create_organization().")
+        })?;
+        return Ok(Some(format!("{}::uuid", quote_literal(id.to_string()))));
+    }
+    match shape.columns.as_slice() {
+        [ColumnUse { alias, column: Some(name) }]
+            if alias == "new" && shape.simple && source.column(name).is_some_and(|column| column.type_sql == "uuid") =>
+        {
+            Ok(Some(format!("new.{}", quote_identifier(name))))
+        }
+        _ => Err(UsherError::definition("organization: use a uuid column of the row or a slug in quotes")
+            .detail("It is evaluated inside the writer's statement and must not be able to fail.")
+            .hint("Write \"organization\": \"new.tenant_id\" or \"organization\": \"'acme'\".")),
+    }
+}
+
+/// The rows of a batch transformed and checked (`v`), and the statement that writes them.
+fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<String> {
+    let definition = w.definition;
+    let mut columns: Vec<(String, String)> = Vec::new();
+    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once)] {
+        for (name, text) in map {
+            columns.push((name.clone(), w.value(&format!("{group}.{name}"), text, target.table.column(name))));
+        }
+    }
+    let names: Vec<String> = columns.iter().map(|(name, _)| name.clone()).collect();
+    let fields: String = columns.iter().fold(String::new(), |mut out, (name, value)| {
+        let _ = write!(out, ", {value} AS {}", quote_identifier(name));
+        out
+    });
+    let mut key = quoted(&target.key);
+    if target.organization {
+        key.insert(0, "organization_id".to_owned());
+    }
+    let ordered = matches!(then, Then::Upsert { .. } | Then::Update { .. });
+    let plain_insert = matches!(then, Then::Insert { .. }) && definition.check.is_empty() && !preview;
+    let into: Vec<String> = target.organization.then(|| "organization_id".to_owned()).into_iter().chain(quoted(&names)).collect();
+
+    if plain_insert {
+        // The common case needs no word back: straight from the batch into the table.
+        let organization = if target.organization { "b.organization_id, " } else { "" };
+        let values: Vec<&str> = columns.iter().map(|(_, value)| value.as_str()).collect();
+        return Ok(format!(
+            "WITH w AS (INSERT INTO {} ({}) SELECT {organization}{} FROM {}{} ORDER BY b.n{}) SELECT NULL::integer, NULL::text, NULL::boolean WHERE false",
+            target.table.sql,
+            into.join(", "),
+            values.join(", "),
+            w.from(),
+            w.range(),
+            conflict(then, target)
+        ));
+    }
+
+    let mut checks = String::new();
+    for (name, text) in &definition.check {
+        let _ = write!(checks, " WHEN ({text}\n) IS FALSE THEN {}", quote_literal(name));
+    }
+    let failed = if checks.is_empty() { "NULL::text".to_owned() } else { format!("CASE{checks} END") };
+    let wave = if ordered {
+        format!("pg_catalog.row_number() OVER (PARTITION BY {} ORDER BY s.usher_n)", key_of("s", &key, "usher_organization"))
+    } else {
+        "1".to_owned()
+    };
+    let rows = format!(
+        "WITH s AS MATERIALIZED (SELECT b.n AS usher_n, b.organization_id AS usher_organization{fields} FROM {}{}),
+ v AS MATERIALIZED (SELECT s.*, {failed} AS usher_failed, {wave} AS usher_wave FROM s)",
+        w.from(),
+        w.range()
+    );
+    let ready = "v.usher_failed IS NULL AND v.usher_wave = 1";
+    let organization = if target.organization { "v.usher_organization, " } else { "" };
+    let values = quoted(&names).iter().map(|name| format!("v.{name}")).collect::<Vec<_>>().join(", ");
+    let matches: Vec<String> = target
+        .key
+        .iter()
+        .map(|name| {
+            let name = quote_identifier(name);
+            format!("t.{name} = v.{name}")
+        })
+        .chain(target.organization.then(|| "t.organization_id = v.usher_organization".to_owned()))
+        .collect();
+    let returning = if preview { " RETURNING pg_catalog.to_jsonb(t)" } else { "" };
+    let effect = match then {
+        Then::Insert { .. } => format!(
+            "INSERT INTO {} AS t ({}) SELECT {organization}{values} FROM v WHERE {ready} ORDER BY v.usher_n{}{returning}",
+            target.table.sql,
+            into.join(", "),
+            conflict(then, target)
+        ),
+        Then::Upsert { .. } => {
+            let changing: Vec<&Column> = definition
+                .set
+                .keys()
+                .filter(|name| !target.key.contains(name))
+                .filter_map(|name| target.table.column(name))
+                .collect();
+            let update = if changing.is_empty() {
+                "NOTHING".to_owned()
+            } else {
+                let set: Vec<String> = changing
+                    .iter()
+                    .map(|column| format!("{0} = EXCLUDED.{0}", quote_identifier(&column.name)))
+                    .collect();
+                let differ: Vec<String> = changing
+                    .iter()
+                    .map(|column| {
+                        let name = quote_identifier(&column.name);
+                        differs(column, &format!("t.{name}"), &format!("EXCLUDED.{name}"))
+                    })
+                    .collect();
+                format!("UPDATE SET {} WHERE {}", set.join(", "), differ.join(" OR "))
+            };
+            format!(
+                "INSERT INTO {} AS t ({}) SELECT {organization}{values} FROM v WHERE {ready} ORDER BY v.usher_n ON CONFLICT ({}) DO {update}{returning}",
+                target.table.sql,
+                into.join(", "),
+                key.join(", ")
+            )
+        }
+        Then::Update { .. } => {
+            let changing: Vec<&Column> =
+                names.iter().filter(|name| !target.key.contains(name)).filter_map(|name| target.table.column(name)).collect();
+            if changing.is_empty() {
+                return Err(UsherError::definition("\"update\" changes nothing")
+                    .hint("Put at least one column that is not in \"key\" into \"set\"."));
+            }
+            let set: Vec<String> =
+                changing.iter().map(|column| format!("{0} = v.{0}", quote_identifier(&column.name))).collect();
+            let differ: Vec<String> = changing
+                .iter()
+                .map(|column| {
+                    let name = quote_identifier(&column.name);
+                    differs(column, &format!("t.{name}"), &format!("v.{name}"))
+                })
+                .collect();
+            format!(
+                "UPDATE {} AS t SET {} FROM v WHERE {ready} AND {} AND ({}){returning}",
+                target.table.sql,
+                set.join(", "),
+                matches.join(" AND "),
+                differ.join(" OR ")
+            )
+        }
+        Then::Delete { .. } => {
+            format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
+        }
+        Then::Call { .. } => return Err(UsherError::internal("a call writes no table")),
+    };
+    Ok(if preview {
+        format!("{rows}, w(usher_row) AS ({effect}) SELECT w.usher_row FROM w UNION ALL SELECT pg_catalog.jsonb_build_object('failed check', v.usher_failed) FROM v WHERE v.usher_failed IS NOT NULL")
+    } else {
+        format!("{rows}, w AS ({effect}) SELECT v.usher_n::integer, v.usher_failed, v.usher_wave > 1 FROM v WHERE v.usher_failed IS NOT NULL OR v.usher_wave > 1 ORDER BY 1")
+    })
+}
+
+fn key_of(alias: &str, key: &[String], organization: &str) -> String {
+    key.iter()
+        .map(|name| if name == "organization_id" { format!("{alias}.{organization}") } else { format!("{alias}.{name}") })
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn conflict(then: &Then, target: &Target) -> String {
+    match then {
+        Then::Insert { key, on_conflict: OnConflict::Keep, .. } => {
+            let mut names = quoted(key);
+            if target.organization {
+                names.insert(0, "organization_id".to_owned());
+            }
+            format!(" ON CONFLICT ({}) DO NOTHING", names.join(", "))
+        }
+        _ => String::new(),
+    }
+}
+
+/// Calls a function once per job; the arguments are the transformed row.
+fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
+    let definition = w.definition;
+    for name in definition.set.keys() {
+        if !function.names.contains(name) {
+            let known: Vec<&str> = function.names.iter().map(String::as_str).collect();
+            let near = super::definition::nearest(name, &known).unwrap_or_default();
+            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql))
+                .hint(format!("Did you mean \"{near}\"? \"set\" gives the arguments by name.")));
+        }
+    }
+    let mut fields = String::new();
+    for (name, text) in &definition.set {
+        let _ = write!(fields, ", ({text}\n) AS {}", quote_identifier(name));
+    }
+    let mut arguments: Vec<String> =
+        definition.set.keys().map(|name| format!("{0} => v.{0}", quote_identifier(name))).collect();
+    if definition.set.is_empty() && function.takes_payload {
+        fields = ", b.new AS payload".to_owned();
+        arguments = vec!["v.payload".to_owned()];
+    } else if definition.set.is_empty() && !function.takes_nothing && function.names.is_empty() {
+        return Err(UsherError::definition(format!("{} needs arguments that have no names", function.sql))
+            .hint("Name the function's parameters and give them in \"set\"."));
+    }
+    let mut checks = String::new();
+    for (name, text) in &definition.check {
+        let _ = write!(checks, " WHEN ({text}\n) IS FALSE THEN {}", quote_literal(name));
+    }
+    let failed = if checks.is_empty() { "NULL::text".to_owned() } else { format!("CASE{checks} END") };
+    let rows = |with_condition: bool| {
+        let from = w.from();
+        let range = Writer { joins: w.joins.clone(), with_condition, ..*w }.range();
+        format!(
+            "WITH s AS MATERIALIZED (SELECT b.n AS usher_n{fields} FROM {from}{range}),
+ v AS MATERIALIZED (SELECT s.*, {failed} AS usher_failed FROM s)"
+        )
+    };
+    let arguments = arguments.join(", ");
+    let effect = format!("SELECT {}({arguments}) FROM v WHERE v.usher_failed IS NULL ORDER BY v.usher_n", function.sql);
+    let apply = format!(
+        // The count makes every call happen; the row without a number that it leaves is skipped by the reader.
+        "{}, w AS MATERIALIZED ({effect}) SELECT v.usher_n::integer, v.usher_failed, false
+   FROM (SELECT pg_catalog.count(*) AS calls FROM w) AS done LEFT JOIN v ON v.usher_failed IS NOT NULL ORDER BY 1",
+        rows(w.with_condition)
+    );
+    let preview = format!(
+        "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
+        rows(true),
+        quote_literal(&function.sql)
+    );
+    Ok((apply, preview))
+}
+
+fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Target) -> String {
+    let mut on: Vec<String> = target
+        .key
+        .iter()
+        .map(|name| {
+            let (group, text) = match w.definition.set.get(name) {
+                Some(text) => ("set", text),
+                None => ("set_once", &w.definition.set_once[name]),
+            };
+            format!("t.{} = {}", quote_identifier(name), w.value(&format!("{group}.{name}"), text, target.table.column(name)))
+        })
+        .collect();
+    if target.organization {
+        on.push("t.organization_id = b.organization_id".to_owned());
+    }
+    format!(
+        "SELECT pg_catalog.array_agg(b.organization_id), pg_catalog.array_agg(({}\n)::text), pg_catalog.array_agg((t.{})::text), pg_catalog.array_agg(b.n::integer) FROM {} JOIN {} AS t ON {}{}",
+        link.left,
+        quote_identifier(&link.right),
+        w.from(),
+        target.table.sql,
+        on.join(" AND "),
+        w.range()
+    )
+}
+
+/// Tries every expression by itself, so that an error can name its field.
+pub fn try_fields(definition: &Definition) -> Result<()> {
+    let source = match &definition.when {
+        When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
+        When::Request { .. } => None,
+    };
+    let mut scope = "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at) AS job".to_owned();
+    if let Some(source) = &source {
+        let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
+    }
+    let own_scope = scope.clone();
+    for (name, join) in &definition.joins {
+        let table = catalog::table(&join.table, &format!("join \"{name}\""))?;
+        let _ = write!(scope, " CROSS JOIN {} AS {name}", table.sql);
+        let try_join = format!("{own_scope} CROSS JOIN {} AS {name}", table.sql);
+        try_one(&format!("join.{name}"), &join.on, &format!("SELECT 1 FROM {try_join} WHERE ({}\n)", join.on))?;
+    }
+    if let Some(text) = &definition.condition {
+        try_one("if", text, &format!("SELECT 1 FROM {scope} WHERE ({text}\n)"))?;
+    }
+    let mut transformed = Vec::new();
+    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once)] {
+        for (name, text) in map {
+            // Naming job.id beside it makes an aggregate fail here, which would fold the batch into one row.
+            try_one(&format!("{group}.{name}"), text, &format!("SELECT job.id, ({text}\n) FROM {scope}"))?;
+            transformed.push(format!("({text}\n) AS {}", quote_identifier(name)));
+        }
+    }
+    for (name, text) in &definition.check {
+        let row = format!("(SELECT {} FROM {scope}) AS s", transformed.join(", "));
+        try_one(&format!("check.{name}"), text, &format!("SELECT 1 FROM {row} WHERE ({text}\n)"))?;
+    }
+    if let Some(link) = &definition.link {
+        try_one("link.left", &link.left, &format!("SELECT ({}\n)::text FROM {scope}", link.left))?;
+    }
+    Ok(())
+}
+
+fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
+    pg::subxact::rehearse(|| pg::spi::plans(sql, &[])).map_err(|failure| {
+        UsherError::new(failure.code, format!("{field}: {}", failure.message))
+            .detail(format!("The expression is: {text}"))
+            .hint(failure.hint.unwrap_or_else(|| {
+                "Columns are new.x, old.x, job.x or those of a join; functions outside pg_catalog need their schema.".to_owned()
+            }))
+    })
+}
+
+/// Definitions that would hurt the writer are refused: what a deferred constraint finds comes only at its COMMIT.
+pub fn fits_mode(definition: &Definition, target: Option<&str>) -> Result<()> {
+    let (Mode::Transactional, super::definition::OnError::Continue, Some(target)) = (definition.mode, definition.on_error, target) else {
+        return Ok(());
+    };
+    let table = catalog::table(target, "\"then\"")?;
+    let deferred = pg::spi::read::<String>(
+        "SELECT c.conname::text FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferred
+         UNION ALL SELECT t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND t.tginitdeferred AND NOT t.tgisinternal LIMIT 1",
+        &[pg::spi::arg(table.oid)],
+    )?;
+    match deferred {
+        Some(name) => Err(UsherError::definition(format!("\"{name}\" on {target} is checked only at COMMIT"))
+            .detail("What it finds would fail the writer's COMMIT although the flow's error was caught.")
+            .hint("Use \"mode\": \"realtime\", or \"on_error\": \"abort\" if the writer shall fail.")),
+        None => Ok(()),
+    }
+}

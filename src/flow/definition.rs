@@ -1,0 +1,531 @@
+//! What a flow says: the typed form of its JSON, without any look at the database.
+//!
+//! A key that is not known is refused with the nearest one that is; a kind that the model knows and this version does
+//! not run is refused as such. Pure: no pgrx.
+
+use super::retry::Retry;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Why a definition was refused: what, and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub message: String,
+    pub hint: String,
+    /// The model knows it, this version does not run it.
+    pub unsupported: bool,
+}
+
+type Parsed<T> = Result<T, Refusal>;
+
+fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> Parsed<T> {
+    Err(Refusal { message: message.into(), hint: hint.into(), unsupported: false })
+}
+
+fn not_there<T>(what: &str) -> Parsed<T> {
+    Err(Refusal {
+        message: format!("{what} is not there yet in this version"),
+        hint: "This version runs \"when\": change and request, \"then\": insert, upsert, update, delete and call, \
+               \"mode\": transactional, realtime and async."
+            .to_owned(),
+        unsupported: true,
+    })
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Transactional,
+    Realtime,
+    Async,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    Insert,
+    Update,
+    Delete,
+}
+
+impl Change {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+
+    /// The letter that a job carries.
+    pub fn letter(self) -> char {
+        match self {
+            Self::Insert => 'I',
+            Self::Update => 'U',
+            Self::Delete => 'D',
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum When {
+    Change { table: String, on: Vec<Change> },
+    Request { action: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    Error,
+    Keep,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Then {
+    Insert { table: String, key: Vec<String>, on_conflict: OnConflict },
+    Upsert { table: String, key: Vec<String> },
+    Update { table: String, key: Vec<String> },
+    Delete { table: String, key: Vec<String> },
+    Call { function: String },
+}
+
+impl Then {
+    pub fn table(&self) -> Option<&str> {
+        match self {
+            Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
+                Some(table)
+            }
+            Self::Call { .. } => None,
+        }
+    }
+
+    pub fn key(&self) -> &[String] {
+        match self {
+            Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
+            Self::Call { .. } => &[],
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub kind: String,
+    pub left: String,
+    pub right: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    pub table: String,
+    pub on: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnError {
+    Continue,
+    Abort,
+}
+
+/// Lanes by rank; jobs of a higher lane are served more often, none is starved.
+pub const LANES: [&str; 5] = ["emergency", "critical", "high", "normal", "low"];
+
+/// The lane of a priority; `medium` is `normal`.
+pub fn lane(priority: &str) -> Option<usize> {
+    let priority = if priority == "medium" { "normal" } else { priority };
+    LANES.iter().position(|name| *name == priority)
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Definition {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub mode: Mode,
+    pub when: When,
+    pub organization: Option<String>,
+    pub condition: Option<String>,
+    pub joins: BTreeMap<String, Join>,
+    pub then: Then,
+    pub set: BTreeMap<String, String>,
+    pub set_once: BTreeMap<String, String>,
+    pub check: BTreeMap<String, String>,
+    pub link: Option<Link>,
+    pub on_error: OnError,
+    pub run_as: Option<String>,
+    pub lane: usize,
+    pub retry: Retry,
+    pub trigger_name: Option<String>,
+    /// Milliseconds that the effect may wait for a lock.
+    pub lock_timeout: i64,
+}
+
+const KEYS: [&str; 18] = [
+    "from", "to", "mode", "when", "organization", "if", "join", "then", "set", "set_once", "check", "link", "on_error",
+    "run_as", "priority", "retry", "trigger_name", "lock_timeout",
+];
+const DESCRIPTION: &str = "description";
+
+/// Number of single-letter edits between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+/// The word of `known` that is nearest to `given`.
+pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    known.iter().copied().min_by_key(|word| distance(given, word))
+}
+
+fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
+    for key in object.keys() {
+        if !known.contains(&key.as_str()) {
+            let near = nearest(key, known).unwrap_or_default();
+            return refuse(
+                format!("unknown key \"{key}\" in {at}"),
+                format!("Did you mean \"{near}\"? Known here: {}.", known.join(", ")),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
+    value.as_object().map_or_else(|| refuse(format!("{at} must be an object"), "Write it as { … }."), Ok)
+}
+
+fn text(value: &Value, at: &str) -> Parsed<String> {
+    match value.as_str().map(str::trim) {
+        Some(text) if !text.is_empty() => Ok(text.to_owned()),
+        _ => refuse(format!("{at} must be text that is not empty"), "Write it in quotes."),
+    }
+}
+
+fn texts(value: &Value, at: &str) -> Parsed<Vec<String>> {
+    match value {
+        Value::Array(items) => items.iter().map(|item| text(item, at)).collect(),
+        Value::String(_) => Ok(vec![text(value, at)?]),
+        _ => refuse(format!("{at} must be a list of names"), "Write it as [\"a\", \"b\"]."),
+    }
+}
+
+/// Expressions by name. A JSON number or boolean is the SQL constant of the same look.
+fn expressions(value: Option<&Value>, at: &str) -> Parsed<BTreeMap<String, String>> {
+    let Some(value) = value else { return Ok(BTreeMap::new()) };
+    object(value, at)?
+        .iter()
+        .map(|(name, value)| {
+            let expression = match value {
+                Value::Number(number) => number.to_string(),
+                Value::Bool(yes) => yes.to_string(),
+                other => text(other, &format!("\"{name}\" in {at}"))?,
+            };
+            Ok((name.clone(), expression))
+        })
+        .collect()
+}
+
+fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str], at: &str) -> Parsed<(&'static str, &'a Value)> {
+    let mut found = known.iter().filter_map(|kind| object.get(*kind).map(|value| (*kind, value)));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => {
+            let given = object.keys().next().map_or("", String::as_str);
+            let near = nearest(given, known).unwrap_or_default();
+            refuse(
+                format!("{at} names none of its kinds"),
+                format!("Did you mean \"{near}\"? Known kinds: {}.", known.join(", ")),
+            )
+        }
+        _ => refuse(format!("{at} names more than one kind"), format!("Choose one of: {}.", known.join(", "))),
+    }
+}
+
+fn when(value: &Value) -> Parsed<When> {
+    let object = object(value, "\"when\"")?;
+    let (kind, value) = one_of(object, &["change", "request", "event", "schedule", "webhook"], "\"when\"")?;
+    match kind {
+        "change" => {
+            known_keys(object, &["change", "on"], "\"when\"")?;
+            let table = text(value, "\"change\"")?;
+            let on = match object.get("on") {
+                None => vec![Change::Insert, Change::Update],
+                Some(list) => texts(list, "\"on\"")?
+                    .iter()
+                    .map(|word| match word.as_str() {
+                        "insert" => Ok(Change::Insert),
+                        "update" => Ok(Change::Update),
+                        "delete" => Ok(Change::Delete),
+                        other => refuse(
+                            format!("\"{other}\" in \"on\" is not a change"),
+                            format!(
+                                "Did you mean \"{}\"? Use insert, update, delete.",
+                                nearest(other, &["insert", "update", "delete"]).unwrap_or_default()
+                            ),
+                        ),
+                    })
+                    .collect::<Parsed<Vec<_>>>()?,
+            };
+            if on.is_empty() {
+                return refuse("\"on\" is empty", "Name at least one of insert, update, delete.");
+            }
+            Ok(When::Change { table, on })
+        }
+        "request" => {
+            known_keys(object, &["request"], "\"when\"")?;
+            Ok(When::Request { action: text(value, "\"request\"")? })
+        }
+        other => not_there(&format!("\"when\": \"{other}\"")),
+    }
+}
+
+fn then(value: &Value) -> Parsed<Then> {
+    let object = object(value, "\"then\"")?;
+    let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
+    let (kind, value) = one_of(object, &kinds, "\"then\"")?;
+    if matches!(kind, "send" | "emit" | "notify" | "steps") {
+        return not_there(&format!("\"then\": \"{kind}\""));
+    }
+    if kind == "call" {
+        known_keys(object, &["call", "effect"], "\"then\"")?;
+        match object.get("effect").map(|effect| text(effect, "\"effect\"")).transpose()?.as_deref() {
+            None | Some("sql") => {}
+            Some("external") => return not_there("\"effect\": \"external\""),
+            Some(other) => return refuse(format!("effect \"{other}\" is unknown"), "Use \"sql\"."),
+        }
+        return Ok(Then::Call { function: text(value, "\"call\"")? });
+    }
+    let table = text(value, &format!("\"{kind}\""))?;
+    let key = object.get("key").map(|key| texts(key, "\"key\"")).transpose()?.unwrap_or_default();
+    if kind == "insert" {
+        known_keys(object, &["insert", "key", "on_conflict"], "\"then\"")?;
+        let on_conflict = match object.get("on_conflict").map(|v| text(v, "\"on_conflict\"")).transpose()?.as_deref() {
+            None | Some("error") => OnConflict::Error,
+            Some("keep") => OnConflict::Keep,
+            Some("update") => {
+                return refuse("\"on_conflict\": \"update\" is an upsert", "Write \"then\": {\"upsert\": table, \"key\": […]}.");
+            }
+            Some(other) => return refuse(format!("on_conflict \"{other}\" is unknown"), "Use \"keep\" or \"error\"."),
+        };
+        return Ok(Then::Insert { table, key, on_conflict });
+    }
+    known_keys(object, &[kind, "key"], "\"then\"")?;
+    if key.is_empty() {
+        return refuse(format!("\"{kind}\" needs a \"key\""), "Name the columns that find the row: \"key\": [\"order_id\"].");
+    }
+    Ok(match kind {
+        "upsert" => Then::Upsert { table, key },
+        "update" => Then::Update { table, key },
+        _ => Then::Delete { table, key },
+    })
+}
+
+fn link(value: &Value) -> Parsed<Link> {
+    let object = object(value, "\"link\"")?;
+    known_keys(object, &["kind", "left", "right"], "\"link\"")?;
+    let part = |name: &str| match object.get(name) {
+        Some(value) => text(value, &format!("\"{name}\" in \"link\"")),
+        None => refuse(
+            format!("\"link\" lacks \"{name}\""),
+            "A link has a kind, a left (expression over the source) and a right (column of the target).",
+        ),
+    };
+    Ok(Link { kind: part("kind")?, left: part("left")?, right: part("right")? })
+}
+
+fn joins(value: Option<&Value>) -> Parsed<BTreeMap<String, Join>> {
+    let Some(value) = value else { return Ok(BTreeMap::new()) };
+    object(value, "\"join\"")?
+        .iter()
+        .map(|(name, value)| {
+            let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !plain || matches!(name.as_str(), "new" | "old" | "job" | "b" | "t" | "s" | "v") || name.starts_with("usher") {
+                return refuse(
+                    format!("\"{name}\" cannot name a join"),
+                    "Use a short lower-case name other than new, old, job, b, t, s, v.",
+                );
+            }
+            let part = object(value, &format!("join \"{name}\""))?;
+            known_keys(part, &["table", "on"], &format!("join \"{name}\""))?;
+            let get = |key: &str| match part.get(key) {
+                Some(value) => text(value, &format!("\"{key}\" of join \"{name}\"")),
+                None => refuse(format!("join \"{name}\" lacks \"{key}\""), "A join has a table and an on."),
+            };
+            Ok((name.clone(), Join { table: get("table")?, on: get("on")? }))
+        })
+        .collect()
+}
+
+/// Milliseconds of `"2s"`, `"500ms"`, `"1min"` or a plain number of milliseconds.
+fn duration(value: &Value, at: &str) -> Parsed<i64> {
+    let remedy = "Write it like \"2s\" or \"500ms\", between 1ms and 10min.";
+    let parsed = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => {
+            let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+            let unit = text.trim()[digits.len()..].trim();
+            let factor = match unit {
+                "ms" | "" => Some(1),
+                "s" => Some(1_000),
+                "min" => Some(60_000),
+                _ => None,
+            };
+            factor.and_then(|factor| digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor)))
+        }
+        _ => None,
+    };
+    match parsed {
+        Some(milliseconds @ 1..=600_000) => Ok(milliseconds),
+        _ => refuse(format!("{at} is not a duration"), remedy),
+    }
+}
+
+impl Definition {
+    pub fn parse(value: &Value) -> Parsed<Self> {
+        let top = object(value, "the definition")?;
+        let known: Vec<&str> = KEYS.iter().copied().chain([DESCRIPTION]).collect();
+        known_keys(top, &known, "the definition")?;
+        let optional = |key: &str| top.get(key).map(|value| text(value, &format!("\"{key}\""))).transpose();
+        let needed = |key: &str, hint: &str| match top.get(key) {
+            Some(value) => Ok(value),
+            None => refuse(format!("the definition lacks \"{key}\""), hint),
+        };
+        let when = when(needed("when", "Say what starts it: \"when\": {\"change\": \"public.orders\"}.")?)?;
+        let then = then(needed("then", "Say what happens: \"then\": {\"insert\": \"books.invoices\"}.")?)?;
+        let mode = match optional("mode")?.as_deref() {
+            None | Some("realtime") => Mode::Realtime,
+            Some("transactional") => Mode::Transactional,
+            Some("async") => Mode::Async,
+            Some("batch") => return not_there("\"mode\": \"batch\""),
+            Some(other) => {
+                let near = nearest(other, &["transactional", "realtime", "async"]).unwrap_or_default();
+                return refuse(
+                    format!("mode \"{other}\" is unknown"),
+                    format!("Did you mean \"{near}\"? Use transactional, realtime or async."),
+                );
+            }
+        };
+        let on_error = match optional("on_error")?.as_deref() {
+            None | Some("continue") => OnError::Continue,
+            Some("abort") => OnError::Abort,
+            Some(other) => {
+                return refuse(format!("on_error \"{other}\" is unknown"), "Use \"continue\" or \"abort\".");
+            }
+        };
+        let lane = match optional("priority")? {
+            None if mode == Mode::Async => 4,
+            None => 3,
+            Some(priority) => match lane(&priority) {
+                Some(lane) => lane,
+                None => {
+                    return refuse(
+                        format!("priority \"{priority}\" is unknown"),
+                        format!("Use one of: {}.", LANES.join(", ")),
+                    );
+                }
+            },
+        };
+        let retry = match top.get("retry") {
+            None => Retry::default(),
+            Some(value) => {
+                let object = object(value, "\"retry\"")?;
+                known_keys(object, &["delays", "jitter"], "\"retry\"")?;
+                Retry::parse(object).map_err(|message| Refusal {
+                    message,
+                    hint: "Write \"retry\": {\"delays\": [1, 2, 4], \"jitter\": 0.2}: seconds before each further try.".to_owned(),
+                    unsupported: false,
+                })?
+            }
+        };
+        let definition = Self {
+            from: optional("from")?,
+            to: optional("to")?,
+            mode,
+            organization: optional("organization")?,
+            condition: optional("if")?,
+            joins: joins(top.get("join"))?,
+            set: expressions(top.get("set"), "\"set\"")?,
+            set_once: expressions(top.get("set_once"), "\"set_once\"")?,
+            check: expressions(top.get("check"), "\"check\"")?,
+            link: top.get("link").map(link).transpose()?,
+            on_error,
+            run_as: optional("run_as")?,
+            lane,
+            retry,
+            trigger_name: optional("trigger_name")?,
+            lock_timeout: match top.get("lock_timeout") {
+                None => 2_000,
+                Some(value) => duration(value, "\"lock_timeout\"")?,
+            },
+            when,
+            then,
+        };
+        definition.agrees_with_itself()?;
+        Ok(definition)
+    }
+
+    /// Parts that are each fine and do not fit together.
+    fn agrees_with_itself(&self) -> Parsed<()> {
+        let is_request = matches!(self.when, When::Request { .. });
+        if is_request && (self.from.is_none() || self.to.is_none()) {
+            return refuse(
+                "a flow for a request needs \"from\" and \"to\"",
+                "They are the source and target system that callers of enqueue_sync_job name.",
+            );
+        }
+        if is_request && self.mode == Mode::Transactional {
+            return refuse("a request cannot be transactional", "Use \"mode\": \"realtime\".");
+        }
+        if is_request && self.trigger_name.is_some() {
+            return refuse("a request has no trigger", "Leave out \"trigger_name\", or use \"when\": {\"change\": …}.");
+        }
+        if is_request && self.organization.is_some() {
+            return refuse("a request's organization is the caller's argument", "Leave out \"organization\".");
+        }
+        if self.on_error == OnError::Abort && self.mode != Mode::Transactional {
+            return refuse(
+                "\"on_error\": \"abort\" needs \"mode\": \"transactional\"",
+                "Only in the writer's own transaction can a flow's error abort the writer.",
+            );
+        }
+        if self.then.key().iter().any(|column| column == "organization_id")
+            || self.set.contains_key("organization_id")
+            || self.set_once.contains_key("organization_id")
+        {
+            return refuse(
+                "organization_id is set by the engine",
+                "Leave it out of set, set_once and key: a flow writes only within its job's organization.",
+            );
+        }
+        if !self.set_once.is_empty() && !matches!(self.then, Then::Upsert { .. }) {
+            return refuse("\"set_once\" belongs to an upsert", "Move its fields to \"set\".");
+        }
+        if let Some(both) = self.set.keys().find(|column| self.set_once.contains_key(*column)) {
+            return refuse(format!("\"{both}\" is in set and in set_once"), "Keep it in one of them.");
+        }
+        if let Some(lost) = self.then.key().iter().find(|c| !self.set.contains_key(*c) && !self.set_once.contains_key(*c)) {
+            return refuse(
+                format!("key column \"{lost}\" has no value"),
+                format!("Add it to \"set\": \"{lost}\": \"new.…\"."),
+            );
+        }
+        match &self.then {
+            Then::Insert { key, on_conflict: OnConflict::Keep, .. } if key.is_empty() => {
+                return refuse("\"on_conflict\": \"keep\" needs a \"key\"", "Name the unique columns that tell a repeat.");
+            }
+            Then::Insert { .. } | Then::Upsert { .. } | Then::Update { .. } if self.set.is_empty() && self.set_once.is_empty() => {
+                return refuse("\"set\" is empty", "Say what to write: \"set\": {\"amount\": \"new.total\"}.");
+            }
+            _ => {}
+        }
+        if self.link.is_some() && self.then.key().is_empty() {
+            return refuse("\"link\" needs a \"key\"", "The key tells which target row belongs to which source row.");
+        }
+        Ok(())
+    }
+}

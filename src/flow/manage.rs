@@ -1,0 +1,214 @@
+//! Making, changing and removing flows.
+
+use super::checked;
+use super::definition::{Definition, When};
+use super::store;
+use crate::error::{Result, UsherError};
+use crate::pg::{role, spi, xact};
+use crate::registry::{identity, systems};
+use crate::setup::Installed;
+use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+
+/// A flow's name: `flow` or `pack.flow`.
+pub fn check_name(name: &str) -> Result<()> {
+    let part = |part: &str| {
+        (1..=63).contains(&part.len())
+            && part.starts_with(|c: char| c.is_ascii_lowercase())
+            && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    if name.split('.').count() <= 2 && name.split('.').all(part) {
+        return Ok(());
+    }
+    Err(UsherError::invalid(format!("\"{name}\" is not a valid flow name"))
+        .hint("Use lower-case letters, digits and \"_\", beginning with a letter; a pack's flows are named pack.flow."))
+}
+
+/// The role that the flow's work runs as: named in the definition, else the creator.
+fn run_as(definition: &Definition, name: &str) -> Result<Oid> {
+    let me = role::current();
+    let chosen = match &definition.run_as {
+        None => me,
+        Some(named) => {
+            let found = role::by_name(named).ok_or_else(|| {
+                UsherError::not_found(format!("role \"{named}\" in \"run_as\" does not exist"))
+                    .hint("Create the role, or name one that exists.")
+            })?;
+            if !role::is_member(me, found) {
+                return Err(UsherError::forbidden(format!("you may not let a flow run as \"{named}\""))
+                    .hint(format!("Ask for GRANT {named} TO your role.")));
+            }
+            found
+        }
+    };
+    if role::is_superuser(chosen) {
+        warning!(
+            "flow \"{name}\" runs as superuser {}: name a role with just the rights it needs in \"run_as\"",
+            role::name_of(chosen).unwrap_or_default()
+        );
+    }
+    Ok(chosen)
+}
+
+/// A request is routed by source, target and action: no two flows may share one.
+fn check_route(definition: &Definition, name: &str) -> Result<()> {
+    let When::Request { action } = &definition.when else { return Ok(()) };
+    let other = spi::read::<String>(
+        "SELECT f.name FROM usher.flows f WHERE f.name <> $1 AND f.definition ->> 'from' = $2 AND f.definition ->> 'to' = $3
+            AND f.definition -> 'when' ->> 'request' = $4",
+        &[spi::arg(name), spi::arg(definition.from.clone()), spi::arg(definition.to.clone()), spi::arg(action.as_str())],
+    )?;
+    match other {
+        Some(other) => Err(UsherError::definition(format!("flow \"{other}\" already takes the request \"{action}\" from {} to {}",
+            definition.from.as_deref().unwrap_or_default(), definition.to.as_deref().unwrap_or_default()))
+            .hint("Give the action another name, or change that flow with usher.alter_flow().")),
+        None => Ok(()),
+    }
+}
+
+struct Checked {
+    definition: Definition,
+    compiled: serde_json::Value,
+    run_as: Oid,
+}
+
+fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
+    let in_flow = |mut error: UsherError| {
+        error.message = format!("flow \"{name}\": {}", error.message);
+        error
+    };
+    let definition = store::parse(json).map_err(in_flow)?;
+    let run_as = run_as(&definition, name)?;
+    let _acting = role::internal(owner);
+    let program = checked(&definition, run_as).map_err(in_flow)?;
+    check_route(&definition, name).map_err(in_flow)?;
+    let named: Vec<&str> = definition.from.iter().chain(&definition.to).map(String::as_str).collect();
+    systems::ensure(&named)?;
+    let compiled = serde_json::to_value(&program.compiled)
+        .map_err(|e| UsherError::internal(format!("a compiled flow cannot be stored: {e}")))?;
+    Ok(Checked { definition, compiled, run_as })
+}
+
+const NEW_VERSION: &str = "
+    INSERT INTO usher.flow_versions (flow_id, version, name, source_system, target_system, definition, compiled, created_by)
+    SELECT f.id, f.version, f.name, f.definition ->> 'from', f.definition ->> 'to', f.definition, $4::jsonb, $5 FROM f";
+
+pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_json::Value) -> Result<String> {
+    check_name(name)?;
+    let taken = {
+        let _acting = role::internal(installed.owner);
+        spi::read::<bool>("SELECT true FROM usher.flows WHERE name = $1", &[spi::arg(name)])?
+    };
+    if taken.is_some() {
+        return Err(UsherError::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("flow \"{name}\" exists already"))
+            .hint("Change it with usher.alter_flow(), or drop it first with usher.drop_flow()."));
+    }
+    let by = identity::actor();
+    let checked = check(name, &json, installed.owner)?;
+    let _acting = role::internal(installed.owner);
+    spi::run(
+        &format!(
+            "WITH f AS (INSERT INTO usher.flows (name, definition, run_as, pack) VALUES ($1, $2, $3::oid::regrole, $6)
+                        RETURNING id, version, name, definition) {NEW_VERSION}"
+        ),
+        &[
+            spi::arg(name),
+            spi::arg(JsonB(json)),
+            spi::arg(checked.run_as),
+            spi::arg(JsonB(checked.compiled)),
+            spi::arg(by),
+            spi::arg(pack.map(str::to_owned)),
+        ],
+    )?;
+    Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
+}
+
+fn what(definition: &Definition) -> String {
+    let when = match &definition.when {
+        When::Change { table, on } => {
+            format!("{} on {table}", on.iter().map(|change| change.word()).collect::<Vec<_>>().join(" or "))
+        }
+        When::Request { action } => format!("request {action}"),
+    };
+    format!("{when} -> {}", definition.then.table().unwrap_or("call"))
+}
+
+pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Result<String> {
+    exists(installed, name)?;
+    let by = identity::actor();
+    let checked = check(name, &json, installed.owner)?;
+    let _acting = role::internal(installed.owner);
+    spi::run(
+        &format!(
+            "WITH f AS (UPDATE usher.flows SET definition = $2, run_as = $3::oid::regrole, version = version + 1, state = 'ok', reason = NULL,
+                               updated_at = pg_catalog.now()
+                         WHERE name = $1 RETURNING id, version, name, definition) {NEW_VERSION}"
+        ),
+        &[
+            spi::arg(name),
+            spi::arg(JsonB(json)),
+            spi::arg(checked.run_as),
+            spi::arg(JsonB(checked.compiled)),
+            spi::arg(by),
+        ],
+    )?;
+    let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
+    release(name, "flow broken")?;
+    Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))
+}
+
+fn exists(installed: Installed, name: &str) -> Result<i32> {
+    let _acting = role::internal(installed.owner);
+    if let Some(id) = spi::read::<i32>("SELECT id FROM usher.flows WHERE name = $1", &[spi::arg(name)])? {
+        return Ok(id);
+    }
+    let names = spi::read_all("SELECT name FROM usher.flows", &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let hint = match super::definition::nearest(name, &names) {
+        Some(near) => format!("Did you mean \"{near}\"? SELECT name FROM usher.flows lists them."),
+        None => "There are no flows yet: make one with usher.create_flow().".to_owned(),
+    };
+    Err(UsherError::not_found(format!("flow \"{name}\" does not exist")).hint(hint))
+}
+
+/// Jobs that waited for their flow are due again.
+fn release(name: &str, reason: &str) -> Result<()> {
+    let released = spi::run(
+        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now() FROM usher.flows f
+          WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = $2",
+        &[spi::arg(name), spi::arg(reason)],
+    )?;
+    if released > 0 {
+        xact::note_due_changed();
+    }
+    Ok(())
+}
+
+pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
+    exists(installed, name)?;
+    let _acting = role::internal(installed.owner);
+    let changed = spi::run(
+        "UPDATE usher.flows SET enabled = $2, updated_at = pg_catalog.now() WHERE name = $1 AND enabled <> $2",
+        &[spi::arg(name), spi::arg(on)],
+    )?;
+    if on {
+        release(name, "flow disabled")?;
+    }
+    let state = if on { "on" } else { "off" };
+    Ok(if changed > 0 { format!("flow {name} is {state}") } else { format!("flow {name} was {state} already") })
+}
+
+pub fn drop(installed: Installed, name: &str) -> Result<String> {
+    exists(installed, name)?;
+    let _acting = role::internal(installed.owner);
+    spi::run("DELETE FROM usher.flows WHERE name = $1", &[spi::arg(name)])?;
+    Ok(format!("flow {name} is gone; its waiting jobs will be cancelled"))
+}
+
+pub fn id_of(installed: Installed, name: &str) -> Result<(i32, i32)> {
+    let id = exists(installed, name)?;
+    let _acting = role::internal(installed.owner);
+    let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE id = $1", &[spi::arg(id)])?.unwrap_or(0);
+    Ok((id, version))
+}

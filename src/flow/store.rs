@@ -1,0 +1,188 @@
+//! Flows as this process knows them: loaded once, forgotten when `usher.flows` changes.
+
+use super::compile::{self, Compiled, Program};
+use super::definition::{Definition, When};
+use crate::error::{Result, UsherError};
+use crate::pg::{self, spi};
+use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
+use std::cell::{OnceCell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::rc::Rc;
+
+/// One version of a flow, ready to be run.
+pub struct Flow {
+    pub id: i32,
+    pub version: i32,
+    pub name: String,
+    pub enabled: bool,
+    /// Why it cannot run, when it cannot.
+    pub broken: Option<String>,
+    pub run_as: Oid,
+    pub definition: Definition,
+    pub compiled: Compiled,
+    /// Its effect may lead back to its own source: jobs are applied one by one, so that each cause is exact.
+    pub in_circle: bool,
+    program: OnceCell<Rc<Program>>,
+}
+
+impl Flow {
+    /// The statements, compiled against the catalog when first needed.
+    pub fn program(&self) -> Result<Rc<Program>> {
+        if let Some(program) = self.program.get() {
+            return Ok(program.clone());
+        }
+        let _nest = pg::guc::Nest::pinned_path();
+        let program = Rc::new(compile::compile(&self.definition)?);
+        Ok(self.program.get_or_init(|| program).clone())
+    }
+}
+
+#[derive(Default)]
+struct Known {
+    generation: u64,
+    schema_generation: u64,
+    flows: HashMap<(i32, i32), Option<Rc<Flow>>>,
+    circles: Option<Rc<HashSet<i32>>>,
+}
+
+thread_local! {
+    static KNOWN: RefCell<Known> = RefCell::new(Known::default());
+}
+
+fn fresh() {
+    let generation = pg::relcache::generation();
+    let schema = pg::relcache::schema_generation();
+    KNOWN.with_borrow_mut(|known| {
+        if known.generation != generation {
+            *known = Known { generation, schema_generation: schema, ..Known::default() };
+        } else if known.schema_generation != schema {
+            // A table changed somewhere: what was compiled may name what is gone, what was broken may fit again.
+            known.schema_generation = schema;
+            known.flows.clear();
+        }
+    });
+}
+
+/// A version of a flow; None when the flow has been deleted. Runs with the owner's rights.
+pub fn get(id: i32, version: i32) -> Result<Option<Rc<Flow>>> {
+    fresh();
+    if let Some(found) = KNOWN.with_borrow(|known| known.flows.get(&(id, version)).cloned()) {
+        return Ok(found);
+    }
+    let circles = circles()?;
+    let loaded = spi::read_all(
+        "SELECT f.name, f.enabled, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, 'broken') END, f.run_as::oid, v.definition, v.compiled
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = $2 WHERE f.id = $1",
+        &[spi::arg(id), spi::arg(version)],
+        |row| {
+            let definition = row.get::<JsonB>(5)?.map(|json| json.0).unwrap_or_default();
+            let compiled = row.get::<JsonB>(6)?.map(|json| json.0).unwrap_or_default();
+            Ok(Flow {
+                id,
+                version,
+                name: row.get::<String>(1)?.unwrap_or_default(),
+                enabled: row.get::<bool>(2)?.unwrap_or(false),
+                broken: row.get::<String>(3)?,
+                run_as: row.get::<Oid>(4)?.unwrap_or(Oid::INVALID),
+                definition: parse(&definition)?,
+                compiled: serde_json::from_value(compiled)
+                    .map_err(|e| UsherError::internal(format!("a stored flow cannot be read: {e}")))?,
+                in_circle: circles.contains(&id),
+                program: OnceCell::new(),
+            })
+        },
+    )?
+    .into_iter()
+    .next()
+    .map(Rc::new);
+    KNOWN.with_borrow_mut(|known| known.flows.insert((id, version), loaded.clone()));
+    Ok(loaded)
+}
+
+/// Parses a definition and turns a refusal into the crate's error.
+pub fn parse(value: &serde_json::Value) -> Result<Definition> {
+    Definition::parse(value).map_err(|refusal| {
+        let error = if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
+        error.hint(refusal.hint)
+    })
+}
+
+/// Flows whose effect can lead back to their own source, by the tables that they name. What a called function writes is
+/// not known, so a call counts as part of a circle.
+fn circles() -> Result<Rc<HashSet<i32>>> {
+    if let Some(found) = KNOWN.with_borrow(|known| known.circles.clone()) {
+        return Ok(found);
+    }
+    let flows = spi::read_all(
+        "SELECT f.id, v.compiled ->> 'source', v.compiled ->> 'target', v.definition -> 'then' ? 'call'
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version",
+        &[],
+        |row| {
+            Ok((
+                row.get::<i32>(1)?.unwrap_or_default(),
+                row.get::<String>(2)?,
+                row.get::<String>(3)?,
+                row.get::<bool>(4)?.unwrap_or(false),
+            ))
+        },
+    )?;
+    let mut leads: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (_, source, target, _) in &flows {
+        if let (Some(source), Some(target)) = (source, target) {
+            leads.entry(source).or_default().push(target);
+        }
+    }
+    let reaches = |from: &str, goal: &str| {
+        let mut seen = HashSet::new();
+        let mut open = vec![from];
+        while let Some(table) = open.pop() {
+            if table == goal {
+                return true;
+            }
+            if seen.insert(table) {
+                open.extend(leads.get(table).into_iter().flatten());
+            }
+        }
+        false
+    };
+    let found: HashSet<i32> = flows
+        .iter()
+        .filter(|(_, source, target, calls)| {
+            *calls || matches!((source, target), (Some(source), Some(target)) if reaches(target, source))
+        })
+        .map(|(id, ..)| *id)
+        .collect();
+    let found = Rc::new(found);
+    KNOWN.with_borrow_mut(|known| known.circles = Some(found.clone()));
+    Ok(found)
+}
+
+/// The enabled, current flows for changes of a table (by `schema.table`). Runs with the owner's rights.
+pub fn listeners(table: &str) -> Result<Vec<Rc<Flow>>> {
+    let ids = spi::read_all(
+        "SELECT f.id, f.version FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+          WHERE v.compiled ->> 'source' = $1 AND f.enabled ORDER BY f.id",
+        &[spi::arg(table)],
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default())),
+    )?;
+    let mut flows = Vec::new();
+    for (id, version) in ids {
+        if let Some(flow) = get(id, version)?
+            && matches!(flow.definition.when, When::Change { .. })
+        {
+            flows.push(flow);
+        }
+    }
+    Ok(flows)
+}
+
+/// Marks a flow as broken, so that its jobs wait; or as fitting again. Runs with the owner's rights.
+pub fn set_state(id: i32, reason: Option<&str>) -> Result<()> {
+    spi::run(
+        "UPDATE usher.flows SET state = CASE WHEN $2::text IS NULL THEN 'ok' ELSE 'broken' END, reason = $2, updated_at = pg_catalog.now()
+          WHERE id = $1 AND reason IS DISTINCT FROM $2",
+        &[spi::arg(id), spi::arg(reason)],
+    )?;
+    Ok(())
+}

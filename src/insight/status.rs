@@ -1,0 +1,152 @@
+//! One screen for psql.
+
+use crate::error::Result;
+use crate::pg::{role, shmem, spi};
+use crate::queue::LANES;
+use crate::registry::identity::{self, Right};
+use crate::setup;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+type Line = (&'static str, String, String, Option<String>);
+
+/// Workers, lanes, flows and the last errors, as far as the caller may see them: a caller who sees no organization is
+/// told why, operators see flows. Rows of `section, item, value, note`.
+///
+/// Errors: 55000 before `usher.setup()`.
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn status() -> std::result::Result<
+    TableIterator<'static, (name!(section, String), name!(item, String), name!(value, String), name!(note, Option<String>))>,
+    ErrorReport,
+> {
+    let mut lines: Vec<Line> = Vec::new();
+    let organizations = you(&mut lines)?;
+    workers(&mut lines);
+    lanes(&mut lines, &organizations)?;
+    if identity::is_operator() {
+        flows(&mut lines)?;
+    }
+    errors(&mut lines, organizations)?;
+    Ok(TableIterator::new(lines.into_iter().map(|(section, item, value, note)| (section.to_owned(), item, value, note))))
+}
+
+fn you(lines: &mut Vec<Line>) -> Result<Vec<pgrx::Uuid>> {
+    let organizations = identity::organizations(Right::Read)?;
+    let actor = identity::actor();
+    let (value, note) = if organizations.is_empty() {
+        (
+            "no organization".to_owned(),
+            Some(format!(
+                "you act as {actor}, who is a member of none, so nothing below counts jobs; an admin can call usher.grant_membership(organization, '{actor}')"
+            )),
+        )
+    } else if identity::is_operator() {
+        (format!("{} organizations", organizations.len()), Some("you are an operator and see all of them".to_owned()))
+    } else {
+        (format!("{} organizations", organizations.len()), None)
+    };
+    lines.push(("you", actor, value, note));
+    Ok(organizations)
+}
+
+fn workers(lines: &mut Vec<Line>) {
+    if !shmem::available() {
+        lines.push((
+            "worker",
+            "none".to_owned(),
+            "not preloaded".to_owned(),
+            Some("add pg_usher to shared_preload_libraries and restart; until then SELECT usher.process_jobs() runs jobs".to_owned()),
+        ));
+        return;
+    }
+    let workers = shmem::workers();
+    if workers.is_empty() {
+        let note = if shmem::launcher_pid() == 0 {
+            "the launcher is not running: look into the server log"
+        } else {
+            "put this database into usher.databases and reload: ALTER SYSTEM SET usher.databases = …; SELECT pg_reload_conf()"
+        };
+        lines.push(("worker", "none".to_owned(), "no worker here".to_owned(), Some(note.to_owned())));
+    }
+    for worker in workers {
+        let lanes: Vec<&str> =
+            LANES.iter().enumerate().filter(|(lane, _)| worker.lanes & (1 << lane) != 0).map(|(_, name)| *name).collect();
+        let state = match (worker.listening, worker.busy) {
+            (false, _) => "starting",
+            (true, true) => "working",
+            (true, false) => "waiting",
+        };
+        lines.push((
+            "worker",
+            lanes.join(", "),
+            state.to_owned(),
+            Some(format!("pid {}, {} jobs in {} batches since it started", worker.pid, worker.jobs, worker.batches)),
+        ));
+    }
+}
+
+fn lanes(lines: &mut Vec<Line>, organizations: &[pgrx::Uuid]) -> Result<()> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    let counts = spi::read_all(
+        "SELECT l.lane, COALESCE(q.n, 0), COALESCE(w.retry, 0), COALESCE(w.other, 0), COALESCE(d.n, 0)
+           FROM pg_catalog.generate_series(0, 4) AS l (lane)
+           LEFT JOIN (SELECT lane, pg_catalog.count(*) AS n FROM usher.queue WHERE organization_id = ANY ($1) GROUP BY lane) q ON q.lane = l.lane
+           LEFT JOIN (SELECT lane, pg_catalog.count(*) FILTER (WHERE waiting_for = 'retry') AS retry, pg_catalog.count(*) FILTER (WHERE waiting_for <> 'retry') AS other
+                        FROM usher.queue_waiting WHERE organization_id = ANY ($1) GROUP BY lane) w ON w.lane = l.lane
+           LEFT JOIN (SELECT lane, pg_catalog.count(*) AS n FROM usher.dead_letters WHERE organization_id = ANY ($1) GROUP BY lane) d ON d.lane = l.lane
+          ORDER BY l.lane",
+        &[spi::arg(organizations.to_vec())],
+        |row| {
+            let count = |at| -> Result<i64> { Ok(row.get::<i64>(at)?.unwrap_or(0)) };
+            Ok((row.get::<i32>(1)?.unwrap_or(0), count(2)?, count(3)?, count(4)?, count(5)?))
+        },
+    )?;
+    for (lane, ready, retry, other, dead) in counts {
+        let name = LANES.get(lane as usize).copied().unwrap_or_default();
+        let value = format!("{ready} ready");
+        let note = (retry + other + dead > 0).then(|| format!("{retry} to be tried again, {other} waiting, {dead} dead"));
+        lines.push(("lane", name.to_owned(), value, note));
+    }
+    Ok(())
+}
+
+fn flows(lines: &mut Vec<Line>) -> Result<()> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    let flows = spi::read_all(
+        "SELECT name, CASE WHEN state = 'broken' THEN 'broken' WHEN enabled THEN 'on' ELSE 'off' END,
+                pg_catalog.concat_ws('; ', reason, CASE WHEN r.rolsuper THEN 'runs as superuser ' || r.rolname END)
+           FROM usher.flows f LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.run_as ORDER BY name",
+        &[],
+        |row| {
+            let note = row.get::<String>(3)?.filter(|text| !text.is_empty());
+            Ok(("flow", row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default(), note))
+        },
+    )?;
+    lines.extend(flows);
+    Ok(())
+}
+
+fn errors(lines: &mut Vec<Line>, organizations: Vec<pgrx::Uuid>) -> Result<()> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    let errors = spi::read_all(
+        "SELECT e.name, e.what, e.error_message || ' (job ' || e.id || ')' FROM (
+            SELECT f.name, 'dead' AS what, d.error_message, d.id, d.died_at AS at FROM usher.dead_letters d
+              LEFT JOIN usher.flow_versions f ON f.flow_id = d.flow_id AND f.version = d.flow_version WHERE d.organization_id = ANY ($1)
+            UNION ALL
+            SELECT f.name, 'failed ' || w.attempts || 'x', w.error_message, w.id, w.last_attempted_at FROM usher.queue_waiting w
+              LEFT JOIN usher.flow_versions f ON f.flow_id = w.flow_id AND f.version = w.flow_version
+             WHERE w.organization_id = ANY ($1) AND w.waiting_for = 'retry' AND w.error_message IS NOT NULL) AS e
+          ORDER BY e.at DESC NULLS LAST LIMIT 5",
+        &[spi::arg(organizations)],
+        |row| Ok(("error", row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?)),
+    )?;
+    if errors.is_empty() {
+        lines.push(("error", "none".to_owned(), String::new(), None));
+    }
+    lines.extend(errors);
+    Ok(())
+}

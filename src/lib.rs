@@ -1,0 +1,38 @@
+//! pg_usher: an integration hub inside PostgreSQL.
+//!
+//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`capture`] notices changes;
+//! [`queue`] keeps jobs; [`flow`] decides what to do; [`registry`] knows who takes part; [`setup`] makes the tables;
+//! [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
+
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!(name, version);
+
+mod capture;
+mod error;
+mod flow;
+mod insight;
+mod pack;
+#[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
+mod pg;
+mod queue;
+mod registry;
+mod settings;
+mod setup;
+mod worker;
+
+extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
+extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
+extension_sql_file!("../sql/99_grants.sql", name = "grants", requires = ["queue"], finalize);
+
+/// Loaded into a session by its first call, or into the postmaster by `shared_preload_libraries`; only the latter brings
+/// workers and wake-ups.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    settings::register();
+    if pg::shmem::preloading() && !pg::bgw::in_binary_upgrade() {
+        pg::shmem::note_preloaded();
+        pg::shmem::init();
+        worker::register();
+    }
+}

@@ -1,0 +1,131 @@
+//! Installing and removing a pack.
+
+use super::{PACKS, Pack};
+use crate::error::{Result, UsherError};
+use crate::flow::manage;
+use crate::pg::guc::Nest;
+use crate::pg::{role, spi};
+use crate::setup::Installed;
+use pgrx::JsonB;
+use pgrx::spi::{quote_identifier, quote_literal};
+use serde_json::Value;
+
+pub fn find(name: &str) -> Result<&'static Pack> {
+    let names: Vec<&str> = PACKS.iter().map(|pack| pack.name).collect();
+    PACKS.iter().find(|pack| pack.name == name).ok_or_else(|| {
+        let near = crate::flow::definition::nearest(name, &names).unwrap_or_default();
+        UsherError::not_found(format!("there is no pack \"{name}\""))
+            .hint(format!("Did you mean \"{near}\"? This version carries: {}.", names.join(", ")))
+    })
+}
+
+fn json(text: &str, what: &str) -> Result<Value> {
+    serde_json::from_str(text).map_err(|e| UsherError::internal(format!("{what} of a pack is not valid JSON: {e}")))
+}
+
+/// The role that the pack's flows run as: the one named, else one of its own that can do nothing else.
+fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
+    let name = run_as.map_or_else(|| format!("usher_{}", pack.name), str::to_owned);
+    match role::by_name(&name) {
+        Some(found) if role::is_superuser(found) => Err(UsherError::forbidden(format!("a pack's flows may not run as superuser \"{name}\""))
+            .hint("Name a role without superuser rights in run_as, or leave it out.")),
+        Some(_) => Ok(name),
+        None if run_as.is_some() => {
+            Err(UsherError::not_found(format!("role \"{name}\" in run_as does not exist")).hint("Create it first, or leave run_as out."))
+        }
+        None => {
+            spi::script(&format!("CREATE ROLE {} NOLOGIN", quote_identifier(&name)))?;
+            Ok(name)
+        }
+    }
+}
+
+/// What the pack's role and its readers need on its schemas.
+fn grant(schemas: &[String], role: &str) -> Result<()> {
+    let role = quote_identifier(role);
+    spi::script(&format!("GRANT usher_member TO {role}"))?;
+    for schema in schemas {
+        let name = quote_identifier(schema);
+        spi::script(&format!(
+            "GRANT USAGE ON SCHEMA {name} TO {role}, usher_member, usher_reader;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {role};
+             GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO usher_reader;
+             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {role};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {name} TO {role}"
+        ))?;
+        let tables = spi::all(
+            "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')",
+            &[spi::arg(schema.as_str())],
+            |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+        )?;
+        for table in tables {
+            spi::script(&format!(
+                "DROP POLICY IF EXISTS usher_flows ON {table};
+                 CREATE POLICY usher_flows ON {table} TO {role} USING (true) WITH CHECK (true);
+                 DROP POLICY IF EXISTS reader_reads ON {table};
+                 CREATE POLICY reader_reads ON {table} FOR SELECT TO usher_reader USING (true)"
+            ))?;
+        }
+    }
+    Ok(())
+}
+
+pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result<String> {
+    let pack = find(name)?;
+    let manifest = json(pack.manifest, "pack.json")?;
+    let role = role_for(pack, run_as)?;
+    {
+        let _nest = Nest::pinned_path().quiet();
+        spi::script(pack.schema)?;
+        let schemas: Vec<String> = manifest["schemas"]
+            .as_array()
+            .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            .unwrap_or_default();
+        grant(&schemas, &role)?;
+    }
+    if let Some(systems) = manifest["systems"].as_object() {
+        let _acting = role::internal(installed.owner);
+        for (system, kind) in systems {
+            spi::run(
+                "INSERT INTO usher.systems (name, kind) VALUES ($1, $2) ON CONFLICT ON CONSTRAINT systems_pkey DO NOTHING",
+                &[spi::arg(system.as_str()), spi::arg(kind.as_str())],
+            )?;
+        }
+    }
+    let (mut made, mut changed) = (0, 0);
+    for text in pack.flows {
+        let mut flow = json(text, "a flow")?;
+        let name = flow["name"].as_str().unwrap_or_default().to_owned();
+        let mut definition = flow["definition"].take();
+        definition["run_as"] = Value::String(role.clone());
+        let existing = {
+            let _acting = role::internal(installed.owner);
+            spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
+        };
+        match existing {
+            None => {
+                manage::create(installed, &name, Some(pack.name), definition)?;
+                made += 1;
+            }
+            Some(existing) if existing.0 != definition => {
+                manage::alter(installed, &name, definition)?;
+                changed += 1;
+            }
+            Some(_) => {}
+        }
+    }
+    let version = manifest["version"].as_str().unwrap_or_default();
+    Ok(format!("pack {} {version}: {made} flows made, {changed} changed, running as {role}", pack.name))
+}
+
+/// Removes the pack's flows; its tables and their rows stay.
+pub fn remove(installed: Installed, name: &str) -> Result<String> {
+    let pack = find(name)?;
+    let manifest = json(pack.manifest, "pack.json")?;
+    let _acting = role::internal(installed.owner);
+    let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
+    let schemas: Vec<&str> = manifest["schemas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let list = schemas.iter().map(|schema| quote_literal(schema)).collect::<Vec<_>>().join(", ");
+    Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))
+}

@@ -1,0 +1,87 @@
+//! Settings of the session that must hold for a while and then be as they were.
+
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Refuses unknown `usher.*` names from now on (and drops placeholders set before the library was loaded).
+pub fn reserve_prefix() {
+    // SAFETY: a constant, NUL-terminated string; called once from _PG_init.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"usher".as_ptr()) }
+}
+
+/// Settings changed inside the guard's life; they go back when it is dropped, or with the (sub)transaction on error.
+pub struct Nest {
+    level: i32,
+}
+
+impl Nest {
+    fn open() -> Self {
+        // SAFETY: opens a nesting level like a function's SET clause does; closed by Drop or by transaction abort.
+        Self { level: unsafe { pg_sys::NewGUCNestLevel() } }
+    }
+
+    /// Names resolve as compiled: `pg_catalog` alone, temporary objects last.
+    pub fn pinned_path() -> Self {
+        let nest = Self::open();
+        nest.set(c"search_path", c"pg_catalog, pg_temp");
+        nest
+    }
+
+    /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
+    pub fn pinned_formats(self) -> Self {
+        self.set(c"DateStyle", c"ISO, MDY");
+        self.set(c"IntervalStyle", c"postgres");
+        self.set(c"extra_float_digits", c"1");
+        self
+    }
+
+    /// Notices about what does not exist yet help nobody while scripts run.
+    pub fn quiet(self) -> Self {
+        self.set(c"client_min_messages", c"warning");
+        self
+    }
+
+    pub fn lock_timeout(self, milliseconds: i64) -> Self {
+        let text = std::ffi::CString::new(milliseconds.to_string()).unwrap_or_default();
+        self.set(c"lock_timeout", &text);
+        self
+    }
+
+    fn set(&self, name: &CStr, value: &CStr) {
+        // SAFETY: both strings are NUL-terminated and live through the call; GUC_ACTION_SAVE stacks the old value.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+    }
+}
+
+impl Drop for Nest {
+    fn drop(&mut self) {
+        // An error on its way out ends in a (sub)transaction abort, which closes every level itself.
+        if !std::thread::panicking() {
+            // SAFETY: the level was opened by this guard in this transaction and is the innermost still open.
+            unsafe { pg_sys::AtEOXact_GUC(true, self.level) }
+        }
+    }
+}
+
+/// A setting of another component, such as `request.jwt.claims`; empty counts as absent.
+pub fn custom(name: &CStr) -> Option<String> {
+    // SAFETY: missing_ok; the returned string is copied before anything else runs.
+    unsafe {
+        let value = pg_sys::GetConfigOption(name.as_ptr(), true, false);
+        if value.is_null() {
+            return None;
+        }
+        CStr::from_ptr(value).to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned)
+    }
+}

@@ -1,0 +1,17 @@
+//! Everything that touches PostgreSQL's internals, and the only `unsafe` of the crate.
+//!
+//! Owns no table. Everybody may call it; it calls nobody. What it offers upwards is safe to use: statements with saved
+//! plans, subtransactions, acting as a role, the wake-up at commit, expression parsing, worker processes.
+
+pub mod bgw;
+pub mod catalog;
+pub mod expr;
+pub mod guc;
+pub mod ids;
+pub mod relcache;
+pub mod role;
+pub mod shmem;
+pub mod spi;
+pub mod subxact;
+pub mod trigger;
+pub mod xact;

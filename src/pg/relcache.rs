@@ -1,0 +1,55 @@
+//! Learning that something this process remembers has changed.
+//!
+//! PostgreSQL already tells every session, transactionally, when a relation changes. The caches of flows and of capture
+//! statements hang on that: each remembers the generation it was built in, and a new one means: build again.
+
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use std::cell::Cell;
+
+thread_local! {
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
+    static GENERATION: Cell<u64> = const { Cell::new(1) };
+    static WATCHED: Cell<u32> = const { Cell::new(0) };
+    static SCHEMA_GENERATION: Cell<u64> = const { Cell::new(1) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: Oid) {
+    let watched = WATCHED.get();
+    if relation == Oid::INVALID || watched == 0 || relation.to_u32() == watched {
+        GENERATION.set(GENERATION.get() + 1);
+    }
+    SCHEMA_GENERATION.set(SCHEMA_GENERATION.get() + 1);
+}
+
+fn register() {
+    if !REGISTERED.replace(true) {
+        // SAFETY: registered once a process; the callback only touches thread-local cells.
+        unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(changed), pg_sys::Datum::from(0)) }
+    }
+}
+
+/// Moves on whenever `usher.flows` changes (or might have).
+pub fn generation() -> u64 {
+    register();
+    if WATCHED.get() == 0
+        && let Some(flows) = super::catalog::usher_relation("flows")
+    {
+        WATCHED.set(flows.to_u32());
+    }
+    GENERATION.get()
+}
+
+/// Moves on whenever any relation's definition changes.
+pub fn schema_generation() -> u64 {
+    register();
+    SCHEMA_GENERATION.get()
+}
+
+/// After `DROP` and a new `setup()` the flows table is another relation.
+pub fn forget() {
+    WATCHED.set(0);
+    GENERATION.set(GENERATION.get() + 1);
+}

@@ -1,0 +1,129 @@
+//! A subtransaction around a closure: what it did is kept or undone as a whole, and an error becomes a value.
+
+use crate::error::{UsherError, mask};
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
+use pgrx::prelude::*;
+use std::panic::AssertUnwindSafe;
+
+/// An error that was caught and undone.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Five characters. A state that pgrx does not know (such as a user's own `PT429`) reads XX000.
+    pub sqlstate: String,
+    pub code: PgSqlErrorCode,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// One line for a job's `error_message`.
+    pub fn line(&self) -> String {
+        match &self.detail {
+            Some(detail) => format!("{} ({}; {})", self.message, detail, self.sqlstate),
+            None => format!("{} ({})", self.message, self.sqlstate),
+        }
+    }
+
+    /// The statement does not fit the catalog (any more): class 42 without the rights and ambiguity of data.
+    pub fn is_drift(&self) -> bool {
+        matches!(
+            self.code,
+            PgSqlErrorCode::ERRCODE_UNDEFINED_TABLE
+                | PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN
+                | PgSqlErrorCode::ERRCODE_UNDEFINED_FUNCTION
+                | PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT
+                | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
+                | PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE
+                | PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME
+        )
+    }
+
+    /// Not this piece of work's fault: the server is stopping or somebody cancelled. Never swallowed.
+    fn must_go_on(&self) -> bool {
+        self.sqlstate.starts_with("57")
+    }
+}
+
+impl From<Failure> for UsherError {
+    fn from(failure: Failure) -> Self {
+        UsherError { code: failure.code, message: failure.message, detail: failure.detail, hint: failure.hint }
+    }
+}
+
+fn failure(code: PgSqlErrorCode, message: &str, detail: Option<&str>, hint: Option<&str>) -> Failure {
+    // SAFETY: unpack_sql_state returns a static buffer of five characters and a NUL, copied at once.
+    let sqlstate =
+        unsafe { std::ffi::CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)).to_string_lossy().into_owned() };
+    Failure { sqlstate, code, message: mask(message), detail: detail.map(mask), hint: hint.map(str::to_owned) }
+}
+
+/// Describes a caught error without rethrowing it.
+pub fn describe(caught: &CaughtError) -> Failure {
+    let report = match caught {
+        CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => report,
+        CaughtError::RustPanic { ereport, .. } => ereport,
+    };
+    failure(report.sql_error_code(), report.message(), report.detail(), report.hint())
+}
+
+/// Runs `work` in a subtransaction. On Ok its effects stay; on Err or a PostgreSQL error all of them are undone.
+/// Cancel and shutdown (class 57) are not caught.
+pub fn attempt<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
+    // SAFETY: the pattern of PL/pgSQL's exception blocks: remember context and owner, begin, run, release or roll back,
+    // put both back. `work` opens its own SPI connection inside, which the rollback closes.
+    unsafe {
+        let context = pg_sys::CurrentMemoryContext;
+        let owner = pg_sys::CurrentResourceOwner;
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+
+        let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
+            work().map_err(|e| (failure(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref()), false))
+        }))
+        .catch_others(|caught| {
+            let failure = describe(&caught);
+            let go_on = failure.must_go_on();
+            Err((failure, go_on))
+        })
+        .execute();
+
+        match outcome {
+            Ok(value) => {
+                pg_sys::ReleaseCurrentSubTransaction();
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::CurrentResourceOwner = owner;
+                Ok(value)
+            }
+            Err((failure, go_on)) => {
+                pg_sys::RollbackAndReleaseCurrentSubTransaction();
+                pg_sys::MemoryContextSwitchTo(context);
+                pg_sys::CurrentResourceOwner = owner;
+                if go_on {
+                    ErrorReport::from(UsherError::from(failure)).report(PgLogLevel::ERROR);
+                    unreachable!("an ERROR report does not return");
+                }
+                Err(failure)
+            }
+        }
+    }
+}
+
+/// Runs `work` in a subtransaction and always undoes it: for trying something out.
+pub fn rehearse<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
+    let mut kept = None;
+    let outcome = attempt(|| {
+        kept = Some(work()?);
+        Err::<(), _>(UsherError::internal(REHEARSED))
+    });
+    match outcome {
+        Err(failure) if failure.message == REHEARSED => {
+            kept.ok_or_else(|| unreachable!("a rehearsal that ended has a value"))
+        }
+        Err(failure) => Err(failure),
+        Ok(()) => unreachable!("a rehearsal never commits"),
+    }
+}
+
+const REHEARSED: &str = "rehearsal ends here";

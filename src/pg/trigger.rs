@@ -1,0 +1,20 @@
+//! Transition tables for statements of a trigger function.
+
+use crate::error::{Result, UsherError};
+use pgrx::prelude::*;
+
+/// Makes the trigger's transition tables readable by name in the SPI connection that is open now.
+pub fn register_tables(trigger: &PgTrigger<'_>) -> Result<()> {
+    let data = trigger.trigger_data() as *const pg_sys::TriggerData;
+    // SAFETY: the data belongs to the trigger call that is running and outlives it; SPI only reads it.
+    let status = unsafe { pg_sys::SPI_register_trigger_data(data.cast_mut()) };
+    if status < 0 {
+        return Err(UsherError::internal(format!("the changed rows could not be read (SPI status {status})")));
+    }
+    Ok(())
+}
+
+/// What the trigger was told when it was created.
+pub fn arguments(trigger: &PgTrigger<'_>) -> Result<Vec<String>> {
+    trigger.extra_args().map_err(|e| UsherError::internal(format!("a trigger's arguments could not be read: {e}")))
+}

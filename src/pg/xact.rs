@@ -1,0 +1,165 @@
+//! What this transaction has put into the queue, and telling the workers when it ends.
+//!
+//! Positions (`seq`) are drawn here, from an uncached sequence, while the writer holds its row locks: for one row their
+//! order is the order of its changes. At commit the lowest position per lane goes to the workers' slots.
+
+use super::shmem::{self, Ended, LANES, NONE};
+use crate::error::{Result, UsherError};
+use pgrx::pg_sys;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+
+struct Pending {
+    low: [i64; LANES],
+    due_changed: bool,
+    /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
+    also_on_abort: bool,
+    launcher: bool,
+    last: i64,
+    taken: u64,
+    /// (draws before, first position after) since [`mark`].
+    mark: Option<(u64, i64)>,
+}
+
+impl Pending {
+    const NEW: Self = Self {
+        low: [NONE; LANES],
+        due_changed: false,
+        also_on_abort: false,
+        launcher: false,
+        last: 0,
+        taken: 0,
+        mark: None,
+    };
+}
+
+thread_local! {
+    static PENDING: RefCell<Pending> = const { RefCell::new(Pending::NEW) };
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
+    static SEQUENCE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+    static DEFERRABLE: Cell<(u64, bool)> = const { Cell::new((0, true)) };
+    static AT_END: RefCell<Vec<fn()>> = const { RefCell::new(Vec::new()) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std::ffi::c_void) {
+    use pg_sys::XactEvent::*;
+    if !matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
+        return;
+    }
+    let pending = PENDING.replace(Pending::NEW);
+    if event == XACT_EVENT_COMMIT || (event == XACT_EVENT_ABORT && pending.also_on_abort) {
+        shmem::signal(&pending.low, pending.due_changed, Ended::Committed);
+        if pending.launcher {
+            shmem::signal_launcher();
+        }
+    } else if event == XACT_EVENT_PREPARE {
+        shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
+    }
+    AT_END.with_borrow(|hooks| hooks.iter().for_each(|hook| hook()));
+}
+
+fn register() {
+    if !REGISTERED.replace(true) {
+        // SAFETY: registered once a process; the callback touches thread-local and shared atomics only and cannot fail.
+        unsafe { pg_sys::RegisterXactCallback(Some(ended), std::ptr::null_mut()) }
+    }
+}
+
+/// Calls `hook` at the end of every transaction of this process, however it ends. For forgetting what was noted in it.
+pub fn at_end(hook: fn()) {
+    register();
+    AT_END.with_borrow_mut(|hooks| {
+        if !hooks.contains(&hook) {
+            hooks.push(hook);
+        }
+    });
+}
+
+/// Draws the next position for a job of `lane` and remembers it for the wake-up.
+pub fn take_seq(lane: usize) -> Result<i64> {
+    let generation = super::relcache::generation();
+    let (known, oid) = SEQUENCE.get();
+    let oid = if known == generation && oid != 0 {
+        oid
+    } else {
+        let oid = super::catalog::usher_relation("queue_seq").ok_or_else(crate::setup::missing)?.to_u32();
+        SEQUENCE.set((generation, oid));
+        oid
+    };
+    // SAFETY: nextval(regclass) by its own entry point, with the one argument it takes; it checks the caller's rights.
+    let seq = unsafe {
+        pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(Oid::from(oid)))])
+    }
+    .ok_or_else(|| UsherError::internal("the queue's sequence gave no value"))?;
+    note(lane, seq);
+    Ok(seq)
+}
+
+/// Remembers that a job with this position waits in `lane` once this transaction has committed.
+pub fn note(lane: usize, seq: i64) {
+    register();
+    PENDING.with_borrow_mut(|pending| {
+        if let Some(low) = pending.low.get_mut(lane) {
+            *low = (*low).min(seq);
+        }
+        if let Some((_, first)) = &mut pending.mark {
+            *first = (*first).min(seq);
+        }
+        pending.last = pending.last.max(seq);
+        pending.taken += 1;
+    });
+}
+
+/// Starts to watch which positions are drawn from here on.
+pub fn mark() {
+    PENDING.with_borrow_mut(|pending| pending.mark = Some((pending.taken, NONE)));
+}
+
+/// First and last position drawn since [`mark`], if any was.
+pub fn since_mark() -> Option<(i64, i64)> {
+    PENDING.with_borrow_mut(|pending| match pending.mark.take() {
+        Some((count, first)) if pending.taken > count => Some((first, pending.last)),
+        _ => None,
+    })
+}
+
+/// The workers look at due times again once this transaction has committed.
+pub fn note_due_changed() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.due_changed = true);
+}
+
+/// A ready job was locked by this session: however the transaction ends, its worker looks at it again.
+pub fn note_locked(lane: usize, seq: i64) {
+    note(lane, seq);
+    PENDING.with_borrow_mut(|pending| {
+        pending.due_changed = true;
+        pending.also_on_abort = true;
+    });
+}
+
+/// This database may want workers from the commit on.
+pub fn note_launcher() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.launcher = true);
+}
+
+/// The full id of this transaction, which is given one if it has none.
+pub fn full_id() -> i64 {
+    // SAFETY: assigns or reads this transaction's id.
+    unsafe { pg_sys::GetTopFullTransactionId().value as i64 }
+}
+
+/// True when this database has anything that is checked only at COMMIT: constraints, keys or triggers.
+pub fn may_defer() -> Result<bool> {
+    let generation = super::relcache::schema_generation();
+    let (known, any) = DEFERRABLE.get();
+    if known == generation {
+        return Ok(any);
+    }
+    let any = super::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable)", &[])?.unwrap_or(true);
+    DEFERRABLE.set((generation, any));
+    Ok(any)
+}

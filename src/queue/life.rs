@@ -1,0 +1,218 @@
+//! A job's life as its owner steers it: look, wait, cancel, retry.
+
+use crate::error::{Result, UsherError};
+use crate::pg::{bgw, role, spi, xact};
+use crate::registry::identity::{self, Right};
+use crate::setup;
+use pgrx::prelude::*;
+use pgrx::{AllocatedByRust, JsonB, Uuid};
+use std::time::{Duration, Instant};
+
+pub type Row = PgHeapTuple<'static, AllocatedByRust>;
+
+/// Where a job stands.
+struct Place {
+    organization: Uuid,
+    lane: i16,
+    seq: i64,
+    /// queue, queue_waiting, dead_letters or job_history.
+    table: String,
+    cancelled: bool,
+}
+
+fn unknown(job: Uuid) -> UsherError {
+    UsherError::not_found(format!("job {job} does not exist, or is not one of yours"))
+        .hint("SELECT id, flow, status FROM usher.sync_jobs shows the jobs you may see.")
+}
+
+/// Finds a job among the caller's organizations.
+fn find(job: Uuid, right: Right) -> Result<Place> {
+    let installed = setup::installed()?;
+    let mine = identity::organizations(Right::Read)?;
+    let place = {
+        let _acting = role::internal(installed.owner);
+        spi::read_all(
+            "SELECT organization_id, lane, seq, 'queue' AS place, false FROM usher.queue WHERE id = $1 AND organization_id = ANY ($2)
+             UNION ALL SELECT organization_id, lane, seq, 'queue_waiting', false FROM usher.queue_waiting WHERE id = $1 AND organization_id = ANY ($2)
+             UNION ALL SELECT organization_id, lane, seq, 'dead_letters', false FROM usher.dead_letters WHERE id = $1 AND organization_id = ANY ($2)
+             UNION ALL SELECT organization_id, lane, 0, 'job_history', cancelled FROM usher.job_history WHERE id = $1 AND organization_id = ANY ($2)",
+            &[spi::arg(job), spi::arg(mine)],
+            |row| {
+                Ok(Place {
+                    organization: row.get::<Uuid>(1)?.unwrap_or(job),
+                    lane: row.get::<i16>(2)?.unwrap_or(0),
+                    seq: row.get::<i64>(3)?.unwrap_or(0),
+                    table: row.get::<String>(4)?.unwrap_or_default(),
+                    cancelled: row.get::<bool>(5)?.unwrap_or(false),
+                })
+            },
+        )?
+        .into_iter()
+        .next()
+        .ok_or_else(|| unknown(job))?
+    };
+    if right == Right::Manage && !identity::organizations(Right::Manage)?.contains(&place.organization) {
+        return Err(UsherError::forbidden("members may read jobs, not change them")
+            .detail(format!("You act as \"{}\".", identity::actor()))
+            .hint("Ask an admin of the organization."));
+    }
+    Ok(place)
+}
+
+/// The job as `usher.sync_jobs` shows it.
+pub fn row(organization: Uuid, job: Uuid) -> Result<Row> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    spi::one::<Row>(
+        "SELECT ROW(j.*)::usher.sync_job FROM usher.sync_jobs j WHERE j.organization_id = $1 AND j.id = $2 LIMIT 1",
+        &[spi::arg(organization), spi::arg(job)],
+    )?
+    .ok_or_else(|| unknown(job))
+}
+
+fn given(job: Option<Uuid>) -> Result<Uuid> {
+    job.ok_or_else(|| UsherError::invalid("the job's id is missing").hint("Give the id that usher.enqueue_sync_job() returned."))
+}
+
+/// Ends a job that has not run.
+pub fn cancel(job: Option<Uuid>) -> Result<Row> {
+    let job = given(job)?;
+    let place = find(job, Right::Manage)?;
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    let gone = match place.table.as_str() {
+        "queue" => {
+            // Locked from here to the end of the transaction: a worker passes over it and looks again afterwards.
+            xact::note_locked(place.lane as usize, place.seq);
+            spi::run(
+                "WITH c AS (DELETE FROM usher.queue WHERE organization_id = $1 AND id = $2 RETURNING *),
+                      k AS (DELETE FROM usher.job_keys WHERE organization_id = $1 AND job_id = $2 AND EXISTS (SELECT FROM c))
+                 INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old)
+                 SELECT organization_id, id, created_at, pg_catalog.now(), cause, flow_id, flow_version, 0, lane, hop, op, true, new, old FROM c",
+                &[spi::arg(place.organization), spi::arg(job)],
+            )?
+        }
+        "queue_waiting" | "dead_letters" => {
+            xact::note_due_changed();
+            let gone = spi::run(
+                &format!(
+                    "WITH c AS (DELETE FROM usher.{} WHERE organization_id = $1 AND id = $2 RETURNING *),
+                      k AS (DELETE FROM usher.job_keys WHERE organization_id = $1 AND job_id = $2 AND EXISTS (SELECT FROM c))
+                 INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old,
+                                                error_message, source_system, target_system)
+                 SELECT organization_id, id, created_at, pg_catalog.now(), cause, flow_id, flow_version, attempts, lane, hop, op, true, new, old,
+                        error_message, source_system, target_system FROM c",
+                    place.table
+                ),
+                &[spi::arg(place.organization), spi::arg(job)],
+            )?;
+            super::store::release_followers()?;
+            gone
+        }
+        _ => 0,
+    };
+    if gone == 0 {
+        let word = if place.cancelled { "cancelled" } else { "done" };
+        return Err(UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled."));
+    }
+    row(place.organization, job)
+}
+
+/// Runs a dead, failed or cancelled job again, with changes to what it carries if any are given.
+pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
+    let job = given(job)?;
+    let place = find(job, Right::Manage)?;
+    if let Some(changes) = &changes
+        && !changes.0.is_object()
+    {
+        return Err(UsherError::invalid("changes are not a JSON object").hint("Give the fields to change: {\"total\": 12.50}."));
+    }
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    let arguments = [spi::arg(place.organization), spi::arg(job), spi::arg(changes)];
+    let again = match place.table.as_str() {
+        "dead_letters" => spi::run(
+            "WITH c AS (DELETE FROM usher.dead_letters WHERE organization_id = $1 AND id = $2 RETURNING *)
+             INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                              attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system)
+             SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id,
+                    COALESCE((SELECT f.version FROM usher.flows f WHERE f.id = c.flow_id), c.flow_version), c.lane, 0, c.op, NULL,
+                    CASE WHEN c.op = 'D' THEN c.new ELSE c.new || COALESCE($3, '{}') END,
+                    CASE WHEN c.op = 'D' THEN c.old || COALESCE($3, '{}') ELSE c.old END,
+                    0, CASE WHEN c.flow_id IS NULL THEN 'external worker' ELSE 'retry' END, pg_catalog.now(), c.last_attempted_at, c.error_message,
+                    c.source_system, c.target_system FROM c",
+            &arguments,
+        )?,
+        "queue_waiting" => spi::run(
+            "UPDATE usher.queue_waiting SET due_at = pg_catalog.now(), attempts = 0,
+                    new = CASE WHEN op = 'D' THEN new ELSE new || COALESCE($3, '{}') END,
+                    old = CASE WHEN op = 'D' THEN old || COALESCE($3, '{}') ELSE old END
+              WHERE organization_id = $1 AND id = $2 AND waiting_for IN ('retry', 'run_at')",
+            &arguments,
+        )?,
+        "job_history" if place.cancelled => spi::run(
+            "WITH c AS (DELETE FROM usher.job_history WHERE organization_id = $1 AND id = $2 AND cancelled RETURNING *)
+             INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, new, old,
+                                              attempts, waiting_for, due_at, error_message, source_system, target_system)
+             SELECT pg_catalog.nextval('usher.queue_seq'), c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version, c.lane, 0, c.op,
+                    CASE WHEN c.op = 'D' THEN c.new ELSE c.new || COALESCE($3, '{}') END,
+                    CASE WHEN c.op = 'D' THEN c.old || COALESCE($3, '{}') ELSE c.old END,
+                    0, CASE WHEN c.flow_id IS NULL THEN 'external worker' ELSE 'retry' END, pg_catalog.now(), c.error_message, c.source_system, c.target_system FROM c",
+            &arguments,
+        )?,
+        _ => 0,
+    };
+    if again == 0 {
+        return Err(UsherError::state(format!("job {job} has nothing to retry"))
+            .detail("It is pending, waits for its flow or for an earlier change of its row, or is synced.")
+            .hint("Dead, failed and cancelled jobs can be retried."));
+    }
+    xact::note_due_changed();
+    row(place.organization, job)
+}
+
+/// Waits until a job has ended or the time is over, and returns it as it then stands.
+pub fn wait(job: Option<Uuid>, timeout: Duration) -> Result<Row> {
+    let job = given(job)?;
+    let place = find(job, Right::Read)?;
+    let mine = spi::read::<bool>(
+        "SELECT pg_catalog.current_setting('transaction_isolation') = 'read committed'",
+        &[],
+    )?;
+    if mine != Some(true) {
+        return Err(UsherError::state("a transaction with one snapshot cannot see a job end")
+            .hint("Call usher.wait_for() in READ COMMITTED."));
+    }
+    let installed = setup::installed()?;
+    let own = {
+        let _acting = role::internal(installed.owner);
+        // Rows of this very transaction are not committed: no worker can see them.
+        spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM usher.queue WHERE organization_id = $1 AND id = $2 AND xmin::text = ($3 & 4294967295)::text)
+                 OR EXISTS (SELECT FROM usher.queue_waiting WHERE organization_id = $1 AND id = $2 AND xmin::text = ($3 & 4294967295)::text)",
+            &[spi::arg(place.organization), spi::arg(job), spi::arg(xact::full_id())],
+        )?
+    };
+    if own == Some(true) {
+        return Err(UsherError::state(format!("job {job} was made in this transaction and can only start after its COMMIT"))
+            .hint("COMMIT first, then call usher.wait_for()."));
+    }
+    let until = Instant::now() + timeout;
+    let mut pause = Duration::from_millis(1);
+    loop {
+        let ended = {
+            let _acting = role::internal(installed.owner);
+            spi::one::<bool>(
+                "SELECT EXISTS (SELECT FROM usher.job_history WHERE organization_id = $1 AND id = $2)
+                     OR EXISTS (SELECT FROM usher.dead_letters WHERE organization_id = $1 AND id = $2)",
+                &[spi::arg(place.organization), spi::arg(job)],
+            )?
+        };
+        let left = until.saturating_duration_since(Instant::now());
+        if ended == Some(true) || left.is_zero() {
+            return row(place.organization, job);
+        }
+        bgw::nap(pause.min(left));
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,9 @@
+//! Who and what takes part: organizations, memberships, systems, links.
+//!
+//! Owns `usher.organizations`, `usher.memberships`, `usher.systems`, `usher.links`. Called by every room above; calls
+//! `setup` and `pg`. [`identity`] is the one place that decides for whom a session acts.
+
+mod api;
+pub mod identity;
+pub mod links;
+pub mod systems;

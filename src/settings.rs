@@ -1,0 +1,136 @@
+//! Every `usher.*` setting, one accessor each.
+//!
+//! Contexts: what decides how a process connects can only be set before the server starts or by reload (the launcher
+//! reads it again); identity settings belong to superusers (`GRANT SET ON PARAMETER` passes one on to a trusted login).
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+
+static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
+static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static CLAIMS_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
+static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CAPTURE: GucSetting<bool> = GucSetting::<bool>::new(true);
+static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static HISTORY_DAYS: GucSetting<i32> = GucSetting::<i32>::new(30);
+
+pub fn register() {
+    GucRegistry::define_string_guc(
+        c"usher.databases",
+        c"Databases that get workers, separated by commas.",
+        c"A database needs the extension and usher.setup(); others in the list are left alone.",
+        &DATABASES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"usher.workers",
+        c"Worker processes per database: 2 keeps one for the emergency and critical lanes, 1 serves all lanes.",
+        c"",
+        &WORKERS,
+        1,
+        2,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"usher.claims_roles",
+        c"Login roles whose request.jwt.claims are believed, separated by commas.",
+        c"Name only roles that a trusted gateway logs in with; anyone can set request.jwt.claims in a session of their own.",
+        &CLAIMS_ROLES,
+        GucContext::Suset,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_string_guc(
+        c"usher.user_id",
+        c"The user for whom this session acts, set by a trusted pooler.",
+        c"",
+        &USER_ID,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"usher.key_file",
+        c"File outside the data directory with the key that seals secrets.",
+        c"",
+        &KEY_FILE,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_bool_guc(
+        c"usher.capture",
+        c"Off: changes in this session start no flows. For repair and restore, by operators.",
+        c"",
+        &CAPTURE,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"usher.batch_size",
+        c"Jobs that a worker handles in one transaction.",
+        c"",
+        &BATCH_SIZE,
+        1,
+        10_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"usher.history_days",
+        c"Days for which finished jobs are kept.",
+        c"",
+        &HISTORY_DAYS,
+        1,
+        36_500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    crate::pg::guc::reserve_prefix();
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting.get().and_then(|value| value.into_string().ok()).unwrap_or_default()
+}
+
+fn list(value: &str) -> Vec<String> {
+    value.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+pub fn databases() -> Vec<String> {
+    list(&text(&DATABASES))
+}
+
+pub fn workers() -> i32 {
+    WORKERS.get()
+}
+
+pub fn claims_roles() -> Vec<String> {
+    list(&text(&CLAIMS_ROLES))
+}
+
+/// The user that a trusted pooler named, if any.
+pub fn user_id() -> Option<String> {
+    Some(text(&USER_ID)).filter(|value| !value.is_empty())
+}
+
+pub fn capture() -> bool {
+    CAPTURE.get()
+}
+
+pub fn batch_size() -> i32 {
+    BATCH_SIZE.get()
+}
+
+pub fn history_days() -> i32 {
+    HISTORY_DAYS.get()
+}
+
+#[cfg(test)]
+mod unit {
+    #[test]
+    fn lists_are_split_and_trimmed() {
+        assert_eq!(super::list(" a, b ,,c"), ["a", "b", "c"]);
+        assert!(super::list("  ").is_empty());
+    }
+}

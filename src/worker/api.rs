@@ -1,0 +1,35 @@
+//! SQL functions of the worker.
+
+use super::batch;
+use crate::error::{Result, UsherError};
+use crate::pg::shmem::LANES;
+use crate::registry::identity;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// Runs ready and due jobs in the caller's transaction, one batch, and returns how many it handled: for servers without
+/// the preloaded library, and for tests. Lanes that a worker has at the moment are left to it.
+///
+/// Arguments: `max` jobs, 1 to 100000. Errors: 42501 for callers who are no operators, 22023 for a bad `max`.
+#[pg_extern(volatile, parallel_unsafe)]
+fn process_jobs(max: default!(Option<i32>, 1000)) -> std::result::Result<i32, ErrorReport> {
+    Ok(process(max.unwrap_or(1000))?)
+}
+
+fn process(most: i32) -> Result<i32> {
+    let installed = identity::require_operator("process jobs")?;
+    if !(1..=100_000).contains(&most) {
+        return Err(UsherError::invalid(format!("max is {most}")).hint("Give a number from 1 to 100000."));
+    }
+    let mut jobs = 0;
+    for lane in 0..LANES {
+        jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
+        if jobs < most {
+            jobs += batch::ready(installed, lane, 0, most - jobs, None)?.jobs;
+        }
+        if jobs >= most {
+            break;
+        }
+    }
+    Ok(jobs)
+}

@@ -1,0 +1,249 @@
+//! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
+
+use crate::error::Result;
+use crate::flow::apply::{self, Causes, Place, Run, Stop};
+use crate::flow::cause::{self, Cause};
+use crate::flow::store as flows;
+use crate::flow::store::Flow;
+use crate::pg::shmem::{Mine, Source};
+use crate::pg::{role, spi};
+use crate::queue::store::{self, Back, Claim, Group};
+use crate::setup::Installed;
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+
+/// What a batch did.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Done {
+    pub jobs: i32,
+    /// The last position that was taken.
+    pub last: i64,
+    /// Another process works on the lane.
+    pub busy: bool,
+}
+
+/// Two processes never work on one lane at a time: that would break the order of a row's changes.
+const LOCK: i32 = 1_970_497_650;
+
+fn take_lanes(lanes: &[i16]) -> Result<bool> {
+    for lane in lanes {
+        let taken = spi::read::<bool>(
+            "SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)",
+            &[spi::arg(LOCK), spi::arg(i32::from(*lane))],
+        )?;
+        if taken != Some(true) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Ready jobs of one lane, from a position on.
+pub fn ready(installed: Installed, lane: usize, position: i64, most: i32, mine: Option<Mine>) -> Result<Done> {
+    if !take_lanes(&[lane as i16])? {
+        return Ok(Done { busy: true, ..Done::default() });
+    }
+    Spi::connect_mut(|client| {
+        let acting = role::internal(installed.owner);
+        let claim = store::claim_ready(client, lane, position, most)?;
+        if let Some(mine) = mine {
+            mine.busy(Source::Queue, lane, position, claim.last);
+        }
+        drop(acting);
+        run(client, installed, &claim)?;
+        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+    })
+}
+
+/// Waiting jobs that are due now.
+pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -> Result<Done> {
+    if !take_lanes(lanes)? {
+        return Ok(Done { busy: true, ..Done::default() });
+    }
+    Spi::connect_mut(|client| {
+        let acting = role::internal(installed.owner);
+        let claim = store::claim_due(client, lanes, most)?;
+        if let Some(mine) = mine {
+            mine.busy(Source::Waiting, 0, 0, claim.last);
+        }
+        drop(acting);
+        run(client, installed, &claim)?;
+        if claim.jobs > 0 {
+            let _acting = role::internal(installed.owner);
+            store::release_followers()?;
+        }
+        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+    })
+}
+
+fn run(_client: &mut SpiClient<'_>, installed: Installed, claim: &Claim) -> Result<()> {
+    if claim.groups.is_empty() {
+        return Ok(());
+    }
+    let _acting = role::internal(installed.owner);
+    let anything_waits = store::anything_waits()?;
+    for group in &claim.groups {
+        one(installed, group, anything_waits)?;
+    }
+    Ok(())
+}
+
+fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
+    (1..=group.batch.size).map(make).collect()
+}
+
+fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
+    move |n| Back { n, waiting_for: Some(reason), after: None, error: None, sqlstate: None, tried: false }
+}
+
+fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
+    Back { n, waiting_for: None, after: None, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), tried: false }
+}
+
+fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> {
+    let Some(id) = group.flow else {
+        return store::take_back(group, &all(group, |n| dead(n, "the job names no flow", "XX000")));
+    };
+    let Some(flow) = flows::get(id, group.version)? else {
+        return store::cancel_group(group, "its flow was dropped");
+    };
+    if group.hop > cause::MOST_HOPS {
+        let reason = format!("the chain of causes is longer than {} hops: flows that start each other go in a circle", cause::MOST_HOPS);
+        return store::take_back(group, &all(group, |n| dead(n, &reason, "54001")));
+    }
+    if !flow.enabled {
+        return store::take_back(group, &all(group, wait_for("flow disabled")));
+    }
+    if flow.broken.is_some() {
+        return store::take_back(group, &all(group, wait_for("flow broken")));
+    }
+    if let Err(error) = flow.program() {
+        return broken(group, &flow, &error.message);
+    }
+
+    let mut back: Vec<Back> = store::homeless(group)?
+        .into_iter()
+        .map(|n| dead(n, "the row belongs to no organization that exists; correct its organization_id", "23503"))
+        .collect();
+    if anything_waits {
+        back.extend(store::parked(group)?.into_iter().map(wait_for("earlier change")));
+    }
+    let skipped: Vec<i32> = back.iter().map(|back| back.n).collect();
+    let causes = causes(&flow, group)?;
+    let run = Run {
+        flow: &flow,
+        owner: installed.owner,
+        batch: &group.batch,
+        causes: match &causes {
+            Chain::Shared(cause) => Causes::Shared(cause, None),
+            Chain::Each(causes) => Causes::Each(causes),
+        },
+        place: Place::Worker,
+    };
+    let mut failed = Vec::new();
+    for (first, last) in group.waves.iter().flat_map(|wave| without(*wave, &skipped)) {
+        match apply::apply(&run, first, last) {
+            Ok(more) => failed.extend(more),
+            // Nothing of this range has happened; what came before it in the batch has, and stays.
+            Err(Stop::Broken(failure)) => {
+                broken_state(&flow, &failure.line())?;
+                back.extend((first..=group.batch.size).filter(|n| !skipped.contains(n)).map(wait_for("flow broken")));
+                break;
+            }
+        }
+    }
+    if !failed.is_empty() {
+        let details = store::details(group)?;
+        for failed in failed {
+            let attempts = details.get(failed.n as usize - 1).map_or(1, |detail| detail.attempts);
+            let after = flow.definition.retry.next(attempts, chance());
+            back.push(Back {
+                n: failed.n,
+                waiting_for: after.map(|_| "retry"),
+                after,
+                error: Some(failed.failure.line()),
+                sqlstate: Some(failed.failure.sqlstate),
+                tried: true,
+            });
+        }
+    }
+    store::take_back(group, &back)
+}
+
+enum Chain {
+    Shared(Cause),
+    Each(Vec<(Cause, pgrx::Uuid)>),
+}
+
+/// What follow-up jobs inherit. Flows in a circle go job by job, so that the trail of each is exact.
+fn causes(flow: &Flow, group: &Group) -> Result<Chain> {
+    let hop = group.hop + 1;
+    if !flow.in_circle {
+        return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
+    }
+    let mut causes = Vec::with_capacity(group.batch.size as usize);
+    for detail in store::details(group)? {
+        let mut trail = cause::read_trail(detail.trail.as_deref());
+        if let Some(key) = detail.row_key {
+            trail.push(cause::step(flow.id, key)?);
+        }
+        causes.push((Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization));
+    }
+    Ok(Chain::Each(causes))
+}
+
+/// The parts of a range that remain when some numbers are left out.
+fn without((first, last): (i32, i32), skipped: &[i32]) -> Vec<(i32, i32)> {
+    let mut out = Vec::new();
+    let mut from = first;
+    let mut inside: Vec<i32> = skipped.iter().copied().filter(|n| (first..=last).contains(n)).collect();
+    inside.sort_unstable();
+    for n in inside {
+        if from < n {
+            out.push((from, n - 1));
+        }
+        from = n + 1;
+    }
+    if from <= last {
+        out.push((from, last));
+    }
+    out
+}
+
+fn broken_state(flow: &Flow, reason: &str) -> Result<()> {
+    warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
+    flows::set_state(flow.id, Some(reason))
+}
+
+fn broken(group: &Group, flow: &Flow, reason: &str) -> Result<()> {
+    broken_state(flow, reason)?;
+    store::take_back(group, &all(group, wait_for("flow broken")))
+}
+
+/// A number in 0..1 for jitter.
+fn chance() -> f64 {
+    let bytes = *crate::pg::ids::uuid_v7().as_bytes();
+    f64::from(u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::without;
+
+    #[test]
+    fn ranges_leave_out_what_is_skipped() {
+        assert_eq!(without((1, 5), &[]), [(1, 5)]);
+        assert_eq!(without((1, 5), &[3]), [(1, 2), (4, 5)]);
+        assert_eq!(without((1, 3), &[3, 1, 2]), []);
+        assert_eq!(without((2, 4), &[1, 4, 9]), [(2, 3)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_is_lost_or_doubled(last in 0i32..30, skipped in proptest::collection::vec(1i32..30, 0..10)) {
+            let kept: Vec<i32> = without((1, last), &skipped).into_iter().flat_map(|(a, b)| a..=b).collect();
+            let wanted: Vec<i32> = (1..=last).filter(|n| !skipped.contains(n)).collect();
+            proptest::prop_assert_eq!(kept, wanted);
+        }
+    }
+}

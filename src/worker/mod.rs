@@ -1,0 +1,15 @@
+//! Workers: the launcher, the loop of one worker process, and running a batch.
+//!
+//! Owns no table; takes jobs through `queue::store` and hands each group to the room that does it. See README.md in this
+//! folder for the states. Nobody calls this room.
+
+mod api;
+mod batch;
+mod launcher;
+mod maintenance;
+mod process;
+
+/// Registers the launcher, while the library is being preloaded.
+pub fn register() {
+    crate::pg::bgw::register_launcher("usher_launcher_main");
+}

@@ -1,0 +1,267 @@
+//! The loop of one worker process.
+
+use super::{batch, maintenance};
+use crate::error::Result;
+use crate::pg::bgw;
+use crate::pg::shmem::{LANES, Mine, NONE};
+use crate::pg::{catalog, role};
+use crate::queue::store;
+use crate::settings;
+use crate::setup;
+use pgrx::prelude::*;
+use std::time::{Duration, Instant};
+
+/// How many batches a lane gets before the lanes below it get theirs: none waits for ever.
+const WEIGHTS: [u32; LANES] = [16, 8, 4, 2, 1];
+/// The safety tick: everything is looked at again once a minute even if no session says anything.
+const TICK: Duration = Duration::from_secs(60);
+/// While prepared transactions of ours are open, their COMMIT PREPARED is found by looking.
+const PREPARED_TICK: Duration = Duration::from_secs(1);
+
+struct Lane {
+    number: usize,
+    position: i64,
+    /// There may be ready jobs behind the position.
+    dirty: bool,
+    credit: u32,
+}
+
+struct Loop {
+    mine: Mine,
+    lanes: Vec<Lane>,
+    numbers: Vec<i16>,
+    due_at: Option<Instant>,
+    due_known: bool,
+    tick_at: Instant,
+    prepared_at: Instant,
+    maintains: bool,
+}
+
+enum Outcome {
+    Did(batch::Done),
+    /// The extension or its tables are gone: this process ends.
+    Gone,
+}
+
+#[pg_guard]
+#[allow(unsafe_code, reason = "the server looks this function up by its name")]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
+    bgw::prepare_process();
+    let slot = usize::try_from(arg.value()).unwrap_or(0);
+    let mine = Mine::arrive(slot);
+    bgw::connect(mine.database());
+    bgw::report_activity("starting", false);
+    let lanes = mine.lanes();
+    let served = (0..LANES).filter(|lane| lanes & (1 << lane) != 0);
+    let now = Instant::now();
+    let mut state = Loop {
+        mine,
+        lanes: served
+            .map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number] })
+            .collect(),
+        numbers: Vec::new(),
+        due_at: None,
+        due_known: false,
+        tick_at: now,
+        prepared_at: now,
+        // One process of a database looks after partitions and broken flows: the one that has the normal lane.
+        maintains: lanes & (1 << 3) != 0,
+    };
+    state.numbers = state.lanes.iter().map(|lane| lane.number as i16).collect();
+    while state.turn() {}
+}
+
+impl Loop {
+    /// One round. False ends the process.
+    fn turn(&mut self) -> bool {
+        bgw::reset_latch();
+        pgrx::check_for_interrupts!();
+        bgw::reload_if_asked();
+        self.listen();
+        let now = Instant::now();
+        if now >= self.tick_at {
+            self.tick_at = now + TICK;
+            self.due_known = false;
+            for lane in &mut self.lanes {
+                lane.dirty = true;
+                lane.position = 0;
+            }
+            if self.maintains && !self.attempt(|_| maintenance::run()) {
+                return self.gone();
+            }
+        }
+        if self.due_at.is_some_and(|due| now >= due) {
+            self.due_at = None;
+            return self.due();
+        }
+        if !self.due_known {
+            return self.look_at_due_times();
+        }
+        match self.next_lane() {
+            Some(index) => self.ready(index),
+            None => {
+                self.rest();
+                true
+            }
+        }
+    }
+
+    /// Takes the marks that sessions have left.
+    fn listen(&mut self) {
+        if self.mine.take_due_changed() {
+            self.due_known = false;
+        }
+        let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
+        if look_for_prepared {
+            self.prepared_at = Instant::now() + PREPARED_TICK;
+        }
+        for lane in &mut self.lanes {
+            let mut low = self.mine.take_low(lane.number);
+            if look_for_prepared {
+                let prepared = self.mine.take_prepared(lane.number);
+                if prepared != NONE {
+                    low = low.min(prepared);
+                    if any_prepared() {
+                        self.mine.put_prepared(lane.number, prepared);
+                    }
+                }
+            }
+            if low != NONE {
+                lane.position = lane.position.min(low - 1);
+                lane.dirty = true;
+            }
+        }
+    }
+
+    /// The highest lane with work and credit; when nobody has credit left, a new round begins.
+    fn next_lane(&mut self) -> Option<usize> {
+        if !self.lanes.iter().any(|lane| lane.dirty) {
+            return None;
+        }
+        if !self.lanes.iter().any(|lane| lane.dirty && lane.credit > 0) {
+            for lane in &mut self.lanes {
+                lane.credit = WEIGHTS[lane.number];
+            }
+        }
+        self.lanes.iter().position(|lane| lane.dirty && lane.credit > 0)
+    }
+
+    fn ready(&mut self, index: usize) -> bool {
+        let (lane, position) = (self.lanes[index].number, self.lanes[index].position);
+        let most = settings::batch_size();
+        let mine = self.mine;
+        match self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))) {
+            Ok(Outcome::Gone) => self.gone(),
+            Ok(Outcome::Did(done)) => {
+                let state = &mut self.lanes[index];
+                if done.busy {
+                    bgw::nap(Duration::from_millis(5));
+                } else {
+                    state.credit = state.credit.saturating_sub(1);
+                    state.position = state.position.max(done.last);
+                    state.dirty = done.jobs >= most;
+                    // A failed job now waits for its next try.
+                    self.due_known = self.due_known && done.jobs == 0;
+                }
+                true
+            }
+            Err(()) => true,
+        }
+    }
+
+    fn due(&mut self) -> bool {
+        let most = settings::batch_size();
+        let (mine, numbers) = (self.mine, self.numbers.clone());
+        self.due_known = false;
+        match self.work(move |installed| batch::due(installed, &numbers, most, Some(mine))) {
+            Ok(Outcome::Gone) => self.gone(),
+            Ok(Outcome::Did(done)) => {
+                if done.busy {
+                    bgw::nap(Duration::from_millis(5));
+                }
+                true
+            }
+            Err(()) => true,
+        }
+    }
+
+    fn look_at_due_times(&mut self) -> bool {
+        let numbers = self.numbers.clone();
+        let mut due = None;
+        let there = self.attempt(|installed| {
+            let _acting = role::internal(installed.owner);
+            due = store::next_due(&numbers)?;
+            Ok(())
+        });
+        if !there {
+            return self.gone();
+        }
+        self.due_known = true;
+        self.due_at = due.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)));
+        true
+    }
+
+    /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
+    fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, ()> {
+        bgw::report_activity("working", true);
+        let outcome = bgw::transaction(|outcome| commit_as(outcome), || {
+            if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
+                return Ok(Outcome::Gone);
+            }
+            work(setup::installed()?).map(Outcome::Did)
+        });
+        let jobs = match &outcome {
+            Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),
+            _ => 0,
+        };
+        self.mine.idle(jobs);
+        outcome.map_err(|failure| {
+            // An error of the whole batch: nothing of it has happened.
+            log!("usher worker: a batch failed and is tried again: {}", failure.line());
+            bgw::nap(Duration::from_secs(1));
+            self.due_known = false;
+        })
+    }
+
+    /// Runs something small in a transaction. False: the extension is gone.
+    fn attempt(&mut self, work: impl FnOnce(setup::Installed) -> Result<()>) -> bool {
+        let outcome = self.work(|installed| {
+            work(installed)?;
+            Ok(batch::Done::default())
+        });
+        !matches!(outcome, Ok(Outcome::Gone))
+    }
+
+    fn gone(&self) -> bool {
+        bgw::report_activity("the extension is not here", false);
+        false
+    }
+
+    fn rest(&self) {
+        bgw::report_activity("waiting for jobs", false);
+        let now = Instant::now();
+        let mut until = self.tick_at;
+        if let Some(due) = self.due_at {
+            until = until.min(due);
+        }
+        if self.mine.has_prepared() {
+            until = until.min(self.prepared_at);
+        }
+        // Due times are compared on PostgreSQL's clock: a little later is surely due.
+        bgw::sleep(until.saturating_duration_since(now) + Duration::from_millis(1));
+    }
+}
+
+/// The role under which a batch commits: one that can do nothing.
+fn commit_as(outcome: &Outcome) -> Option<pg_sys::Oid> {
+    matches!(outcome, Outcome::Did(done) if done.jobs > 0).then(|| role::by_name("usher_member")).flatten()
+}
+
+fn any_prepared() -> bool {
+    bgw::transaction(
+        |_| None,
+        || crate::pg::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database())", &[]),
+    )
+    .is_ok_and(|any| any == Some(true))
+}
