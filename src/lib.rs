@@ -23,7 +23,8 @@ mod worker;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
-extension_sql_file!("../sql/99_grants.sql", name = "grants", requires = ["queue"], finalize);
+extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["queue"]);
+extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 
 /// Loaded into a session by its first call, or into the postmaster by `shared_preload_libraries`; only the latter brings
 /// workers and wake-ups.

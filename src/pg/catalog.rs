@@ -2,7 +2,7 @@
 
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 /// The oid of `usher.<name>`, or None before `usher.setup()`.
 pub fn usher_relation(name: &str) -> Option<Oid> {
@@ -24,12 +24,30 @@ pub fn extension_exists() -> bool {
     unsafe { pg_sys::get_extension_oid(c"pg_usher".as_ptr(), true) != Oid::INVALID }
 }
 
-/// The oid of a database by name; the one look-up that works without a connection to it.
-pub fn database_oid(name: &str) -> Option<u32> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: missing_ok look-up inside a transaction.
-    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
-    (oid != Oid::INVALID).then(|| oid.to_u32())
+/// Every database of the server with its oid, read without an index: a process that is connected to no database cannot
+/// use the indexes of the shared catalogs until some other process has rebuilt their cache after a start.
+pub fn databases() -> Vec<(u32, String)> {
+    let mut found = Vec::new();
+    // SAFETY: a sequential scan of pg_database under a lock that is released again, as the autovacuum launcher does it;
+    // each tuple's fixed-length part is copied before the scan goes on.
+    unsafe {
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let scan = pg_sys::table_beginscan_catalog(relation, 0, std::ptr::null_mut());
+        loop {
+            let tuple = pg_sys::heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if tuple.is_null() {
+                break;
+            }
+            let row = pg_sys::heap_tuple_get_struct::<pg_sys::FormData_pg_database>(tuple);
+            let name = CStr::from_ptr((&raw const (*row).datname.data).cast());
+            if !(*row).datistemplate && (*row).datallowconn {
+                found.push(((*row).oid.to_u32(), name.to_string_lossy().into_owned()));
+            }
+        }
+        pg_sys::table_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    found
 }
 
 /// Makes every session forget what it knows about `usher.<name>` when this transaction commits.

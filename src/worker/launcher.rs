@@ -51,17 +51,11 @@ pub extern "C-unwind" fn usher_launcher_main(_arg: pg_sys::Datum) {
 
 fn wanted() -> Vec<(u32, String, u32)> {
     let lanes: &[u32] = if settings::workers() >= 2 { &[LANES_TOP, LANES_REST] } else { &[LANES_TOP | LANES_REST] };
-    let found = bgw::transaction(
-        |_| None,
-        || {
-            Ok(settings::databases()
-                .into_iter()
-                .filter_map(|name| catalog::database_oid(&name).map(|oid| (oid, name)))
-                .collect::<Vec<_>>())
-        },
-    );
+    let listed = settings::databases();
+    let found = bgw::transaction(|_| None, || Ok(catalog::databases()));
     let Ok(databases) = found else { return Vec::new() };
-    databases.into_iter().flat_map(|(oid, name)| lanes.iter().map(move |lanes| (oid, name.clone(), *lanes))).collect()
+    let databases = databases.into_iter().filter(|(_, name)| listed.contains(name));
+    databases.flat_map(|(oid, name)| lanes.iter().map(move |lanes| (oid, name.clone(), *lanes))).collect()
 }
 
 fn align(posts: &mut Vec<Post>) {

@@ -1,0 +1,29 @@
+-- The opposite of usher.setup(). Separate from DROP EXTENSION, which keeps the data.
+CREATE FUNCTION usher.remove(confirm text DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET client_min_messages = warning
+    AS $$
+DECLARE
+    relation record;
+    dropped integer := 0;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    PERFORM usher.detach_all();
+    DROP VIEW IF EXISTS usher.sync_jobs;
+    FOR relation IN
+        SELECT c.relname FROM pg_class c
+         WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    LOOP
+        EXECUTE format('DROP TABLE usher.%I CASCADE', relation.relname);
+        dropped := dropped + 1;
+    END LOOP;
+    DROP SEQUENCE IF EXISTS usher.queue_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$$;
