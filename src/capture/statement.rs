@@ -3,7 +3,7 @@
 //! `$1` hop, `$2` causing job, `$3` trail as an array, `$4` trail as text. The changed rows are the transition tables
 //! `usher_new` and `usher_old`; of an UPDATE the two are paired by their order, and rows that did not change are skipped.
 
-use crate::flow::catalog::Table;
+use crate::flow::catalog::{Table, row_key};
 use crate::flow::definition::Change;
 use crate::flow::store::Flow;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -15,13 +15,7 @@ pub const NO_ORGANIZATION: &str = "00000000-0000-0000-0000-000000000000";
 
 /// The changed rows as `new` and `old`, with the row's key.
 fn rows(table: &Table, change: Change, flows: &[Rc<Flow>]) -> String {
-    let key = |alias: &str| {
-        if table.key.is_empty() {
-            return "NULL::bigint".to_owned();
-        }
-        let columns: Vec<String> = table.key.iter().map(|name| format!("{alias}.{}", quote_identifier(name))).collect();
-        format!("pg_catalog.hashtextextended(pg_catalog.concat_ws('|', {}), 0)", columns.join(", "))
-    };
+    let key = |alias: &str| row_key(&table.key, alias);
     // The side that does not exist is all NULL; only what some flow uses is spelt out.
     let nothing = |alias: &str, used: &dyn Fn(&Flow) -> Vec<String>| {
         let names: BTreeSet<String> = flows.iter().flat_map(|flow| used(flow)).collect();

@@ -102,7 +102,7 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
     let tries = definition.retry.delays.len() + 1;
     let _ = writeln!(out, "  tries:   {tries}");
     if flow.in_circle {
-        let _ = writeln!(out, "  circle:  its effect may lead back to its source, so jobs are applied one by one");
+        let _ = writeln!(out, "  circle:  its effect may lead back to its source, so each job keeps the trail of its causes");
     }
     let _ = writeln!(out, "  stored:  new ({}), old ({})", flow.compiled.new.join(", "), flow.compiled.old.join(", "));
     match flow.program() {

@@ -53,7 +53,10 @@ pub struct Run<'a> {
 pub enum Causes<'a> {
     /// The range is applied as one statement.
     Shared(&'a Cause, Option<pgrx::Uuid>),
-    /// Job by job (the first entry is job 1), still in one subtransaction: each cause is exact.
+    /// One statement; afterwards each job that followed is given the cause whose target row it is about (the first
+    /// entry is job 1).
+    ByTarget(&'a [(Cause, pgrx::Uuid)]),
+    /// Job by job, still in one subtransaction: for flows whose effect is not known to be one row.
     Each(&'a [(Cause, pgrx::Uuid)]),
 }
 
@@ -145,6 +148,15 @@ fn arguments<'a>(batch: &Batch, from: i32, to: i32) -> [pgrx::datum::DatumWithOi
 fn once(run: &Run<'_>, from: i32, to: i32) -> Result<Vec<Word>> {
     match run.causes {
         Causes::Shared(cause, organization) => statement(run, cause, organization, from, to),
+        Causes::ByTarget(causes) => {
+            let hop = causes.first().map_or(0, |(cause, _)| cause.hop);
+            let before = xact::last_seq();
+            let words = statement(run, &Cause { hop, ..Cause::default() }, None, from, to)?;
+            if xact::last_seq() > before {
+                attribute(run, causes, before, from, to)?;
+            }
+            Ok(words)
+        }
         Causes::Each(causes) => {
             let mut words = Vec::new();
             for n in from..=to {
@@ -193,6 +205,51 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     }
     Ok(words)
 }
+
+/// Gives the jobs that this range has caused their exact cause, and takes back those that would run a flow a second time
+/// for a row in one chain. A following job knows its row's key; the flow's key tells which job wrote that row.
+fn attribute(run: &Run<'_>, causes: &[(Cause, pgrx::Uuid)], before: i64, from: i32, to: i32) -> Result<()> {
+    let program = run.flow.program()?;
+    let Some(parents) = &program.parents else { return Ok(()) };
+    let _nest = Nest::pinned_path();
+    Spi::connect_mut(|client| {
+        let table = {
+            let _acting = role::act_as(run.flow.run_as);
+            spi::query(client, parents, &arguments(run.batch, from, to))?.first()
+        };
+        let (numbers, keys) = (Raw::read(&table, 1)?, Raw::read(&table, 2)?);
+        let trails: Vec<Option<String>> = causes.iter().map(|(cause, _)| cause::write_trail(&cause.trail)).collect();
+        let hop = causes.first().map_or(0, |(cause, _)| cause.hop);
+        let _acting = role::internal(run.owner);
+        spi::query(
+            client,
+            ATTRIBUTE,
+            &[
+                numbers.arg(),
+                keys.arg(),
+                run.batch.ids.arg(),
+                spi::arg(trails),
+                spi::arg(before),
+                spi::arg(xact::last_seq()),
+                spi::arg(hop),
+            ],
+        )?;
+        Ok(())
+    })
+}
+
+/// `$1` numbers and `$2` target keys of the range, `$3` job ids and `$4` trails of the batch, `$5`-`$6` positions, `$7` hop.
+const ATTRIBUTE: &str = "
+WITH c AS (
+    SELECT q.organization_id, q.id, ($3::uuid[])[m.n] AS cause, ($4::text[])[m.n] AS trail,
+           pg_catalog.hashint8extended(q.row_key, q.flow_id)::text = ANY (pg_catalog.string_to_array(($4::text[])[m.n], ',')) AS again
+      FROM unnest($1::integer[], $2::bigint[]) AS m (n, key)
+      JOIN usher.queue AS q ON q.row_key = m.key
+     WHERE q.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND q.seq > $5 AND q.seq <= $6 AND q.hop = $7
+       AND q.cause IS NULL AND q.created_at = pg_catalog.now()),
+d AS (DELETE FROM usher.queue AS q USING c WHERE c.again AND q.organization_id = c.organization_id AND q.id = c.id)
+UPDATE usher.queue AS q SET cause = c.cause, trail = c.trail
+  FROM c WHERE c.again IS NOT TRUE AND q.organization_id = c.organization_id AND q.id = c.id";
 
 fn record_links(flow: &Flow, owner: Oid, sql: &str, batch: &Batch, from: i32, to: i32, excluded: &[i32]) -> Result<()> {
     Spi::connect_mut(|client| {

@@ -55,6 +55,15 @@ impl Table {
     }
 }
 
+/// SQL for the hash that stands for a row of `alias` in jobs: of its primary key, as text.
+pub fn row_key(key: &[String], alias: &str) -> String {
+    if key.is_empty() {
+        return "NULL::bigint".to_owned();
+    }
+    let columns: Vec<String> = key.iter().map(|name| format!("{alias}.{}", quote_identifier(name))).collect();
+    format!("pg_catalog.hashtextextended(pg_catalog.concat_ws('|', {}), 0)", columns.join(", "))
+}
+
 /// Splits `schema.name`; both parts are needed, quotes are allowed.
 pub fn split(name: &str) -> Option<(String, String)> {
     let mut parts = vec![String::new()];

@@ -51,6 +51,8 @@ pub struct Program {
     pub apply: String,
     /// Pairs for `usher.links`: `(organization, left, right, n)` as arrays. Same parameters.
     pub link: Option<String>,
+    /// `(n, key of the target row)` as arrays, the key as capture computes it; for flows with a key. Same parameters.
+    pub parents: Option<String>,
     /// What the statement would write, as jsonb rows; for previews.
     pub preview: String,
 }
@@ -300,6 +302,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         (Some(link), Some(target)) => Some(link_statement(&writer, link, target)),
         _ => None,
     };
+    let parents = target.as_ref().filter(|target| !target.key.is_empty() && !target.table.key.is_empty()).map(|target| parents(&writer, target));
     let compiled = Compiled {
         simple,
         source: source.as_ref().map(|table| table.name.clone()),
@@ -308,7 +311,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new,
         old,
     };
-    Ok(Program { compiled, apply, link, preview })
+    Ok(Program { compiled, apply, link, parents, preview })
 }
 
 /// True when the condition cannot fail in the writer: simple by its form, and columns compared with each other are of
@@ -567,7 +570,8 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
     Ok((apply, preview))
 }
 
-fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Target) -> String {
+/// How a batch's jobs find their target rows by the flow's key.
+fn on_key(w: &Writer<'_>, target: &Target) -> String {
     let mut on: Vec<String> = target
         .key
         .iter()
@@ -582,13 +586,28 @@ fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Targe
     if target.organization {
         on.push("t.organization_id = b.organization_id".to_owned());
     }
+    on.join(" AND ")
+}
+
+fn parents(w: &Writer<'_>, target: &Target) -> String {
+    format!(
+        "SELECT pg_catalog.array_agg(b.n::integer), pg_catalog.array_agg({}) FROM {} JOIN {} AS t ON {}{}",
+        super::catalog::row_key(&target.table.key, "t"),
+        w.from(),
+        target.table.sql,
+        on_key(w, target),
+        w.range()
+    )
+}
+
+fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Target) -> String {
     format!(
         "SELECT pg_catalog.array_agg(b.organization_id), pg_catalog.array_agg(({}\n)::text), pg_catalog.array_agg((t.{})::text), pg_catalog.array_agg(b.n::integer) FROM {} JOIN {} AS t ON {}{}",
         link.left,
         quote_identifier(&link.right),
         w.from(),
         target.table.sql,
-        on.join(" AND "),
+        on_key(w, target),
         w.range()
     )
 }

@@ -21,7 +21,7 @@ pub struct Flow {
     pub run_as: Oid,
     pub definition: Definition,
     pub compiled: Compiled,
-    /// Its effect may lead back to its own source: jobs are applied one by one, so that each cause is exact.
+    /// Its effect may lead back to its own source: each job that follows keeps the exact trail of its causes.
     pub in_circle: bool,
     program: OnceCell<Rc<Program>>,
 }

@@ -125,6 +125,11 @@ pub fn since_mark() -> Option<(i64, i64)> {
     })
 }
 
+/// The newest position that this transaction has drawn, 0 before the first.
+pub fn last_seq() -> i64 {
+    PENDING.with_borrow(|pending| pending.last)
+}
+
 /// The workers look at due times again once this transaction has committed.
 pub fn note_due_changed() {
     register();

@@ -31,8 +31,7 @@ fn enqueue_sync_job(
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let asked = request::check(organization, source_system, target_system, priority)?;
     let payload = payload.unwrap_or_else(|| JsonB(serde_json::json!({})));
-    let id = request::one(&asked, payload, run_at, unique_key)?;
-    Ok(life::row(asked.organization, id)?)
+    Ok(request::one(&asked, payload, run_at, unique_key)?)
 }
 
 /// Asks for many jobs in one call, all or none: at most 100,000 payloads. Returns their ids in the order of the payloads.

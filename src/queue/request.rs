@@ -1,5 +1,6 @@
 //! Putting requested jobs into the queue.
 
+use super::life;
 use crate::error::{Result, UsherError};
 use crate::flow::cause;
 use crate::flow::definition::lane;
@@ -9,6 +10,8 @@ use crate::registry::systems;
 use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
+use std::cell::RefCell;
+use std::rc::Rc;
 
 /// What a caller of `enqueue_sync_job` asks for.
 pub struct Request {
@@ -45,24 +48,55 @@ pub fn check(organization: Option<String>, source: Option<String>, target: Optio
     })
 }
 
-/// The flows that take requests from `source` to `target`: `(action, flow id, version, lane)`.
-fn routes(source: &str, target: &str) -> Result<Vec<(String, i32, i32, i16)>> {
-    spi::read_all(
-        "SELECT f.definition -> 'when' ->> 'request', f.id, f.version, f.definition ->> 'priority', f.definition ->> 'mode'
-           FROM usher.flows f
-          WHERE f.definition ->> 'from' = $1 AND f.definition ->> 'to' = $2 AND f.definition -> 'when' ? 'request' ORDER BY 1",
-        &[spi::arg(source), spi::arg(target)],
+/// A flow that takes requests.
+#[derive(Clone)]
+struct Route {
+    source: String,
+    target: String,
+    action: String,
+    name: String,
+    flow: i32,
+    version: i32,
+    lane: i16,
+}
+
+thread_local! {
+    /// Every route, as of a generation of `usher.flows`.
+    static ROUTES: RefCell<(u64, Rc<Vec<Route>>)> = RefCell::new((0, Rc::default()));
+}
+
+/// The flows that take requests. Runs with the owner's rights.
+fn all_routes() -> Result<Rc<Vec<Route>>> {
+    let generation = crate::pg::relcache::generation();
+    let (known, routes) = ROUTES.with_borrow(|(known, routes)| (*known, routes.clone()));
+    if known == generation {
+        return Ok(routes);
+    }
+    let routes = Rc::new(spi::read_all(
+        "SELECT f.definition ->> 'from', f.definition ->> 'to', f.definition -> 'when' ->> 'request', f.name, f.id, f.version,
+                f.definition ->> 'priority', f.definition ->> 'mode'
+           FROM usher.flows f WHERE f.definition -> 'when' ? 'request' ORDER BY f.name",
+        &[],
         |row| {
-            let own = row.get::<String>(4)?.and_then(|priority| lane(&priority));
-            let low = row.get::<String>(5)?.as_deref() == Some("async");
-            Ok((
-                row.get::<String>(1)?.unwrap_or_default(),
-                row.get::<i32>(2)?.unwrap_or_default(),
-                row.get::<i32>(3)?.unwrap_or_default(),
-                own.unwrap_or(if low { 4 } else { 3 }) as i16,
-            ))
+            let own = row.get::<String>(7)?.and_then(|priority| lane(&priority));
+            let low = row.get::<String>(8)?.as_deref() == Some("async");
+            Ok(Route {
+                source: row.get::<String>(1)?.unwrap_or_default(),
+                target: row.get::<String>(2)?.unwrap_or_default(),
+                action: row.get::<String>(3)?.unwrap_or_default(),
+                name: row.get::<String>(4)?.unwrap_or_default(),
+                flow: row.get::<i32>(5)?.unwrap_or_default(),
+                version: row.get::<i32>(6)?.unwrap_or_default(),
+                lane: own.unwrap_or(if low { 4 } else { 3 }) as i16,
+            })
         },
-    )
+    )?);
+    ROUTES.set((generation, routes.clone()));
+    Ok(routes)
+}
+
+fn routes(source: &str, target: &str) -> Result<Vec<Route>> {
+    Ok(all_routes()?.iter().filter(|route| route.source == source && route.target == target).cloned().collect())
 }
 
 fn unroutable(request: &Request, action: Option<&str>, at: Option<usize>) -> Result<UsherError> {
@@ -79,20 +113,19 @@ fn unroutable(request: &Request, action: Option<&str>, at: Option<usize>) -> Res
             request.source, request.target, request.target, request.target
         ))
     } else {
-        let actions: Vec<&str> = known.iter().map(|(action, ..)| action.as_str()).collect();
+        let actions: Vec<&str> = known.iter().map(|route| route.action.as_str()).collect();
         error.hint(format!("Known actions: {}. Put one into payload.action.", actions.join(", ")))
     })
 }
 
-/// Makes one job, or finds the one that was made with the same key. Returns its id.
-pub fn one(request: &Request, payload: JsonB, run_at: Option<TimestampWithTimeZone>, unique_key: Option<String>) -> Result<Uuid> {
+/// Makes one job, or finds the one that was made with the same key, and returns it.
+pub fn one(request: &Request, payload: JsonB, run_at: Option<TimestampWithTimeZone>, unique_key: Option<String>) -> Result<life::Row> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     check_payload(&payload, None)?;
     let action = payload.0.get("action").and_then(|action| action.as_str()).map(str::to_owned);
-    let route = routes(&request.source, &request.target)?.into_iter().find(|(known, ..)| Some(known.as_str()) == action.as_deref());
-    let external = systems::kind(&request.target)?.as_deref() == Some("external");
-    if route.is_none() && !external {
+    let route = routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
+    if route.is_none() && systems::kind(&request.target)?.as_deref() != Some("external") {
         return Err(unroutable(request, action.as_deref(), None)?);
     }
     let id = ids::uuid_v7();
@@ -101,18 +134,40 @@ pub fn one(request: &Request, payload: JsonB, run_at: Option<TimestampWithTimeZo
             return Err(UsherError::invalid("unique_key must have 1 to 1000 characters").hint("Leave it out, or give a shorter one."));
         }
         if let Some(earlier) = keyed(request.organization, key, id)? {
-            return Ok(earlier);
+            return life::row(request.organization, earlier);
         }
     }
+    let later = run_at.filter(|at| i64::from(*at) > ids::clock());
+    let (flow, lane) = match &route {
+        Some(route) => (Some(route.name.as_str()), if request.lane_given { request.lane as i16 } else { route.lane }),
+        None => (None, request.lane as i16),
+    };
+    // What the job looks like is known: reading it back through the view would cost more than making it.
+    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), if route.is_none() { run_at } else { later })?;
     match route {
-        Some((_, flow, version, own)) => {
-            let lane = if request.lane_given { request.lane as i16 } else { own };
-            let later = run_at.is_some_and(|at| i64::from(at) > ids::clock());
-            ready_or_later(request, id, flow, version, lane, payload, run_at.filter(|_| later), unique_key.as_deref())?;
-        }
+        Some(route) => ready_or_later(request, id, &route, lane, payload, later, unique_key.as_deref())?,
         None => external_job(request, id, payload, run_at)?,
     }
-    Ok(id)
+    Ok(shown)
+}
+
+fn fresh(request: &Request, id: Uuid, flow: Option<&str>, payload: &JsonB, lane: i16, external: bool, run_at: Option<TimestampWithTimeZone>) -> Result<life::Row> {
+    let waiting_for = if external { Some("external worker") } else { run_at.map(|_| "run_at") };
+    spi::one::<life::Row>(
+        "SELECT ROW($1, $2, $3, $4, $5, $6, $7, 'pending', $8, 0, $9, NULL, NULL, pg_catalog.now(), NULL)::usher.sync_job",
+        &[
+            spi::arg(id),
+            spi::arg(request.organization),
+            spi::arg(flow.map(str::to_owned)),
+            spi::arg(request.source.as_str()),
+            spi::arg(request.target.as_str()),
+            spi::arg(JsonB(payload.0.clone())),
+            spi::arg(crate::queue::LANES[lane as usize]),
+            spi::arg(waiting_for.map(str::to_owned)),
+            spi::arg(run_at),
+        ],
+    )?
+    .ok_or_else(|| UsherError::internal("a new job could not be shown"))
 }
 
 fn check_payload(payload: &JsonB, at: Option<usize>) -> Result<()> {
@@ -138,12 +193,10 @@ fn keyed(organization: Uuid, key: &str, id: Uuid) -> Result<Option<Uuid>> {
     Ok(holder.filter(|holder| *holder != id))
 }
 
-#[allow(clippy::too_many_arguments, reason = "the columns of one row")]
 fn ready_or_later(
     request: &Request,
     id: Uuid,
-    flow: i32,
-    version: i32,
+    route: &Route,
     lane: i16,
     payload: JsonB,
     run_at: Option<TimestampWithTimeZone>,
@@ -155,8 +208,8 @@ fn ready_or_later(
         spi::arg(id),
         spi::arg(request.organization),
         spi::arg(cause.job.map(Uuid::from_bytes)),
-        spi::arg(flow),
-        spi::arg(version),
+        spi::arg(route.flow),
+        spi::arg(route.version),
         spi::arg(cause.hop),
         spi::arg(cause::write_trail(&cause.trail)),
         spi::arg(payload),
@@ -218,17 +271,16 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
         };
         check_payload(payload, Some(at))?;
         let action = payload.0.get("action").and_then(|action| action.as_str());
-        if !external && !known.iter().any(|(route, ..)| Some(route.as_str()) == action) {
+        if !external && !known.iter().any(|route| Some(route.action.as_str()) == action) {
             return Err(unroutable(request, action, Some(at))?);
         }
     }
     let ids: Vec<Uuid> = payloads.iter().map(|_| ids::uuid_v7()).collect();
     let cause = cause::current();
-    let actions: Vec<String> = known.iter().map(|(action, ..)| action.clone()).collect();
-    let flows: Vec<i32> = known.iter().map(|(_, flow, ..)| *flow).collect();
-    let versions: Vec<i32> = known.iter().map(|(_, _, version, _)| *version).collect();
-    let lanes: Vec<i16> =
-        known.iter().map(|(.., own)| if request.lane_given { request.lane as i16 } else { *own }).collect();
+    let actions: Vec<String> = known.iter().map(|route| route.action.clone()).collect();
+    let flows: Vec<i32> = known.iter().map(|route| route.flow).collect();
+    let versions: Vec<i32> = known.iter().map(|route| route.version).collect();
+    let lanes: Vec<i16> = known.iter().map(|route| if request.lane_given { request.lane as i16 } else { route.lane }).collect();
     let payloads: Vec<String> = payloads.into_iter().flatten().map(|payload| payload.0.to_string()).collect();
     spi::run(
         "INSERT INTO usher.queue (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)

@@ -123,14 +123,15 @@ fn runs(numbers: &[i32]) -> Vec<(i32, i32)> {
 pub struct Detail {
     pub organization: Uuid,
     pub id: Uuid,
-    pub row_key: Option<i64>,
+    /// This job's step in a chain of causes, if its row has a key.
+    pub step: Option<i64>,
     pub trail: Option<String>,
     pub attempts: i32,
 }
 
 pub fn details(group: &Group) -> Result<Vec<Detail>> {
     spi::all(
-        "SELECT organization_id, id, row_key, trail, attempts FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::integer[])
+        "SELECT organization_id, id, pg_catalog.hashint8extended(row_key, $6::integer), trail, attempts FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::integer[])
                 WITH ORDINALITY AS b (organization_id, id, row_key, trail, attempts, n) ORDER BY n",
         &[
             group.batch.organizations.arg(),
@@ -138,12 +139,13 @@ pub fn details(group: &Group) -> Result<Vec<Detail>> {
             group.row_keys.arg(),
             group.trails.arg(),
             group.attempts.arg(),
+            spi::arg(group.flow),
         ],
         |row| {
             Ok(Detail {
                 organization: row.get::<Uuid>(1)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
                 id: row.get::<Uuid>(2)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
-                row_key: row.get::<i64>(3)?,
+                step: row.get::<i64>(3)?,
                 trail: row.get::<String>(4)?,
                 attempts: row.get::<i32>(5)?.unwrap_or(1),
             })

@@ -108,10 +108,13 @@ pub fn organization(named: &str, right: Right) -> Result<pgrx::Uuid> {
     let installed = setup::installed()?;
     let found = {
         let _acting = role::internal(installed.owner);
-        spi::read::<pgrx::Uuid>(
-            "SELECT id FROM usher.organizations WHERE slug = $1 OR id::text = pg_catalog.lower($1)",
-            &[spi::arg(named)],
-        )?
+        match uuid::Uuid::parse_str(named) {
+            Ok(id) => spi::read::<pgrx::Uuid>(
+                "SELECT id FROM usher.organizations WHERE id = $1",
+                &[spi::arg(pgrx::Uuid::from_bytes(*id.as_bytes()))],
+            )?,
+            Err(_) => spi::read::<pgrx::Uuid>("SELECT id FROM usher.organizations WHERE slug = $1", &[spi::arg(named)])?,
+        }
     };
     if let Some(id) = found {
         if organizations(right)?.contains(&id) {

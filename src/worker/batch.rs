@@ -136,6 +136,7 @@ fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> 
         batch: &group.batch,
         causes: match &causes {
             Chain::Shared(cause) => Causes::Shared(cause, None),
+            Chain::ByTarget(causes) => Causes::ByTarget(causes),
             Chain::Each(causes) => Causes::Each(causes),
         },
         place: Place::Worker,
@@ -172,10 +173,11 @@ fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> 
 
 enum Chain {
     Shared(Cause),
+    ByTarget(Vec<(Cause, pgrx::Uuid)>),
     Each(Vec<(Cause, pgrx::Uuid)>),
 }
 
-/// What follow-up jobs inherit. Flows in a circle go job by job, so that the trail of each is exact.
+/// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
 fn causes(flow: &Flow, group: &Group) -> Result<Chain> {
     let hop = group.hop + 1;
     if !flow.in_circle {
@@ -184,12 +186,11 @@ fn causes(flow: &Flow, group: &Group) -> Result<Chain> {
     let mut causes = Vec::with_capacity(group.batch.size as usize);
     for detail in store::details(group)? {
         let mut trail = cause::read_trail(detail.trail.as_deref());
-        if let Some(key) = detail.row_key {
-            trail.push(cause::step(flow.id, key)?);
-        }
+        trail.extend(detail.step);
         causes.push((Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization));
     }
-    Ok(Chain::Each(causes))
+    // One row per job and a key to find it by: the causes can be told apart after one statement for all.
+    Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
 }
 
 /// The parts of a range that remain when some numbers are left out.
