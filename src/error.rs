@@ -64,6 +64,13 @@ impl UsherError {
         Self::new(PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED, message)
     }
 
+    /// Whatever needs the tables, before they exist.
+    pub fn not_set_up() -> Self {
+        Self::state("pg_usher is not set up in this database")
+            .detail("The tables of the extension do not exist yet.")
+            .hint("Run SELECT usher.setup(); as the role that shall own them.")
+    }
+
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message)
     }
@@ -106,10 +113,7 @@ pub fn mask(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
     while at < text.len() {
-        let next = SECRET_WORDS
-            .iter()
-            .filter_map(|word| lower[at..].find(word).map(|found| at + found + word.len()))
-            .min();
+        let next = SECRET_WORDS.iter().filter_map(|word| lower[at..].find(word).map(|found| at + found + word.len())).min();
         let Some(end) = next else { break };
         out.push_str(&text[at..end]);
         at = end;

@@ -21,6 +21,18 @@ mod settings;
 mod setup;
 mod worker;
 
+#[cfg(test)]
+mod architecture;
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/flows.rs"]
+mod pg_tests_flows;
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/pg.rs"]
+mod pg_tests_pg;
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/queue.rs"]
+mod pg_tests_queue;
+
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
 extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["queue"]);
@@ -35,5 +47,16 @@ pub extern "C-unwind" fn _PG_init() {
         pg::shmem::note_preloaded();
         pg::shmem::init();
         worker::register();
+    }
+}
+
+/// What `cargo pgrx test` asks for.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        // Tests roll back; no worker may wait for their databases.
+        vec!["shared_preload_libraries = 'pg_usher'", "usher.databases = ''"]
     }
 }

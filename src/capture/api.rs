@@ -13,9 +13,7 @@ use pgrx::prelude::*;
 
 /// Follows a change of `usher.flows`: the triggers of the source tables, and what every session remembers.
 #[pg_trigger]
-fn flows_changed<'a>(
-    trigger: &'a PgTrigger<'a>,
-) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+fn flows_changed<'a>(trigger: &'a PgTrigger<'a>) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
     raise(follow(trigger));
     Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
 }

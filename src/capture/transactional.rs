@@ -28,7 +28,14 @@ fn forget() {
     OPENED.set(0);
 }
 
-pub fn run(trigger: &PgTrigger<'_>, installed: Installed, flow: &Rc<Flow>, sql: &str, cause: &Cause, ending: Ending) -> Result<()> {
+pub fn run(
+    trigger: &PgTrigger<'_>,
+    installed: Installed,
+    flow: &Rc<Flow>,
+    sql: &str,
+    cause: &Cause,
+    ending: Ending,
+) -> Result<()> {
     xact::at_end(forget);
     Spi::connect_mut(|client| {
         let done = nesting::applied_inside(ending, flow.id);
@@ -67,7 +74,11 @@ pub fn run(trigger: &PgTrigger<'_>, installed: Installed, flow: &Rc<Flow>, sql: 
             {
                 trail.push(cause::step(flow.id, key)?);
             }
-            let job = if size == 1 { table.get::<Vec<pgrx::Uuid>>(2)?.and_then(|ids| ids.first().map(|id| *id.as_bytes())) } else { None };
+            let job = if size == 1 {
+                table.get::<Vec<pgrx::Uuid>>(2)?.and_then(|ids| ids.first().map(|id| *id.as_bytes()))
+            } else {
+                None
+            };
             let next = Cause { hop: cause.hop + 1, job, trail };
             let run = Run {
                 flow,
@@ -89,11 +100,7 @@ pub fn run(trigger: &PgTrigger<'_>, installed: Installed, flow: &Rc<Flow>, sql: 
         if ending.inner
             && let Some(keys) = table.get::<Vec<Option<i64>>>(8)?
         {
-            let applied: Vec<i64> = keys
-                .into_iter()
-                .zip(1..)
-                .filter_map(|(key, n)| key.filter(|_| !back.contains(&n)))
-                .collect();
+            let applied: Vec<i64> = keys.into_iter().zip(1..).filter_map(|(key, n)| key.filter(|_| !back.contains(&n))).collect();
             nesting::note_applied(ending, flow.id, &applied);
         }
         let arguments = [
@@ -129,7 +136,9 @@ pub fn run(trigger: &PgTrigger<'_>, installed: Installed, flow: &Rc<Flow>, sql: 
 fn abort(flow: &Flow, failure: &crate::pg::subxact::Failure) -> UsherError {
     UsherError::new(failure.code, format!("flow \"{}\" refuses this change: {}", flow.name, failure.message))
         .detail(failure.detail.clone().unwrap_or_else(|| "Its definition says \"on_error\": \"abort\".".to_owned()))
-        .hint(failure.hint.clone().unwrap_or_else(|| "Correct the row, or disable the flow with usher.disable_flow().".to_owned()))
+        .hint(
+            failure.hint.clone().unwrap_or_else(|| "Correct the row, or disable the flow with usher.disable_flow().".to_owned()),
+        )
 }
 
 /// `$14`: numbers of the rows that become realtime jobs.

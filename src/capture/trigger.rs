@@ -153,7 +153,11 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
     let Some(columns) = catalog::by_oid(relation)? else {
         return Err(UsherError::internal("a changed table is not in the catalog"));
     };
-    let key = if columns.key.is_empty() { catalog::table(table, "a trigger").map(|t| t.key).unwrap_or_default() } else { columns.key.clone() };
+    let key = if columns.key.is_empty() {
+        catalog::table(table, "a trigger").map(|t| t.key).unwrap_or_default()
+    } else {
+        columns.key.clone()
+    };
     let columns = catalog::Table { key, ..columns };
     let listening: Vec<Rc<Flow>> = store::listeners(table)?
         .into_iter()
@@ -169,9 +173,8 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
         })
         .collect();
     let default = installed.default_organization.to_string();
-    let (direct, later): (Vec<_>, Vec<_>) = mine.into_iter().partition(|flow| {
-        flow.definition.mode == Mode::Transactional && flow.broken.is_none()
-    });
+    let (direct, later): (Vec<_>, Vec<_>) =
+        mine.into_iter().partition(|flow| flow.definition.mode == Mode::Transactional && flow.broken.is_none());
     let formats = later.iter().chain(&direct).any(|flow| {
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });

@@ -158,13 +158,7 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
         &[spi::arg(oid)],
         |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
     )?;
-    Ok(Table {
-        oid,
-        sql: quote_qualified_identifier(schema, relation),
-        name: format!("{schema}.{relation}"),
-        columns,
-        key,
-    })
+    Ok(Table { oid, sql: quote_qualified_identifier(schema, relation), name: format!("{schema}.{relation}"), columns, key })
 }
 
 /// The oid and names behind a relation's oid, for triggers that fire on a partition or were renamed.

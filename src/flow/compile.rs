@@ -9,8 +9,9 @@
 //! they cannot reach outside themselves. Every write and join carries the job's organization.
 
 use super::catalog::{self, Column, Function, Table};
-use super::definition::{Definition, Mode, OnConflict, Then, When};
-use super::shape::{self, ColumnUse, Shape};
+use super::definition::{Definition, OnConflict, Then, When};
+use super::expressions::Expressions;
+use super::shape::{ColumnUse, Shape};
 use crate::error::{Result, UsherError};
 use crate::pg;
 use pgrx::pg_sys;
@@ -55,62 +56,6 @@ pub struct Program {
     pub parents: Option<String>,
     /// What the statement would write, as jsonb rows; for previews.
     pub preview: String,
-}
-
-pub struct Expressions(BTreeMap<String, (String, Shape)>);
-
-impl Expressions {
-    /// Parses one field's text, or says which field is wrong.
-    fn add(&mut self, field: &str, text: &str) -> Result<()> {
-        let parsed = pg::subxact::rehearse(|| pg::expr::parse(text)).map_err(|failure| {
-            UsherError::new(failure.code, format!("{field}: {}", failure.message))
-                .detail(format!("The expression is: {text}"))
-                .hint(failure.hint.unwrap_or_else(|| "Write one SQL expression, such as new.total * 2.".to_owned()))
-        })?;
-        let shape = shape::read(&parsed)
-            .ok_or_else(|| UsherError::definition(format!("{field}: this form of expression is not understood")))?;
-        if shape.has_subquery {
-            return Err(UsherError::definition(format!("{field}: a query inside an expression is not allowed"))
-                .detail("It could read rows of another organization.")
-                .hint("Use \"join\" for a row of another table, or a function that takes the organization."));
-        }
-        self.0.insert(field.to_owned(), (text.to_owned(), shape));
-        Ok(())
-    }
-
-    fn shape(&self, field: &str) -> Option<&Shape> {
-        self.0.get(field).map(|(_, shape)| shape)
-    }
-
-    fn uses(&self) -> impl Iterator<Item = &ColumnUse> {
-        self.0.values().flat_map(|(_, shape)| shape.columns.iter())
-    }
-
-    fn mention(&self, word: &str) -> bool {
-        self.0.values().any(|(text, _)| text.contains(word))
-    }
-}
-
-fn expressions(definition: &Definition) -> Result<Expressions> {
-    let mut all = Expressions(BTreeMap::new());
-    if let Some(text) = &definition.condition {
-        all.add("if", text)?;
-    }
-    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once), ("check", &definition.check)] {
-        for (name, text) in map {
-            all.add(&format!("{group}.{name}"), text)?;
-        }
-    }
-    for (name, join) in &definition.joins {
-        all.add(&format!("join.{name}"), &join.on)?;
-    }
-    if let Some(link) = &definition.link {
-        all.add("link.left", &link.left)?;
-    }
-    if let Some(text) = &definition.organization {
-        all.add("organization", text)?;
-    }
-    Ok(all)
 }
 
 /// The source columns that are used under one alias, checked against the table.
@@ -189,7 +134,9 @@ impl Writer<'_> {
         if self.all.mention("job") {
             let mut fields = vec!["b.id AS id", "b.organization_id AS organization_id", "b.new AS payload"];
             if names.contains(&"op") {
-                fields.push("CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' ELSE 'request' END AS op");
+                fields.push(
+                    "CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' ELSE 'request' END AS op",
+                );
             }
             if names.contains(&"created_at") {
                 fields.push("b.created_at AS created_at");
@@ -198,7 +145,8 @@ impl Writer<'_> {
         }
         for (name, join) in &self.definition.joins {
             let table = &self.joins[name];
-            let mine = if table.has_organization() { format!("{name}.organization_id = b.organization_id AND ") } else { String::new() };
+            let mine =
+                if table.has_organization() { format!("{name}.organization_id = b.organization_id AND ") } else { String::new() };
             let _ = write!(
                 sql,
                 " LEFT JOIN LATERAL (SELECT {name}.* FROM {} AS {name} WHERE {mine}({}\n) LIMIT 1) AS {name} ON true",
@@ -274,7 +222,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
         When::Request { .. } => None,
     };
-    let all = expressions(definition)?;
+    let all = Expressions::of(definition)?;
     let new = used(&all, source.as_ref(), "new")?;
     let old = used(&all, source.as_ref(), "old")?;
     let joins = definition
@@ -287,7 +235,8 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let organization = organization(definition, source.as_ref(), &all)?;
     let target = target(definition)?;
 
-    let mut writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old, with_condition: !simple };
+    let mut writer =
+        Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old, with_condition: !simple };
     let (apply, preview) = match (&definition.then, &target) {
         (Then::Call { function }, _) => call(&writer, &catalog::function(function)?)?,
         (then, Some(target)) => {
@@ -302,7 +251,10 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         (Some(link), Some(target)) => Some(link_statement(&writer, link, target)),
         _ => None,
     };
-    let parents = target.as_ref().filter(|target| !target.key.is_empty() && !target.table.key.is_empty()).map(|target| parents(&writer, target));
+    let parents = target
+        .as_ref()
+        .filter(|target| !target.key.is_empty() && !target.table.key.is_empty())
+        .map(|target| parents(&writer, target));
     let compiled = Compiled {
         simple,
         source: source.as_ref().map(|table| table.name.clone()),
@@ -441,10 +393,8 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
             let update = if changing.is_empty() {
                 "NOTHING".to_owned()
             } else {
-                let set: Vec<String> = changing
-                    .iter()
-                    .map(|column| format!("{0} = EXCLUDED.{0}", quote_identifier(&column.name)))
-                    .collect();
+                let set: Vec<String> =
+                    changing.iter().map(|column| format!("{0} = EXCLUDED.{0}", quote_identifier(&column.name))).collect();
                 let differ: Vec<String> = changing
                     .iter()
                     .map(|column| {
@@ -468,8 +418,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
                 return Err(UsherError::definition("\"update\" changes nothing")
                     .hint("Put at least one column that is not in \"key\" into \"set\"."));
             }
-            let set: Vec<String> =
-                changing.iter().map(|column| format!("{0} = v.{0}", quote_identifier(&column.name))).collect();
+            let set: Vec<String> = changing.iter().map(|column| format!("{0} = v.{0}", quote_identifier(&column.name))).collect();
             let differ: Vec<String> = changing
                 .iter()
                 .map(|column| {
@@ -491,9 +440,13 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Call { .. } => return Err(UsherError::internal("a call writes no table")),
     };
     Ok(if preview {
-        format!("{rows}, w(usher_row) AS ({effect}) SELECT w.usher_row FROM w UNION ALL SELECT pg_catalog.jsonb_build_object('failed check', v.usher_failed) FROM v WHERE v.usher_failed IS NOT NULL")
+        format!(
+            "{rows}, w(usher_row) AS ({effect}) SELECT w.usher_row FROM w UNION ALL SELECT pg_catalog.jsonb_build_object('failed check', v.usher_failed) FROM v WHERE v.usher_failed IS NOT NULL"
+        )
     } else {
-        format!("{rows}, w AS ({effect}) SELECT v.usher_n::integer, v.usher_failed, v.usher_wave > 1 FROM v WHERE v.usher_failed IS NOT NULL OR v.usher_wave > 1 ORDER BY 1")
+        format!(
+            "{rows}, w AS ({effect}) SELECT v.usher_n::integer, v.usher_failed, v.usher_wave > 1 FROM v WHERE v.usher_failed IS NOT NULL OR v.usher_wave > 1 ORDER BY 1"
+        )
     })
 }
 
@@ -532,8 +485,7 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
     for (name, text) in &definition.set {
         let _ = write!(fields, ", ({text}\n) AS {}", quote_identifier(name));
     }
-    let mut arguments: Vec<String> =
-        definition.set.keys().map(|name| format!("{0} => v.{0}", quote_identifier(name))).collect();
+    let mut arguments: Vec<String> = definition.set.keys().map(|name| format!("{0} => v.{0}", quote_identifier(name))).collect();
     if definition.set.is_empty() && function.takes_payload {
         fields = ", b.new AS payload".to_owned();
         arguments = vec!["v.payload".to_owned()];
@@ -610,71 +562,4 @@ fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Targe
         on_key(w, target),
         w.range()
     )
-}
-
-/// Tries every expression by itself, so that an error can name its field.
-pub fn try_fields(definition: &Definition) -> Result<()> {
-    let source = match &definition.when {
-        When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } => None,
-    };
-    let mut scope = "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at) AS job".to_owned();
-    if let Some(source) = &source {
-        let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
-    }
-    let own_scope = scope.clone();
-    for (name, join) in &definition.joins {
-        let table = catalog::table(&join.table, &format!("join \"{name}\""))?;
-        let _ = write!(scope, " CROSS JOIN {} AS {name}", table.sql);
-        let try_join = format!("{own_scope} CROSS JOIN {} AS {name}", table.sql);
-        try_one(&format!("join.{name}"), &join.on, &format!("SELECT 1 FROM {try_join} WHERE ({}\n)", join.on))?;
-    }
-    if let Some(text) = &definition.condition {
-        try_one("if", text, &format!("SELECT 1 FROM {scope} WHERE ({text}\n)"))?;
-    }
-    let mut transformed = Vec::new();
-    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once)] {
-        for (name, text) in map {
-            // Naming job.id beside it makes an aggregate fail here, which would fold the batch into one row.
-            try_one(&format!("{group}.{name}"), text, &format!("SELECT job.id, ({text}\n) FROM {scope}"))?;
-            transformed.push(format!("({text}\n) AS {}", quote_identifier(name)));
-        }
-    }
-    for (name, text) in &definition.check {
-        let row = format!("(SELECT {} FROM {scope}) AS s", transformed.join(", "));
-        try_one(&format!("check.{name}"), text, &format!("SELECT 1 FROM {row} WHERE ({text}\n)"))?;
-    }
-    if let Some(link) = &definition.link {
-        try_one("link.left", &link.left, &format!("SELECT ({}\n)::text FROM {scope}", link.left))?;
-    }
-    Ok(())
-}
-
-fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
-    pg::subxact::rehearse(|| pg::spi::plans(sql, &[])).map_err(|failure| {
-        UsherError::new(failure.code, format!("{field}: {}", failure.message))
-            .detail(format!("The expression is: {text}"))
-            .hint(failure.hint.unwrap_or_else(|| {
-                "Columns are new.x, old.x, job.x or those of a join; functions outside pg_catalog need their schema.".to_owned()
-            }))
-    })
-}
-
-/// Definitions that would hurt the writer are refused: what a deferred constraint finds comes only at its COMMIT.
-pub fn fits_mode(definition: &Definition, target: Option<&str>) -> Result<()> {
-    let (Mode::Transactional, super::definition::OnError::Continue, Some(target)) = (definition.mode, definition.on_error, target) else {
-        return Ok(());
-    };
-    let table = catalog::table(target, "\"then\"")?;
-    let deferred = pg::spi::read::<String>(
-        "SELECT c.conname::text FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferred
-         UNION ALL SELECT t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND t.tginitdeferred AND NOT t.tgisinternal LIMIT 1",
-        &[pg::spi::arg(table.oid)],
-    )?;
-    match deferred {
-        Some(name) => Err(UsherError::definition(format!("\"{name}\" on {target} is checked only at COMMIT"))
-            .detail("What it finds would fail the writer's COMMIT although the flow's error was caught.")
-            .hint("Use \"mode\": \"realtime\", or \"on_error\": \"abort\" if the writer shall fail.")),
-        None => Ok(()),
-    }
 }

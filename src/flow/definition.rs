@@ -156,8 +156,24 @@ pub struct Definition {
 }
 
 const KEYS: [&str; 18] = [
-    "from", "to", "mode", "when", "organization", "if", "join", "then", "set", "set_once", "check", "link", "on_error",
-    "run_as", "priority", "retry", "trigger_name", "lock_timeout",
+    "from",
+    "to",
+    "mode",
+    "when",
+    "organization",
+    "if",
+    "join",
+    "then",
+    "set",
+    "set_once",
+    "check",
+    "link",
+    "on_error",
+    "run_as",
+    "priority",
+    "retry",
+    "trigger_name",
+    "lock_timeout",
 ];
 const DESCRIPTION: &str = "description";
 
@@ -423,10 +439,7 @@ impl Definition {
             Some(priority) => match lane(&priority) {
                 Some(lane) => lane,
                 None => {
-                    return refuse(
-                        format!("priority \"{priority}\" is unknown"),
-                        format!("Use one of: {}.", LANES.join(", ")),
-                    );
+                    return refuse(format!("priority \"{priority}\" is unknown"), format!("Use one of: {}.", LANES.join(", ")));
                 }
             },
         };
@@ -437,7 +450,8 @@ impl Definition {
                 known_keys(object, &["delays", "jitter"], "\"retry\"")?;
                 Retry::parse(object).map_err(|message| Refusal {
                     message,
-                    hint: "Write \"retry\": {\"delays\": [1, 2, 4], \"jitter\": 0.2}: seconds before each further try.".to_owned(),
+                    hint: "Write \"retry\": {\"delays\": [1, 2, 4], \"jitter\": 0.2}: seconds before each further try."
+                        .to_owned(),
                     unsupported: false,
                 })?
             }
@@ -509,16 +523,15 @@ impl Definition {
             return refuse(format!("\"{both}\" is in set and in set_once"), "Keep it in one of them.");
         }
         if let Some(lost) = self.then.key().iter().find(|c| !self.set.contains_key(*c) && !self.set_once.contains_key(*c)) {
-            return refuse(
-                format!("key column \"{lost}\" has no value"),
-                format!("Add it to \"set\": \"{lost}\": \"new.…\"."),
-            );
+            return refuse(format!("key column \"{lost}\" has no value"), format!("Add it to \"set\": \"{lost}\": \"new.…\"."));
         }
         match &self.then {
             Then::Insert { key, on_conflict: OnConflict::Keep, .. } if key.is_empty() => {
                 return refuse("\"on_conflict\": \"keep\" needs a \"key\"", "Name the unique columns that tell a repeat.");
             }
-            Then::Insert { .. } | Then::Upsert { .. } | Then::Update { .. } if self.set.is_empty() && self.set_once.is_empty() => {
+            Then::Insert { .. } | Then::Upsert { .. } | Then::Update { .. }
+                if self.set.is_empty() && self.set_once.is_empty() =>
+            {
                 return refuse("\"set\" is empty", "Say what to write: \"set\": {\"amount\": \"new.total\"}.");
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! Making, changing and removing flows.
 
-use super::checked;
+use super::check::checked;
 use super::definition::{Definition, When};
 use super::store;
 use crate::error::{Result, UsherError};
@@ -60,9 +60,12 @@ fn check_route(definition: &Definition, name: &str) -> Result<()> {
         &[spi::arg(name), spi::arg(definition.from.clone()), spi::arg(definition.to.clone()), spi::arg(action.as_str())],
     )?;
     match other {
-        Some(other) => Err(UsherError::definition(format!("flow \"{other}\" already takes the request \"{action}\" from {} to {}",
-            definition.from.as_deref().unwrap_or_default(), definition.to.as_deref().unwrap_or_default()))
-            .hint("Give the action another name, or change that flow with usher.alter_flow().")),
+        Some(other) => Err(UsherError::definition(format!(
+            "flow \"{other}\" already takes the request \"{action}\" from {} to {}",
+            definition.from.as_deref().unwrap_or_default(),
+            definition.to.as_deref().unwrap_or_default()
+        ))
+        .hint("Give the action another name, or change that flow with usher.alter_flow().")),
         None => Ok(()),
     }
 }

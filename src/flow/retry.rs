@@ -26,10 +26,8 @@ impl Retry {
                 .ok_or("\"delays\" must be at most 50 numbers of seconds, none negative or over a year")?;
         }
         if let Some(value) = object.get("jitter") {
-            retry.jitter = value
-                .as_f64()
-                .filter(|share| (0.0..=1.0).contains(share))
-                .ok_or("\"jitter\" must be a number from 0 to 1")?;
+            retry.jitter =
+                value.as_f64().filter(|share| (0.0..=1.0).contains(share)).ok_or("\"jitter\" must be a number from 0 to 1")?;
         }
         Ok(retry)
     }

@@ -159,9 +159,7 @@ fn walk(item: &Item, shape: &mut Shape) {
 fn column(item: &Item) -> Option<ColumnUse> {
     let Some(Item::List(fields)) = item.field(":fields") else { return None };
     match fields.as_slice() {
-        [Item::Text(alias), Item::Text(column)] => {
-            Some(ColumnUse { alias: alias.clone(), column: Some(column.clone()) })
-        }
+        [Item::Text(alias), Item::Text(column)] => Some(ColumnUse { alias: alias.clone(), column: Some(column.clone()) }),
         [Item::Text(alias)] | [Item::Text(alias), Item::Node(..)] => Some(ColumnUse { alias: alias.clone(), column: None }),
         // alias.column.field and the like: counts as the whole row.
         [Item::Text(alias), ..] => Some(ColumnUse { alias: alias.clone(), column: None }),
@@ -174,8 +172,7 @@ fn is_literal(item: &Item) -> bool {
 }
 
 fn is_row_column(item: &Item) -> bool {
-    item.tag() == "COLUMNREF"
-        && column(item).is_some_and(|c| c.column.is_some() && matches!(c.alias.as_str(), "new" | "old"))
+    item.tag() == "COLUMNREF" && column(item).is_some_and(|c| c.column.is_some() && matches!(c.alias.as_str(), "new" | "old"))
 }
 
 fn is_constant(item: &Item) -> bool {

@@ -103,7 +103,8 @@ pub fn get(id: i32, version: i32) -> Result<Option<Rc<Flow>>> {
 /// Parses a definition and turns a refusal into the crate's error.
 pub fn parse(value: &serde_json::Value) -> Result<Definition> {
     Definition::parse(value).map_err(|refusal| {
-        let error = if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
+        let error =
+            if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
         error.hint(refusal.hint)
     })
 }

@@ -56,7 +56,10 @@ fn workers(lines: &mut Vec<Line>) {
             "worker",
             "none".to_owned(),
             "not preloaded".to_owned(),
-            Some("add pg_usher to shared_preload_libraries and restart; until then SELECT usher.process_jobs() runs jobs".to_owned()),
+            Some(
+                "add pg_usher to shared_preload_libraries and restart; until then SELECT usher.process_jobs() runs jobs"
+                    .to_owned(),
+            ),
         ));
         return;
     }

@@ -27,12 +27,13 @@ fn json(text: &str, what: &str) -> Result<Value> {
 fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
     let name = run_as.map_or_else(|| format!("usher_{}", pack.name), str::to_owned);
     match role::by_name(&name) {
-        Some(found) if role::is_superuser(found) => Err(UsherError::forbidden(format!("a pack's flows may not run as superuser \"{name}\""))
-            .hint("Name a role without superuser rights in run_as, or leave it out.")),
-        Some(_) => Ok(name),
-        None if run_as.is_some() => {
-            Err(UsherError::not_found(format!("role \"{name}\" in run_as does not exist")).hint("Create it first, or leave run_as out."))
+        Some(found) if role::is_superuser(found) => {
+            Err(UsherError::forbidden(format!("a pack's flows may not run as superuser \"{name}\""))
+                .hint("Name a role without superuser rights in run_as, or leave it out."))
         }
+        Some(_) => Ok(name),
+        None if run_as.is_some() => Err(UsherError::not_found(format!("role \"{name}\" in run_as does not exist"))
+            .hint("Create it first, or leave run_as out.")),
         None => {
             spi::script(&format!("CREATE ROLE {} NOLOGIN", quote_identifier(&name)))?;
             Ok(name)

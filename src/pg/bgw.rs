@@ -124,7 +124,10 @@ pub fn reset_latch() {
 ///
 /// The commit itself runs with the rights of `commit_as`, so that a deferred trigger which somebody managed to leave
 /// behind never runs with the worker's own.
-pub fn transaction<T>(commit_as: impl FnOnce(&T) -> Option<Oid>, work: impl FnOnce() -> Result<T>) -> std::result::Result<T, Failure> {
+pub fn transaction<T>(
+    commit_as: impl FnOnce(&T) -> Option<Oid>,
+    work: impl FnOnce() -> Result<T>,
+) -> std::result::Result<T, Failure> {
     // SAFETY: the worker's main loop, no transaction open. An error anywhere inside is caught below and aborted.
     unsafe {
         let context = pg_sys::CurrentMemoryContext;

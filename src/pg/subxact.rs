@@ -54,8 +54,7 @@ impl From<Failure> for UsherError {
 
 fn failure(code: PgSqlErrorCode, message: &str, detail: Option<&str>, hint: Option<&str>) -> Failure {
     // SAFETY: unpack_sql_state returns a static buffer of five characters and a NUL, copied at once.
-    let sqlstate =
-        unsafe { std::ffi::CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)).to_string_lossy().into_owned() };
+    let sqlstate = unsafe { std::ffi::CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)).to_string_lossy().into_owned() };
     Failure { sqlstate, code, message: mask(message), detail: detail.map(mask), hint: hint.map(str::to_owned) }
 }
 
@@ -118,9 +117,7 @@ pub fn rehearse<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Fa
         Err::<(), _>(UsherError::internal(REHEARSED))
     });
     match outcome {
-        Err(failure) if failure.message == REHEARSED => {
-            kept.ok_or_else(|| unreachable!("a rehearsal that ended has a value"))
-        }
+        Err(failure) if failure.message == REHEARSED => kept.ok_or_else(|| unreachable!("a rehearsal that ended has a value")),
         Err(failure) => Err(failure),
         Ok(()) => unreachable!("a rehearsal never commits"),
     }

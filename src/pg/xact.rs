@@ -23,15 +23,8 @@ struct Pending {
 }
 
 impl Pending {
-    const NEW: Self = Self {
-        low: [NONE; LANES],
-        due_changed: false,
-        also_on_abort: false,
-        launcher: false,
-        last: 0,
-        taken: 0,
-        mark: None,
-    };
+    const NEW: Self =
+        Self { low: [NONE; LANES], due_changed: false, also_on_abort: false, launcher: false, last: 0, taken: 0, mark: None };
 }
 
 thread_local! {
@@ -84,15 +77,13 @@ pub fn take_seq(lane: usize) -> Result<i64> {
     let oid = if known == generation && oid != 0 {
         oid
     } else {
-        let oid = super::catalog::usher_relation("queue_seq").ok_or_else(crate::setup::missing)?.to_u32();
+        let oid = super::catalog::usher_relation("queue_seq").ok_or_else(UsherError::not_set_up)?.to_u32();
         SEQUENCE.set((generation, oid));
         oid
     };
     // SAFETY: nextval(regclass) by its own entry point, with the one argument it takes; it checks the caller's rights.
-    let seq = unsafe {
-        pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(Oid::from(oid)))])
-    }
-    .ok_or_else(|| UsherError::internal("the queue's sequence gave no value"))?;
+    let seq = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(Oid::from(oid)))]) }
+        .ok_or_else(|| UsherError::internal("the queue's sequence gave no value"))?;
     note(lane, seq);
     Ok(seq)
 }
@@ -164,7 +155,8 @@ pub fn may_defer() -> Result<bool> {
     if known == generation {
         return Ok(any);
     }
-    let any = super::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable)", &[])?.unwrap_or(true);
+    let any =
+        super::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable)", &[])?.unwrap_or(true);
     DEFERRABLE.set((generation, any));
     Ok(any)
 }

@@ -4,9 +4,9 @@ use super::life;
 use super::request;
 use crate::error::{self, UsherError};
 use crate::pg::{shmem, xact};
+use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::datum::Interval;
 use pgrx::{JsonB, Uuid};
 use std::time::Duration;
 
@@ -44,7 +44,8 @@ fn enqueue_sync_jobs(
     payloads: Option<Vec<Option<JsonB>>>,
 ) -> Sql<Vec<Uuid>> {
     let asked = request::check(organization, source_system, target_system, None)?;
-    let payloads = payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
+    let payloads =
+        payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
     Ok(request::many(&asked, payloads)?)
 }
 
@@ -57,20 +58,28 @@ fn cancel_sync_job(job: Option<Uuid>) -> Result<pgrx::composite_type!('static, "
 /// Runs a dead, failed or cancelled job again. `changes` are merged over the row image or payload that it carries.
 /// Errors: 42501, 42704, 55000 when there is nothing to retry, 22023 for changes that are no object.
 #[pg_extern(volatile, parallel_unsafe)]
-fn retry_sync_job(job: Option<Uuid>, changes: default!(Option<JsonB>, "NULL")) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
+fn retry_sync_job(
+    job: Option<Uuid>,
+    changes: default!(Option<JsonB>, "NULL"),
+) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     Ok(life::retry(job, changes)?)
 }
 
 /// Waits until a job has ended (synced, dead or cancelled) or `timeout` is over; returns it as it then stands.
 /// Errors: 42704 for a job that is not the caller's, 55000 when it cannot end while the caller waits.
 #[pg_extern(volatile, parallel_unsafe)]
-fn wait_for(job: Option<Uuid>, timeout: default!(Option<Interval>, "'10 s'")) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
+fn wait_for(
+    job: Option<Uuid>,
+    timeout: default!(Option<Interval>, "'10 s'"),
+) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let timeout = timeout.map(seconds).transpose()?.unwrap_or(Duration::from_secs(10));
     Ok(life::wait(job, timeout)?)
 }
 
 fn seconds(interval: Interval) -> error::Result<Duration> {
-    let micros = i128::from(interval.months()) * 30 * 86_400_000_000 + i128::from(interval.days()) * 86_400_000_000 + i128::from(interval.micros());
+    let micros = i128::from(interval.months()) * 30 * 86_400_000_000
+        + i128::from(interval.days()) * 86_400_000_000
+        + i128::from(interval.micros());
     u64::try_from(micros)
         .map(Duration::from_micros)
         .map_err(|_| UsherError::invalid("the timeout is negative").hint("Give an interval such as '10 s'."))
@@ -94,4 +103,3 @@ fn job_in_progress(waiting: bool, lane: i16, seq: i64) -> bool {
 fn lane_name(lane: i16) -> Option<&'static str> {
     super::LANES.get(usize::try_from(lane).ok()?).copied()
 }
-

@@ -113,7 +113,9 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     };
     if gone == 0 {
         let word = if place.cancelled { "cancelled" } else { "done" };
-        return Err(UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled."));
+        return Err(
+            UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled.")
+        );
     }
     row(place.organization, job)
 }
@@ -175,10 +177,7 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
 pub fn wait(job: Option<Uuid>, timeout: Duration) -> Result<Row> {
     let job = given(job)?;
     let place = find(job, Right::Read)?;
-    let mine = spi::read::<bool>(
-        "SELECT pg_catalog.current_setting('transaction_isolation') = 'read committed'",
-        &[],
-    )?;
+    let mine = spi::read::<bool>("SELECT pg_catalog.current_setting('transaction_isolation') = 'read committed'", &[])?;
     if mine != Some(true) {
         return Err(UsherError::state("a transaction with one snapshot cannot see a job end")
             .hint("Call usher.wait_for() in READ COMMITTED."));

@@ -25,11 +25,17 @@ pub struct Request {
 
 fn given(value: Option<String>, what: &str) -> Result<String> {
     value.filter(|text| !text.trim().is_empty()).ok_or_else(|| {
-        UsherError::invalid(format!("{what} is missing")).hint(format!("Give {what}: enqueue_sync_job(organization, source_system, target_system, payload)."))
+        UsherError::invalid(format!("{what} is missing"))
+            .hint(format!("Give {what}: enqueue_sync_job(organization, source_system, target_system, payload)."))
     })
 }
 
-pub fn check(organization: Option<String>, source: Option<String>, target: Option<String>, priority: Option<String>) -> Result<Request> {
+pub fn check(
+    organization: Option<String>,
+    source: Option<String>,
+    target: Option<String>,
+    priority: Option<String>,
+) -> Result<Request> {
     let organization = identity::organization(&given(organization, "the organization")?, Right::Manage)?;
     let priority = priority.filter(|text| text != "normal");
     let chosen = match &priority {
@@ -119,19 +125,27 @@ fn unroutable(request: &Request, action: Option<&str>, at: Option<usize>) -> Res
 }
 
 /// Makes one job, or finds the one that was made with the same key, and returns it.
-pub fn one(request: &Request, payload: JsonB, run_at: Option<TimestampWithTimeZone>, unique_key: Option<String>) -> Result<life::Row> {
+pub fn one(
+    request: &Request,
+    payload: JsonB,
+    run_at: Option<TimestampWithTimeZone>,
+    unique_key: Option<String>,
+) -> Result<life::Row> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     check_payload(&payload, None)?;
     let action = payload.0.get("action").and_then(|action| action.as_str()).map(str::to_owned);
-    let route = routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
+    let route =
+        routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
     if route.is_none() && systems::kind(&request.target)?.as_deref() != Some("external") {
         return Err(unroutable(request, action.as_deref(), None)?);
     }
     let id = ids::uuid_v7();
     if let Some(key) = &unique_key {
         if key.is_empty() || key.len() > 1_000 {
-            return Err(UsherError::invalid("unique_key must have 1 to 1000 characters").hint("Leave it out, or give a shorter one."));
+            return Err(
+                UsherError::invalid("unique_key must have 1 to 1000 characters").hint("Leave it out, or give a shorter one.")
+            );
         }
         if let Some(earlier) = keyed(request.organization, key, id)? {
             return life::row(request.organization, earlier);
@@ -151,7 +165,15 @@ pub fn one(request: &Request, payload: JsonB, run_at: Option<TimestampWithTimeZo
     Ok(shown)
 }
 
-fn fresh(request: &Request, id: Uuid, flow: Option<&str>, payload: &JsonB, lane: i16, external: bool, run_at: Option<TimestampWithTimeZone>) -> Result<life::Row> {
+fn fresh(
+    request: &Request,
+    id: Uuid,
+    flow: Option<&str>,
+    payload: &JsonB,
+    lane: i16,
+    external: bool,
+    run_at: Option<TimestampWithTimeZone>,
+) -> Result<life::Row> {
     let waiting_for = if external { Some("external worker") } else { run_at.map(|_| "run_at") };
     spi::one::<life::Row>(
         "SELECT ROW($1, $2, $3, $4, $5, $6, $7, 'pending', $8, 0, $9, NULL, NULL, pg_catalog.now(), NULL)::usher.sync_job",

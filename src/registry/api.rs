@@ -43,10 +43,8 @@ fn create_organization(
     let slug = given(&slug, "the organization's slug")?;
     well_formed(slug, &['-', '_'], "slug")?;
     let timezone = timezone.as_deref().unwrap_or("UTC");
-    let known = spi::read::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)",
-        &[spi::arg(timezone)],
-    )?;
+    let known =
+        spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(timezone)])?;
     if known != Some(true) {
         return Err(UsherError::invalid(format!("time zone \"{timezone}\" is unknown"))
             .hint("Use an IANA name such as Europe/Berlin; SELECT name FROM pg_timezone_names lists them.")
@@ -60,12 +58,9 @@ fn create_organization(
         &[spi::arg(id), spi::arg(slug), spi::arg(name.as_deref().unwrap_or(slug)), spi::arg(timezone)],
     )?;
     if made == 0 {
-        return Err(UsherError::new(
-            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-            format!("organization \"{slug}\" exists already"),
-        )
-        .hint("Choose another slug, or use the organization that is there.")
-        .into());
+        return Err(UsherError::new(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, format!("organization \"{slug}\" exists already"))
+            .hint("Choose another slug, or use the organization that is there.")
+            .into());
     }
     Ok(id)
 }
@@ -85,9 +80,7 @@ fn grant_membership(
     let user = given(&user_id, "the user id")?;
     let role_name = role.as_deref().unwrap_or("member");
     if !matches!(role_name, "legend" | "admin" | "member") {
-        return Err(UsherError::invalid(format!("role \"{role_name}\" is unknown"))
-            .hint("Use legend, admin or member.")
-            .into());
+        return Err(UsherError::invalid(format!("role \"{role_name}\" is unknown")).hint("Use legend, admin or member.").into());
     }
     let legend = identity::is_legend()?;
     if role_name == "legend" && !legend {
@@ -142,9 +135,7 @@ fn create_system(name: Option<String>, kind: default!(Option<String>, "'local'")
     well_formed(name, &['-', '_', '.'], "system name")?;
     let kind = kind.as_deref().unwrap_or("local");
     if !matches!(kind, "local" | "remote" | "external") {
-        return Err(UsherError::invalid(format!("kind \"{kind}\" is unknown"))
-            .hint("Use local, remote or external.")
-            .into());
+        return Err(UsherError::invalid(format!("kind \"{kind}\" is unknown")).hint("Use local, remote or external.").into());
     }
     let _acting = role::internal(installed.owner);
     spi::run(

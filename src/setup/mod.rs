@@ -29,13 +29,6 @@ thread_local! {
     static INSTALLED: RefCell<Option<(u64, Installed)>> = const { RefCell::new(None) };
 }
 
-/// The error of everything that needs the tables before they exist.
-pub fn missing() -> UsherError {
-    UsherError::state("pg_usher is not set up in this database")
-        .detail("The tables of the extension do not exist yet.")
-        .hint("Run SELECT usher.setup(); as the role that shall own them.")
-}
-
 /// The installation, or the remedy when there is none.
 pub fn installed() -> Result<Installed> {
     let generation = pg::relcache::generation();
@@ -44,12 +37,12 @@ pub fn installed() -> Result<Installed> {
     {
         return Ok(installed);
     }
-    let flows = pg::catalog::usher_relation("flows").ok_or_else(missing)?;
+    let flows = pg::catalog::usher_relation("flows").ok_or_else(UsherError::not_set_up)?;
     let owner = spi::read::<Oid>("SELECT relowner FROM pg_catalog.pg_class WHERE oid = $1", &[spi::arg(flows)])?
-        .ok_or_else(missing)?;
+        .ok_or_else(UsherError::not_set_up)?;
     let acting = pg::role::internal(owner);
-    let default_organization =
-        spi::read::<pgrx::Uuid>("SELECT id FROM usher.organizations WHERE slug = 'default'", &[])?.ok_or_else(missing)?;
+    let default_organization = spi::read::<pgrx::Uuid>("SELECT id FROM usher.organizations WHERE slug = 'default'", &[])?
+        .ok_or_else(UsherError::not_set_up)?;
     drop(acting);
     let installed = Installed { owner, flows, default_organization };
     INSTALLED.set(Some((generation, installed)));
@@ -60,11 +53,7 @@ pub fn installed() -> Result<Installed> {
 fn migrate() -> Result<String> {
     let _quiet = pg::guc::Nest::pinned_path().quiet();
     let fresh = pg::catalog::usher_relation("installation").is_none();
-    let before = if fresh {
-        0
-    } else {
-        spi::one::<i32>("SELECT schema_level FROM usher.installation", &[])?.unwrap_or(0)
-    };
+    let before = if fresh { 0 } else { spi::one::<i32>("SELECT schema_level FROM usher.installation", &[])?.unwrap_or(0) };
     if before > SCHEMA_LEVEL {
         return Err(UsherError::state("the tables belong to a newer version of pg_usher")
             .detail(format!("The tables are at level {before}, this version knows level {SCHEMA_LEVEL}."))

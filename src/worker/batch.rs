@@ -108,7 +108,8 @@ fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> 
         return store::cancel_group(group, "its flow was dropped");
     };
     if group.hop > cause::MOST_HOPS {
-        let reason = format!("the chain of causes is longer than {} hops: flows that start each other go in a circle", cause::MOST_HOPS);
+        let reason =
+            format!("the chain of causes is longer than {} hops: flows that start each other go in a circle", cause::MOST_HOPS);
         return store::take_back(group, &all(group, |n| dead(n, &reason, "54001")));
     }
     if !flow.enabled {

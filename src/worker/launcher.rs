@@ -43,7 +43,8 @@ pub extern "C-unwind" fn usher_launcher_main(_arg: pg_sys::Datum) {
             // Woken: a session has run setup(), a worker has ended, or the settings changed. Whoever waits may try now,
             // but not faster than once a second after failures.
             for post in posts.iter_mut().filter(|post| post.running.is_none()) {
-                post.not_before = post.not_before.min(Instant::now() + Duration::from_millis(if post.short_lives > 3 { 1_000 } else { 20 }));
+                post.not_before =
+                    post.not_before.min(Instant::now() + Duration::from_millis(if post.short_lives > 3 { 1_000 } else { 20 }));
             }
         }
     }

@@ -2,8 +2,7 @@
 
 use crate::capture;
 use crate::error::Result;
-use crate::flow;
-use crate::flow::store;
+use crate::flow::{check, store};
 use crate::pg::{role, spi, subxact, xact};
 use crate::settings;
 use crate::setup;
@@ -25,21 +24,17 @@ pub fn run() -> Result<()> {
 
 /// A broken flow whose statement compiles again is switched back, and its jobs are due.
 fn mend_broken_flows() -> Result<()> {
-    let broken = spi::read_all(
-        "SELECT id, definition, run_as::oid FROM usher.flows WHERE state = 'broken'",
-        &[],
-        |row| {
-            Ok((
-                row.get::<i32>(1)?.unwrap_or_default(),
-                row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default(),
-                row.get::<Oid>(3)?.unwrap_or(Oid::INVALID),
-            ))
-        },
-    )?;
+    let broken = spi::read_all("SELECT id, definition, run_as::oid FROM usher.flows WHERE state = 'broken'", &[], |row| {
+        Ok((
+            row.get::<i32>(1)?.unwrap_or_default(),
+            row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default(),
+            row.get::<Oid>(3)?.unwrap_or(Oid::INVALID),
+        ))
+    })?;
     for (id, definition, run_as) in broken {
         let fits = store::parse(&definition)
             .ok()
-            .is_some_and(|definition| subxact::rehearse(|| flow::checked(&definition, run_as).map(|_| ())).is_ok());
+            .is_some_and(|definition| subxact::rehearse(|| check::checked(&definition, run_as).map(|_| ())).is_ok());
         if fits {
             store::set_state(id, None)?;
             spi::run(

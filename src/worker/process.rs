@@ -57,9 +57,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let now = Instant::now();
     let mut state = Loop {
         mine,
-        lanes: served
-            .map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number] })
-            .collect(),
+        lanes: served.map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number] }).collect(),
         numbers: Vec::new(),
         due_at: None,
         due_known: false,
@@ -205,12 +203,15 @@ impl Loop {
     /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
     fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, ()> {
         bgw::report_activity("working", true);
-        let outcome = bgw::transaction(|outcome| commit_as(outcome), || {
-            if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
-                return Ok(Outcome::Gone);
-            }
-            work(setup::installed()?).map(Outcome::Did)
-        });
+        let outcome = bgw::transaction(
+            |outcome| commit_as(outcome),
+            || {
+                if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
+                    return Ok(Outcome::Gone);
+                }
+                work(setup::installed()?).map(Outcome::Did)
+            },
+        );
         let jobs = match &outcome {
             Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),
             _ => 0,
@@ -261,7 +262,12 @@ fn commit_as(outcome: &Outcome) -> Option<pg_sys::Oid> {
 fn any_prepared() -> bool {
     bgw::transaction(
         |_| None,
-        || crate::pg::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database())", &[]),
+        || {
+            crate::pg::spi::read::<bool>(
+                "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database())",
+                &[],
+            )
+        },
     )
     .is_ok_and(|any| any == Some(true))
 }

@@ -1,0 +1,109 @@
+//! Checking a definition against the catalog before it becomes a flow.
+
+use super::catalog;
+use super::compile::{self, Program};
+use super::definition::{Definition, Mode, OnError, When};
+use crate::error::{Result, UsherError};
+use crate::pg::guc::Nest;
+use crate::pg::{role, spi, subxact};
+use pgrx::pg_sys::Oid;
+use pgrx::spi::quote_identifier;
+use std::fmt::Write as _;
+
+/// Checks a definition against the catalog, with the rights under which it will run.
+pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
+    let _nest = Nest::pinned_path();
+    try_fields(definition)?;
+    let program = compile::compile(definition)?;
+    fits_mode(definition, program.compiled.target.as_deref())?;
+    let statements = [Some(&program.apply), program.link.as_ref()];
+    for sql in statements.into_iter().flatten() {
+        subxact::rehearse(|| {
+            let _acting = role::act_as(run_as);
+            spi::explain(sql, compile::TYPES)
+        })
+        .map_err(|failure| {
+            let hint = failure.hint.clone().unwrap_or_else(|| match failure.sqlstate.as_str() {
+                "42501" => format!(
+                    "The flow runs as {}: GRANT that role what the flow reads and writes, or name another in \"run_as\".",
+                    role::name_of(run_as).unwrap_or_default()
+                ),
+                "42P10" => {
+                    "The \"key\" (with organization_id in front where the table has it) must be the columns of a unique index."
+                        .to_owned()
+                }
+                "42804" => "Cast the expression to the column's type, such as (new.total)::numeric.".to_owned(),
+                _ => "usher.explain_flow() shows the statement of a flow that could be created.".to_owned(),
+            });
+            UsherError::from(failure).hint(hint)
+        })?;
+    }
+    Ok(program)
+}
+
+/// Tries every expression by itself, so that an error can name its field.
+fn try_fields(definition: &Definition) -> Result<()> {
+    let source = match &definition.when {
+        When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
+        When::Request { .. } => None,
+    };
+    let mut scope = "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at) AS job".to_owned();
+    if let Some(source) = &source {
+        let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
+    }
+    let own_scope = scope.clone();
+    for (name, join) in &definition.joins {
+        let table = catalog::table(&join.table, &format!("join \"{name}\""))?;
+        let _ = write!(scope, " CROSS JOIN {} AS {name}", table.sql);
+        let try_join = format!("{own_scope} CROSS JOIN {} AS {name}", table.sql);
+        try_one(&format!("join.{name}"), &join.on, &format!("SELECT 1 FROM {try_join} WHERE ({}\n)", join.on))?;
+    }
+    if let Some(text) = &definition.condition {
+        try_one("if", text, &format!("SELECT 1 FROM {scope} WHERE ({text}\n)"))?;
+    }
+    let mut transformed = Vec::new();
+    for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once)] {
+        for (name, text) in map {
+            // Naming job.id beside it makes an aggregate fail here, which would fold the batch into one row.
+            try_one(&format!("{group}.{name}"), text, &format!("SELECT job.id, ({text}\n) FROM {scope}"))?;
+            transformed.push(format!("({text}\n) AS {}", quote_identifier(name)));
+        }
+    }
+    for (name, text) in &definition.check {
+        let row = format!("(SELECT {} FROM {scope}) AS s", transformed.join(", "));
+        try_one(&format!("check.{name}"), text, &format!("SELECT 1 FROM {row} WHERE ({text}\n)"))?;
+    }
+    if let Some(link) = &definition.link {
+        try_one("link.left", &link.left, &format!("SELECT ({}\n)::text FROM {scope}", link.left))?;
+    }
+    Ok(())
+}
+
+fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
+    subxact::rehearse(|| spi::plans(sql, &[])).map_err(|failure| {
+        UsherError::new(failure.code, format!("{field}: {}", failure.message)).detail(format!("The expression is: {text}")).hint(
+            failure.hint.unwrap_or_else(|| {
+                "Columns are new.x, old.x, job.x or those of a join; functions outside pg_catalog need their schema.".to_owned()
+            }),
+        )
+    })
+}
+
+/// Definitions that would hurt the writer are refused: what a deferred constraint finds comes only at its COMMIT.
+fn fits_mode(definition: &Definition, target: Option<&str>) -> Result<()> {
+    let (Mode::Transactional, OnError::Continue, Some(target)) = (definition.mode, definition.on_error, target) else {
+        return Ok(());
+    };
+    let table = catalog::table(target, "\"then\"")?;
+    let deferred = spi::read::<String>(
+        "SELECT c.conname::text FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferred
+         UNION ALL SELECT t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND t.tginitdeferred AND NOT t.tgisinternal LIMIT 1",
+        &[spi::arg(table.oid)],
+    )?;
+    match deferred {
+        Some(name) => Err(UsherError::definition(format!("\"{name}\" on {target} is checked only at COMMIT"))
+            .detail("What it finds would fail the writer's COMMIT although the flow's error was caught.")
+            .hint("Use \"mode\": \"realtime\", or \"on_error\": \"abort\" if the writer shall fail.")),
+        None => Ok(()),
+    }
+}
