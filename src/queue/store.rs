@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::pg::spi::{self, Raw};
 use pgrx::Uuid;
-use pgrx::spi::SpiClient;
+use pgrx::spi::{SpiClient, SpiTupleTable};
+use std::collections::HashSet;
 
 /// Jobs of one flow, version and hop, in the order in which they must take effect.
 pub struct Group {
@@ -29,7 +30,7 @@ pub struct Claim {
     pub last: i64,
 }
 
-/// What follows the deletion in both claims: history, order and grouping.
+/// What follows the deletion in both claims: history and grouping, each group in the order of its positions.
 const REST: &str = "
 , h AS (
     INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old, source_system, target_system)
@@ -38,11 +39,19 @@ const REST: &str = "
 SELECT o.flow_id, o.flow_version, o.hop, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
-       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.max(o.wave)::integer,
-       CASE WHEN pg_catalog.max(o.wave) > 1 THEN pg_catalog.array_agg(o.wave::integer) END
-  FROM (SELECT c.*, pg_catalog.row_number() OVER (PARTITION BY c.flow_id, COALESCE(c.row_key, c.seq) ORDER BY c.seq) AS wave
-          FROM c ORDER BY c.flow_id, c.flow_version, c.hop, wave, c.seq) AS o
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts)
+  FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.flow_version, c.hop, c.seq) AS o
  GROUP BY o.flow_id, o.flow_version, o.hop";
+
+/// A group in which a row occurs more than once, in waves: every row's first change, then every second one, and so on.
+const IN_WAVES: &str = "
+SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
+       pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.wave::integer)
+  FROM (SELECT b.*, pg_catalog.row_number() OVER (PARTITION BY COALESCE(b.row_key, b.seq) ORDER BY b.seq) AS wave
+          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[], $10::integer[])
+               AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts)
+         ORDER BY wave, b.seq) AS o";
 
 /// `$1` lane, `$2` position, `$3` most jobs.
 const CLAIM_READY: &str = "
@@ -78,33 +87,66 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Res
     let mut claim = Claim { groups: Vec::with_capacity(table.len()), jobs: 0, last: 0 };
     while table.next().is_some() {
         let size = table.get::<i32>(4)?.unwrap_or(0);
-        let waves = match table.get::<Vec<i32>>(17)? {
-            None => vec![(1, size)],
-            Some(numbers) => runs(&numbers),
-        };
         claim.jobs += size;
         claim.last = claim.last.max(table.get::<i64>(5)?.unwrap_or(0));
+        let again = size > 1 && table.get::<Vec<Option<i64>>>(13)?.is_some_and(|keys| has_repeats(keys.into_iter().flatten()));
+        let group = read_group(&table, 6, size)?;
         claim.groups.push(Group {
             flow: table.get::<i32>(1)?,
             version: table.get::<i32>(2)?.unwrap_or(0),
             hop: table.get::<i16>(3)?.unwrap_or(0),
-            batch: Batch {
-                organizations: Raw::read(&table, 6)?,
-                ids: Raw::read(&table, 7)?,
-                new: Raw::read(&table, 8)?,
-                old: Raw::read(&table, 9)?,
-                ops: Raw::read(&table, 10)?,
-                created: Raw::read(&table, 11)?,
-                positions: Raw::read(&table, 12)?,
-                size,
-            },
-            row_keys: Raw::read(&table, 13)?,
-            trails: Raw::read(&table, 14)?,
-            attempts: Raw::read(&table, 15)?,
-            waves,
+            ..if again { in_waves(client, &group)? } else { group }
         });
     }
     Ok(claim)
+}
+
+fn has_repeats(keys: impl Iterator<Item = i64>) -> bool {
+    let mut seen = HashSet::new();
+    keys.into_iter().any(|key| !seen.insert(key))
+}
+
+/// Ten arrays of a row as a group, from column `first` on.
+fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Group> {
+    let column = |at: usize| Raw::read(table, first + at);
+    Ok(Group {
+        flow: None,
+        version: 0,
+        hop: 0,
+        batch: Batch {
+            organizations: column(0)?,
+            ids: column(1)?,
+            new: column(2)?,
+            old: column(3)?,
+            ops: column(4)?,
+            created: column(5)?,
+            positions: column(6)?,
+            size,
+        },
+        row_keys: column(7)?,
+        trails: column(8)?,
+        attempts: column(9)?,
+        waves: vec![(1, size)],
+    })
+}
+
+fn in_waves(client: &mut SpiClient<'_>, group: &Group) -> Result<Group> {
+    let batch = &group.batch;
+    let columns = [
+        batch.organizations,
+        batch.ids,
+        batch.new,
+        batch.old,
+        batch.ops,
+        batch.created,
+        batch.positions,
+        group.row_keys,
+        group.trails,
+        group.attempts,
+    ];
+    let table = spi::query(client, IN_WAVES, &columns.map(|column| column.arg()))?.first();
+    let waves = runs(&table.get::<Vec<i32>>(11)?.unwrap_or_default());
+    Ok(Group { waves, ..read_group(&table, 1, batch.size)? })
 }
 
 /// Consecutive equal numbers as ranges from 1.
