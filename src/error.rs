@@ -39,6 +39,11 @@ impl UsherError {
         Self::new(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, message)
     }
 
+    /// An argument that is NULL or empty.
+    pub fn missing(what: &str) -> Self {
+        Self::invalid(format!("{what} is missing")).hint(format!("Give {what}; it may not be NULL or empty."))
+    }
+
     /// A thing that was named and does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)

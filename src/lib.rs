@@ -42,6 +42,7 @@ extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 /// workers and wake-ups.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::guc::no_backtraces();
     settings::register();
     if pg::shmem::preloading() && !pg::bgw::in_binary_upgrade() {
         pg::shmem::note_preloaded();

@@ -38,11 +38,23 @@ fn follow(trigger: &PgTrigger<'_>) -> Outcome<()> {
     for table in tables.into_iter().flatten() {
         attach::sync(&table)?;
     }
+    if trigger.new().is_none() {
+        // A deleted flow: whatever waits for it is looked at now, and cancelled.
+        let id: Option<i32> = match trigger.old() {
+            Some(old) => old.get_by_name("id").map_err(|e| UsherError::internal(e.to_string()))?,
+            None => None,
+        };
+        crate::pg::spi::run(
+            "UPDATE usher.queue_waiting SET due_at = pg_catalog.now() WHERE flow_id = $1",
+            &[crate::pg::spi::arg(id)],
+        )?;
+    }
     Ok(())
 }
 
-/// Drops every capture trigger and returns their number; flows, jobs and data stay. `usher.setup()` attaches them
-/// again. To be run before DROP EXTENSION or a migration that must not see foreign triggers.
+/// Drops every capture trigger and returns their number, and with them the view, policies and triggers of pg_usher's own
+/// tables that stand on the extension's functions. Flows, jobs and data stay; `usher.setup()` makes everything again.
+/// To be run before DROP EXTENSION. Until then members see nothing (row level security stays on).
 ///
 /// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
 #[pg_extern(volatile, parallel_unsafe)]

@@ -152,9 +152,10 @@ pub fn sync_all() -> Result<usize> {
     Ok(changed)
 }
 
-/// Drops every capture trigger of the database. Runs with the owner's rights.
+/// Drops every capture trigger of the database, and whatever else of ours would keep the extension from being dropped.
+/// `usher.setup()` makes it all again. Runs with the owner's rights.
 pub fn detach_all() -> Result<usize> {
-    let _nest = Nest::pinned_path().lock_timeout(5_000);
+    let _nest = Nest::pinned_path().quiet().lock_timeout(5_000);
     let triggers = spi::all(
         "SELECT pg_catalog.format('DROP TRIGGER %I ON %s', t.tgname, pg_catalog.format('%I.%I', n.nspname, c.relname)), pg_catalog.format('%I.%I', n.nspname, c.relname)
            FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -166,6 +167,26 @@ pub fn detach_all() -> Result<usize> {
     for (sql, relation) in &triggers {
         locked(relation, sql)?;
     }
+    // What else stands on the extension's functions: the view, the policies and triggers of its own tables.
+    spi::script(
+        "DROP VIEW IF EXISTS usher.sync_jobs;
+         DO $$
+         DECLARE
+             statement text;
+         BEGIN
+             FOR statement IN
+                 SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
+                   FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname = 'member_reads'
+                 UNION ALL
+                 SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
+                   FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND NOT t.tgisinternal
+             LOOP
+                 EXECUTE statement;
+             END LOOP;
+         END $$",
+    )?;
     Ok(triggers.len())
 }
 

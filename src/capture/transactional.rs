@@ -52,16 +52,7 @@ pub fn run(
         let mut ready = table.get::<i32>(10)?.unwrap_or(0);
         let for_organization = table.get::<pgrx::Uuid>(14)?;
         let row_keys = Raw::read(&table, 8)?;
-        let batch = Batch {
-            organizations: Raw::read(&table, 1)?,
-            ids: Raw::read(&table, 2)?,
-            new: Raw::read(&table, 3)?,
-            old: Raw::read(&table, 4)?,
-            ops: Raw::read(&table, 5)?,
-            created: Raw::read(&table, 6)?,
-            positions: Raw::read(&table, 7)?,
-            size,
-        };
+        let batch = Batch::read(&table, 1, size)?;
         if OPENED.get() >= MOST || cause.hop >= cause::MOST_HOPS {
             ready = 0;
         }
@@ -136,9 +127,7 @@ pub fn run(
 fn abort(flow: &Flow, failure: &crate::pg::subxact::Failure) -> UsherError {
     UsherError::new(failure.code, format!("flow \"{}\" refuses this change: {}", flow.name, failure.message))
         .detail(failure.detail.clone().unwrap_or_else(|| "Its definition says \"on_error\": \"abort\".".to_owned()))
-        .hint(
-            failure.hint.clone().unwrap_or_else(|| "Correct the row, or disable the flow with usher.disable_flow().".to_owned()),
-        )
+        .hint("Correct the row, or let an operator disable the flow with usher.disable_flow().")
 }
 
 /// `$14`: numbers of the rows that become realtime jobs.

@@ -4,7 +4,7 @@ use super::apply::{self, Batch};
 use super::definition::{LANES, Mode, When};
 use super::{manage, store};
 use crate::error::{Result, UsherError};
-use crate::pg::spi::{self, Raw};
+use crate::pg::spi;
 use crate::pg::{ids, role};
 use crate::registry::identity::{self, Right};
 use pgrx::JsonB;
@@ -15,7 +15,7 @@ use std::fmt::Write as _;
 type Sql<T> = std::result::Result<T, ErrorReport>;
 
 fn given<T>(value: Option<T>, what: &str) -> Result<T> {
-    value.ok_or_else(|| UsherError::invalid(format!("{what} is missing")).hint(format!("Give {what}.")))
+    value.ok_or_else(|| UsherError::missing(what))
 }
 
 /// Makes a flow and switches it on. The definition is parsed, checked against the catalog and compiled first: a
@@ -161,16 +161,7 @@ fn preview_flow(
             &[spi::arg(organization), spi::arg(ids::uuid_v7()), spi::arg(new), spi::arg(old), spi::arg(op)],
         )?
         .first();
-        let batch = Batch {
-            organizations: Raw::read(&table, 1)?,
-            ids: Raw::read(&table, 2)?,
-            new: Raw::read(&table, 3)?,
-            old: Raw::read(&table, 4)?,
-            ops: Raw::read(&table, 5)?,
-            created: Raw::read(&table, 6)?,
-            positions: Raw::read(&table, 7)?,
-            size: 1,
-        };
+        let batch = Batch::read(&table, 1, 1)?;
         apply::preview(flow.run_as, &program.preview, &batch, flow.definition.lock_timeout)
     })?;
     Ok(SetOfIterator::new(rows))

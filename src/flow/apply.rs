@@ -10,6 +10,7 @@ use crate::pg::{role, xact};
 use crate::registry::{identity, links};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use pgrx::spi::SpiTupleTable;
 
 /// A batch as parallel arrays, in the order in which the jobs must take effect.
 #[derive(Clone, Copy)]
@@ -22,6 +23,23 @@ pub struct Batch {
     pub created: Raw,
     pub positions: Raw,
     pub size: i32,
+}
+
+impl Batch {
+    /// Seven arrays of a row, from column `first` on: organizations, ids, new, old, kinds, times, positions.
+    pub fn read(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Self> {
+        let column = |at: usize| Raw::read(table, first + at);
+        Ok(Self {
+            organizations: column(0)?,
+            ids: column(1)?,
+            new: column(2)?,
+            old: column(3)?,
+            ops: column(4)?,
+            created: column(5)?,
+            positions: column(6)?,
+            size,
+        })
+    }
 }
 
 /// A job that did not go through, by its number in the batch (from 1).

@@ -12,7 +12,8 @@ pub struct Column {
     pub type_sql: String,
     pub type_oid: Oid,
     pub collation: Oid,
-    /// Kept in a job as a JSON value of its own kind; otherwise as the type's text.
+    /// A built-in scalar: kept in a job as a JSON value of its own kind. Anything else is kept as its type's output text,
+    /// which no cast of the table's owner can bend: capture runs with the rights of the installation's owner.
     pub native: bool,
     /// The type has no equality of its own: compare its text.
     pub compare_as_text: bool,
@@ -134,7 +135,7 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
              SELECT b.attnum, b.name, b.type_sql, b.atttypid, b.attcollation, b.generated, t.typbasetype
                FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base WHERE t.typtype = 'd')
          SELECT b.name, b.type_sql, b.atttypid, b.attcollation, b.generated,
-                t.typtype = 'e' OR t.oid IN (16, 20, 21, 23, 700, 701, 1700, 25, 1043, 1042, 19, 2950, 1082, 1083, 1266, 1114, 1184) AS native,
+                t.oid IN (16, 20, 21, 23, 700, 701, 1700, 25, 1043, 1042, 19, 2950, 1082, 1083, 1266, 1114, 1184) AS native,
                 t.typname IN ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') AS compare_as_text
            FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base
           WHERE t.typtype <> 'd' ORDER BY b.attnum",

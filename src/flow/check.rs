@@ -15,6 +15,7 @@ pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
     let _nest = Nest::pinned_path();
     try_fields(definition)?;
     let program = compile::compile(definition)?;
+    may_read_source(definition, run_as)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
     let statements = [Some(&program.apply), program.link.as_ref()];
     for sql in statements.into_iter().flatten() {
@@ -39,6 +40,23 @@ pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
         })?;
     }
     Ok(program)
+}
+
+/// A flow carries rows of its source to its target: whoever makes it, or the role that it runs as, must be allowed to
+/// read them.
+fn may_read_source(definition: &Definition, run_as: Oid) -> Result<()> {
+    let When::Change { table, .. } = &definition.when else { return Ok(()) };
+    let source = catalog::table(table, "\"when\"")?;
+    let allowed = spi::read::<bool>(
+        "SELECT pg_catalog.has_table_privilege($1, $3, 'SELECT') OR pg_catalog.has_table_privilege($2, $3, 'SELECT')",
+        &[spi::arg(role::outer()), spi::arg(run_as), spi::arg(source.oid)],
+    )?;
+    if allowed == Some(true) {
+        return Ok(());
+    }
+    let name = role::name_of(run_as).unwrap_or_default();
+    Err(UsherError::forbidden(format!("neither you nor {name}, the role that the flow runs as, may read {table}"))
+        .hint(format!("GRANT SELECT ON {table} TO {name}, or let a role create the flow that may read the table.")))
 }
 
 /// Tries every expression by itself, so that an error can name its field.

@@ -121,7 +121,7 @@ impl Writer<'_> {
         let mut sql = format!(
             "unnest({}) WITH ORDINALITY AS b ({}, n)",
             values.join(", "),
-            names.iter().map(|name| quote_identifier(name)).collect::<Vec<_>>().join(", ")
+            names.iter().map(quote_identifier).collect::<Vec<_>>().join(", ")
         );
         if self.source.is_some() {
             if !self.new.is_empty() {
@@ -223,7 +223,11 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         When::Request { .. } => None,
     };
     let all = Expressions::of(definition)?;
-    let new = used(&all, source.as_ref(), "new")?;
+    let mut new = used(&all, source.as_ref(), "new")?;
+    if let (Then::Call { .. }, true, Some(source)) = (&definition.then, definition.set.is_empty(), &source) {
+        // Without "set" the function gets the whole row.
+        new = source.columns.iter().map(|column| column.name.clone()).collect();
+    }
     let old = used(&all, source.as_ref(), "old")?;
     let joins = definition
         .joins
@@ -476,9 +480,11 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
     for name in definition.set.keys() {
         if !function.names.contains(name) {
             let known: Vec<&str> = function.names.iter().map(String::as_str).collect();
-            let near = super::definition::nearest(name, &known).unwrap_or_default();
-            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql))
-                .hint(format!("Did you mean \"{near}\"? \"set\" gives the arguments by name.")));
+            let near = super::definition::nearest(name, &known).filter(|near| !near.is_empty());
+            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql)).hint(match near {
+                Some(near) => format!("Did you mean \"{near}\"? \"set\" gives the arguments by name."),
+                None => "Its parameters have no names; give them names, because \"set\" gives the arguments by name.".to_owned(),
+            }));
         }
     }
     let mut fields = String::new();

@@ -542,3 +542,7 @@ impl Definition {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "definition_tests.rs"]
+mod unit;

@@ -34,6 +34,7 @@ fn status() -> std::result::Result<
 fn you(lines: &mut Vec<Line>) -> Result<Vec<pgrx::Uuid>> {
     let organizations = identity::organizations(Right::Read)?;
     let actor = identity::actor();
+    let counted = format!("{} organization{}", organizations.len(), if organizations.len() == 1 { "" } else { "s" });
     let (value, note) = if organizations.is_empty() {
         (
             "no organization".to_owned(),
@@ -42,9 +43,9 @@ fn you(lines: &mut Vec<Line>) -> Result<Vec<pgrx::Uuid>> {
             )),
         )
     } else if identity::is_operator() {
-        (format!("{} organizations", organizations.len()), Some("you are an operator and see all of them".to_owned()))
+        (counted, Some("you are an operator and see all of them".to_owned()))
     } else {
-        (format!("{} organizations", organizations.len()), None)
+        (counted, None)
     };
     lines.push(("you", actor, value, note));
     Ok(organizations)

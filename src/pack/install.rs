@@ -127,6 +127,6 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let _acting = role::internal(installed.owner);
     let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
     let schemas: Vec<&str> = manifest["schemas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let list = schemas.iter().map(|schema| quote_literal(schema)).collect::<Vec<_>>().join(", ");
+    let list = schemas.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))
 }

@@ -9,6 +9,12 @@ pub fn reserve_prefix() {
     unsafe { pg_sys::MarkGUCPrefixReserved(c"usher".as_ptr()) }
 }
 
+/// Keeps Rust's stack traces out of error details, whatever the server's environment says: clients read those.
+pub fn no_backtraces() {
+    // SAFETY: called from _PG_init; a PostgreSQL process has one thread then, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") }
+}
+
 /// Settings changed inside the guard's life; they go back when it is dropped, or with the (sub)transaction on error.
 pub struct Nest {
     level: i32,

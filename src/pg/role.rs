@@ -48,6 +48,12 @@ pub fn current() -> Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+/// The role that the client acts as: who logged in, or what SET ROLE has chosen. Not changed by acting as another.
+pub fn outer() -> Oid {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::GetOuterUserId() }
+}
+
 /// The role that logged in.
 pub fn session() -> Oid {
     // SAFETY: reads a backend-local variable.

@@ -20,7 +20,8 @@ pub struct Failure {
 impl Failure {
     /// One line for a job's `error_message`.
     pub fn line(&self) -> String {
-        match &self.detail {
+        // "Failing row contains (…)" would show columns of the target to whoever may read the job.
+        match self.detail.as_deref().filter(|detail| !detail.starts_with("Failing row contains")) {
             Some(detail) => format!("{} ({}; {})", self.message, detail, self.sqlstate),
             None => format!("{} ({})", self.message, self.sqlstate),
         }

@@ -201,17 +201,26 @@ fn check_payload(payload: &JsonB, at: Option<usize>) -> Result<()> {
         .hint("Give an object such as {\"action\": \"create_event\", …}."))
 }
 
-/// Takes the key for job `id`, or returns the job that has it. A cancelled job's key may be taken again.
+/// Takes the key for job `id`, or returns the job that has it. The key of a job that was cancelled, or whose history has
+/// been dropped, may be taken again.
 fn keyed(organization: Uuid, key: &str, id: Uuid) -> Result<Option<Uuid>> {
+    let arguments = [spi::arg(organization), spi::arg(key), spi::arg(id)];
     spi::run(
         "INSERT INTO usher.job_keys (organization_id, unique_key, job_id) VALUES ($1, $2, $3)
          ON CONFLICT ON CONSTRAINT job_keys_pkey DO NOTHING",
-        &[spi::arg(organization), spi::arg(key), spi::arg(id)],
+        &arguments,
     )?;
-    let holder = spi::one::<Uuid>(
-        "SELECT job_id FROM usher.job_keys WHERE organization_id = $1 AND unique_key = $2",
-        &[spi::arg(organization), spi::arg(key)],
+    spi::run(
+        "UPDATE usher.job_keys k SET job_id = $3, created_at = pg_catalog.now()
+          WHERE k.organization_id = $1 AND k.unique_key = $2 AND k.job_id <> $3
+            AND NOT EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)",
+        &arguments,
     )?;
+    let holder =
+        spi::one::<Uuid>("SELECT job_id FROM usher.job_keys WHERE organization_id = $1 AND unique_key = $2", &arguments[..2])?;
     Ok(holder.filter(|holder| *holder != id))
 }
 

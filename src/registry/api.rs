@@ -9,11 +9,7 @@ use pgrx::prelude::*;
 type Sql<T> = std::result::Result<T, ErrorReport>;
 
 fn given<'a>(value: &'a Option<String>, what: &str) -> Result<&'a str> {
-    value
-        .as_deref()
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| UsherError::invalid(format!("{what} is missing")).hint(format!("Give {what} as text that is not empty.")))
+    value.as_deref().map(str::trim).filter(|text| !text.is_empty()).ok_or_else(|| UsherError::missing(what))
 }
 
 fn well_formed(name: &str, also: &[char], what: &str) -> Result<()> {

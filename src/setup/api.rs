@@ -1,7 +1,7 @@
 //! `usher.setup()` and `usher.version()`.
 
 use crate::error::UsherError;
-use crate::pg::role;
+use crate::pg::{role, spi};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -12,10 +12,15 @@ use pgrx::prelude::*;
 #[pg_extern(volatile, parallel_unsafe)]
 fn setup() -> Result<String, ErrorReport> {
     let caller = role::current();
-    let operator = role::by_name("usher_operator").is_some_and(|operator| role::has_rights_of(caller, operator));
-    if !role::is_superuser(caller) && !operator {
-        return Err(UsherError::forbidden("only a superuser or a member of usher_operator may set up pg_usher")
-            .hint("Ask an administrator to run SELECT usher.setup();")
+    // Tables that are there belong to somebody: only that role (or one that may act as it) may change them.
+    let allowed = match super::installed() {
+        Ok(installed) => role::has_rights_of(caller, installed.owner),
+        Err(_) => spi::read::<bool>("SELECT pg_catalog.has_schema_privilege('usher', 'CREATE')", &[])?.unwrap_or(false),
+    };
+    if !allowed {
+        return Err(UsherError::forbidden("you may not set up pg_usher in this database")
+            .detail("It needs the right to create tables in schema usher, and later the rights of the role that owns them.")
+            .hint("Let a superuser run SELECT usher.setup(); or GRANT CREATE ON SCHEMA usher TO the role that shall own the tables.")
             .into());
     }
     Ok(super::migrate()?)

@@ -124,7 +124,7 @@ fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> 
 
     let mut back: Vec<Back> = store::homeless(group)?
         .into_iter()
-        .map(|n| dead(n, "the row belongs to no organization that exists; correct its organization_id", "23503"))
+        .map(|n| dead(n, "the row belongs to no organization that exists; an operator can run it for one with usher.retry_sync_job(job, {\"organization_id\": …})", "23503"))
         .collect();
     if anything_waits {
         back.extend(store::parked(group)?.into_iter().map(wait_for("earlier change")));

@@ -48,7 +48,7 @@ enum Outcome {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
-    let slot = usize::try_from(arg.value()).unwrap_or(0);
+    let slot = arg.value();
     let mine = Mine::arrive(slot);
     bgw::connect(mine.database());
     bgw::report_activity("starting", false);
@@ -203,15 +203,12 @@ impl Loop {
     /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
     fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, ()> {
         bgw::report_activity("working", true);
-        let outcome = bgw::transaction(
-            |outcome| commit_as(outcome),
-            || {
-                if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
-                    return Ok(Outcome::Gone);
-                }
-                work(setup::installed()?).map(Outcome::Did)
-            },
-        );
+        let outcome = bgw::transaction(commit_as, || {
+            if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
+                return Ok(Outcome::Gone);
+            }
+            work(setup::installed()?).map(Outcome::Did)
+        });
         let jobs = match &outcome {
             Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),
             _ => 0,
