@@ -17,6 +17,11 @@ GRANT EXECUTE ON FUNCTION
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
     usher.process_jobs, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
+-- An operator may own the tables: the owner's triggers and statements call these.
+GRANT EXECUTE ON FUNCTION
+    usher.capture, usher.capture_statement, usher.flows_changed, usher.update_integration_sync_timestamp,
+    usher.take_seq, usher.maintain_history
+    TO usher_operator;
 
 COMMENT ON FUNCTION usher.setup IS 'creates the data tables, policies and the organization "default", or brings them to the installed version; safe to repeat';
 COMMENT ON FUNCTION usher.remove IS 'deletes all tables and rows of pg_usher in this database; confirm => ''remove all data''';

@@ -72,6 +72,7 @@ CREATE TABLE usher.flow_versions (
     target_system text,
     definition jsonb NOT NULL,
     compiled jsonb NOT NULL,
+    run_as regrole NOT NULL,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     created_by text NOT NULL,
     CONSTRAINT flow_versions_pkey PRIMARY KEY (flow_id, version)

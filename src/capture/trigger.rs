@@ -107,9 +107,12 @@ fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, sql: &str, cause: &Cau
         spi::query(client, sql, &cause_arguments(cause))?;
         Ok(())
     })?;
-    let Some((first, last)) = xact::since_mark() else { return Ok(()) };
+    let Some((first, mut last)) = xact::since_mark() else { return Ok(()) };
     if let Some((low, high)) = nesting::captured_inside(ending) {
+        xact::mark();
         spi::run(statement::REORDER, &[spi::arg(low), spi::arg(high), spi::arg(first), spi::arg(last)])?;
+        // A statement around this one must find the new positions.
+        last = xact::since_mark().map_or(last, |(_, newest)| newest);
     }
     if ending.inner {
         nesting::note_captured(ending, first, last);

@@ -167,7 +167,7 @@ fn once(run: &Run<'_>, from: i32, to: i32) -> Result<Vec<Word>> {
     match run.causes {
         Causes::Shared(cause, organization) => statement(run, cause, organization, from, to),
         Causes::ByTarget(causes) => {
-            let hop = causes.first().map_or(0, |(cause, _)| cause.hop);
+            let hop = causes.get(from as usize - 1).map_or(0, |(cause, _)| cause.hop);
             let before = xact::last_seq();
             let words = statement(run, &Cause { hop, ..Cause::default() }, None, from, to)?;
             if xact::last_seq() > before {
@@ -237,7 +237,7 @@ fn attribute(run: &Run<'_>, causes: &[(Cause, pgrx::Uuid)], before: i64, from: i
         };
         let (numbers, keys) = (Raw::read(&table, 1)?, Raw::read(&table, 2)?);
         let trails: Vec<Option<String>> = causes.iter().map(|(cause, _)| cause::write_trail(&cause.trail)).collect();
-        let hop = causes.first().map_or(0, |(cause, _)| cause.hop);
+        let hop = causes.get(from as usize - 1).map_or(0, |(cause, _)| cause.hop);
         let _acting = role::internal(run.owner);
         spi::query(
             client,

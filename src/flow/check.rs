@@ -65,6 +65,7 @@ fn try_fields(definition: &Definition) -> Result<()> {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
         When::Request { .. } => None,
     };
+    compile::refuse_rows_of_requests(definition)?;
     let mut scope = "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at) AS job".to_owned();
     if let Some(source) = &source {
         let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
@@ -82,8 +83,9 @@ fn try_fields(definition: &Definition) -> Result<()> {
     let mut transformed = Vec::new();
     for (group, map) in [("set", &definition.set), ("set_once", &definition.set_once)] {
         for (name, text) in map {
-            // Naming job.id beside it makes an aggregate fail here, which would fold the batch into one row.
-            try_one(&format!("{group}.{name}"), text, &format!("SELECT job.id, ({text}\n) FROM {scope}"))?;
+            // Naming job.id beside it makes an aggregate fail here, which would fold the batch into one row; COALESCE takes
+            // no function that returns a set, which would write several rows for one job.
+            try_one(&format!("{group}.{name}"), text, &format!("SELECT job.id, COALESCE(({text}\n), NULL) FROM {scope}"))?;
             transformed.push(format!("({text}\n) AS {}", quote_identifier(name)));
         }
     }
@@ -99,11 +101,20 @@ fn try_fields(definition: &Definition) -> Result<()> {
 
 fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
     subxact::rehearse(|| spi::plans(sql, &[])).map_err(|failure| {
-        UsherError::new(failure.code, format!("{field}: {}", failure.message)).detail(format!("The expression is: {text}")).hint(
-            failure.hint.unwrap_or_else(|| {
+        let aggregate = failure.sqlstate == "42803";
+        // PostgreSQL's own complaint about an aggregate is about a column that the author never wrote.
+        let message = if aggregate { "an aggregate would fold the whole batch into one row" } else { &failure.message };
+        let hint = match failure.hint {
+            _ if aggregate => "Use a window function, such as count(*) OVER ().".to_owned(),
+            Some(hint) => hint,
+            None if field.starts_with("check.") => {
+                "A check names the columns of the transformed row: those of \"set\".".to_owned()
+            }
+            None => {
                 "Columns are new.x, old.x, job.x or those of a join; functions outside pg_catalog need their schema.".to_owned()
-            }),
-        )
+            }
+        };
+        UsherError::new(failure.code, format!("{field}: {message}")).detail(format!("The expression is: {text}")).hint(hint)
     })
 }
 

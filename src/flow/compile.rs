@@ -80,6 +80,16 @@ fn used(all: &Expressions, source: Option<&Table>, alias: &str) -> Result<Vec<St
     Ok(names.into_iter().collect())
 }
 
+/// Parses every expression; a request has no row, and `new.x` or `old.x` in its flow is refused as that.
+pub fn refuse_rows_of_requests(definition: &Definition) -> Result<()> {
+    let all = Expressions::of(definition)?;
+    if matches!(definition.when, When::Request { .. }) {
+        used(&all, None, "new")?;
+        used(&all, None, "old")?;
+    }
+    Ok(())
+}
+
 /// `(SELECT … ) AS alias` over a stored row image.
 fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>) -> String {
     let fields: Vec<String> = source

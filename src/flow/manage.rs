@@ -26,7 +26,7 @@ pub fn check_name(name: &str) -> Result<()> {
 }
 
 /// The role that the flow's work runs as: named in the definition, else the creator.
-fn run_as(definition: &Definition, name: &str) -> Result<Oid> {
+fn run_as(definition: &Definition) -> Result<Oid> {
     let me = role::current();
     let chosen = match &definition.run_as {
         None => me,
@@ -42,13 +42,16 @@ fn run_as(definition: &Definition, name: &str) -> Result<Oid> {
             found
         }
     };
-    if role::is_superuser(chosen) {
+    Ok(chosen)
+}
+
+fn warn_of_superuser(name: &str, run_as: Oid) {
+    if role::is_superuser(run_as) {
         warning!(
             "flow \"{name}\" runs as superuser {}: name a role with just the rights it needs in \"run_as\"",
-            role::name_of(chosen).unwrap_or_default()
+            role::name_of(run_as).unwrap_or_default()
         );
     }
-    Ok(chosen)
 }
 
 /// A request is routed by source, target and action: no two flows may share one.
@@ -82,10 +85,13 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         error
     };
     let definition = store::parse(json).map_err(in_flow)?;
-    let run_as = run_as(&definition, name)?;
+    let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
     let program = checked(&definition, run_as).map_err(in_flow)?;
     check_route(&definition, name).map_err(in_flow)?;
+    for system in definition.from.iter().chain(&definition.to) {
+        systems::check_name(system).map_err(in_flow)?;
+    }
     let named: Vec<&str> = definition.from.iter().chain(&definition.to).map(String::as_str).collect();
     systems::ensure(&named)?;
     let compiled = serde_json::to_value(&program.compiled)
@@ -94,8 +100,8 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
 }
 
 const NEW_VERSION: &str = "
-    INSERT INTO usher.flow_versions (flow_id, version, name, source_system, target_system, definition, compiled, created_by)
-    SELECT f.id, f.version, f.name, f.definition ->> 'from', f.definition ->> 'to', f.definition, $4::jsonb, $5 FROM f";
+    INSERT INTO usher.flow_versions (flow_id, version, name, source_system, target_system, definition, compiled, run_as, created_by)
+    SELECT f.id, f.version, f.name, f.definition ->> 'from', f.definition ->> 'to', f.definition, $4::jsonb, f.run_as, $5 FROM f";
 
 pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_json::Value) -> Result<String> {
     check_name(name)?;
@@ -113,7 +119,7 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
     spi::run(
         &format!(
             "WITH f AS (INSERT INTO usher.flows (name, definition, run_as, pack) VALUES ($1, $2, $3::oid::regrole, $6)
-                        RETURNING id, version, name, definition) {NEW_VERSION}"
+                        RETURNING id, version, name, definition, run_as) {NEW_VERSION}"
         ),
         &[
             spi::arg(name),
@@ -124,6 +130,7 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
             spi::arg(pack.map(str::to_owned)),
         ],
     )?;
+    warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
 }
 
@@ -146,7 +153,7 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
         &format!(
             "WITH f AS (UPDATE usher.flows SET definition = $2, run_as = $3::oid::regrole, version = version + 1, state = 'ok', reason = NULL,
                                updated_at = pg_catalog.now()
-                         WHERE name = $1 RETURNING id, version, name, definition) {NEW_VERSION}"
+                         WHERE name = $1 RETURNING id, version, name, definition, run_as) {NEW_VERSION}"
         ),
         &[
             spi::arg(name),
@@ -158,6 +165,8 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     )?;
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     release(name, "flow broken")?;
+    change_lane(name, checked.definition.lane as i16)?;
+    warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))
 }
 
@@ -175,10 +184,28 @@ fn exists(installed: Installed, name: &str) -> Result<i32> {
     Err(UsherError::not_found(format!("flow \"{name}\" does not exist")).hint(hint))
 }
 
-/// Jobs that waited for their flow are due again.
+/// Jobs of a flow whose lane changes go along, so that later changes of their rows do not overtake them. Requests keep
+/// the lane that their caller chose.
+fn change_lane(name: &str, lane: i16) -> Result<()> {
+    let moved = spi::all(
+        "UPDATE usher.queue q SET lane = $2 FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND q.op <> 'R' AND q.lane <> $2 RETURNING q.seq",
+        &[spi::arg(name), spi::arg(lane)],
+        |row| Ok(row.get::<i64>(1)?.unwrap_or(0)),
+    )?;
+    if let Some(first) = moved.into_iter().min() {
+        xact::note(lane as usize, first);
+    }
+    spi::run(
+        "UPDATE usher.queue_waiting w SET lane = $2 FROM usher.flows f WHERE f.name = $1 AND w.flow_id = f.id AND w.op <> 'R' AND w.lane <> $2",
+        &[spi::arg(name), spi::arg(lane)],
+    )?;
+    Ok(())
+}
+
+/// Jobs that waited for their flow are due again; those of a version that no longer fits run with the newest.
 fn release(name: &str, reason: &str) -> Result<()> {
     let released = spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now() FROM usher.flows f
+        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = CASE WHEN $2 = 'flow broken' THEN f.version ELSE w.flow_version END FROM usher.flows f
           WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = $2",
         &[spi::arg(name), spi::arg(reason)],
     )?;

@@ -41,7 +41,8 @@ fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
     }
 }
 
-/// What the pack's role and its readers need on its schemas.
+/// What the pack's role and the organizations' people need on its schemas. Which rows and writes are theirs is decided by
+/// the policies that the pack's script makes.
 fn grant(schemas: &[String], role: &str) -> Result<()> {
     let role = quote_identifier(role);
     spi::script(&format!("GRANT usher_member TO {role}"))?;
@@ -50,6 +51,7 @@ fn grant(schemas: &[String], role: &str) -> Result<()> {
         spi::script(&format!(
             "GRANT USAGE ON SCHEMA {name} TO {role}, usher_member, usher_reader;
              GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {role};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO usher_member;
              GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO usher_reader;
              GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {role};
              GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {name} TO {role}"

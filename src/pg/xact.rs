@@ -142,10 +142,17 @@ pub fn note_launcher() {
     PENDING.with_borrow_mut(|pending| pending.launcher = true);
 }
 
-/// The full id of this transaction, which is given one if it has none.
-pub fn full_id() -> i64 {
-    // SAFETY: assigns or reads this transaction's id.
-    unsafe { pg_sys::GetTopFullTransactionId().value as i64 }
+/// True when a transaction id is that of this transaction or of one of its subtransactions.
+pub fn is_mine(xid: i64) -> bool {
+    let xid = u32::try_from(xid).unwrap_or(0);
+    // SAFETY: looks through this backend's own list of transaction ids.
+    unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xid)) }
+}
+
+/// True in READ COMMITTED, where each statement sees what others have committed meanwhile.
+pub fn sees_new_commits() -> bool {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
 }
 
 /// True when this database has anything that is checked only at COMMIT: constraints, keys or triggers.

@@ -183,22 +183,21 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
 pub fn wait(job: Option<Uuid>, timeout: Duration) -> Result<Row> {
     let job = given(job)?;
     let place = find(job, Right::Read)?;
-    let mine = spi::read::<bool>("SELECT pg_catalog.current_setting('transaction_isolation') = 'read committed'", &[])?;
-    if mine != Some(true) {
+    if !xact::sees_new_commits() {
         return Err(UsherError::state("a transaction with one snapshot cannot see a job end")
             .hint("Call usher.wait_for() in READ COMMITTED."));
     }
     let installed = setup::installed()?;
-    let own = {
+    let made_by = {
         let _acting = role::internal(installed.owner);
-        // Rows of this very transaction are not committed: no worker can see them.
-        spi::one::<bool>(
-            "SELECT EXISTS (SELECT FROM usher.queue WHERE organization_id = $1 AND id = $2 AND xmin::text = ($3 & 4294967295)::text)
-                 OR EXISTS (SELECT FROM usher.queue_waiting WHERE organization_id = $1 AND id = $2 AND xmin::text = ($3 & 4294967295)::text)",
-            &[spi::arg(place.organization), spi::arg(job), spi::arg(xact::full_id())],
+        spi::one::<i64>(
+            "SELECT xmin::text::bigint FROM usher.queue WHERE organization_id = $1 AND id = $2
+             UNION ALL SELECT xmin::text::bigint FROM usher.queue_waiting WHERE organization_id = $1 AND id = $2",
+            &[spi::arg(place.organization), spi::arg(job)],
         )?
     };
-    if own == Some(true) {
+    // Rows of this very transaction are not committed: no worker can see them.
+    if made_by.is_some_and(xact::is_mine) {
         return Err(UsherError::state(format!("job {job} was made in this transaction and can only start after its COMMIT"))
             .hint("COMMIT first, then call usher.wait_for()."));
     }

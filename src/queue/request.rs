@@ -134,6 +134,9 @@ pub fn one(
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     check_payload(&payload, None)?;
+    if run_at.is_some_and(|at| matches!(i64::from(at), i64::MIN | i64::MAX)) {
+        return Err(UsherError::invalid("run_at is not a finite time").hint("Give a time, or leave it out to run at once."));
+    }
     let action = payload.0.get("action").and_then(|action| action.as_str()).map(str::to_owned);
     let route =
         routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
@@ -143,9 +146,7 @@ pub fn one(
     let id = ids::uuid_v7();
     if let Some(key) = &unique_key {
         if key.is_empty() || key.len() > 1_000 {
-            return Err(
-                UsherError::invalid("unique_key must have 1 to 1000 characters").hint("Leave it out, or give a shorter one.")
-            );
+            return Err(UsherError::invalid("unique_key must have 1 to 1000 bytes").hint("Leave it out, or give a shorter one."));
         }
         if let Some(earlier) = keyed(request.organization, key, id)? {
             return life::row(request.organization, earlier);

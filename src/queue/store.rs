@@ -11,17 +11,25 @@ use pgrx::Uuid;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 use std::collections::HashSet;
 
-/// Jobs of one flow, version and hop, in the order in which they must take effect.
+/// Jobs of one flow, in the order in which they must take effect.
 pub struct Group {
     pub flow: Option<i32>,
-    pub version: i32,
-    pub hop: i16,
     pub batch: Batch,
     pub row_keys: Raw,
     pub trails: Raw,
     pub attempts: Raw,
-    /// `(first, last)` of each wave: one row's changes fall into waves of their own, one after another.
-    pub waves: Vec<(i32, i32)>,
+    versions: Raw,
+    hops: Raw,
+    pub segments: Vec<Segment>,
+}
+
+/// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub first: i32,
+    pub last: i32,
+    pub version: i32,
+    pub hop: i16,
 }
 
 pub struct Claim {
@@ -36,22 +44,27 @@ const REST: &str = "
     INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old, source_system, target_system)
     SELECT c.organization_id, c.id, c.created_at, pg_catalog.now(), c.cause, c.flow_id, c.flow_version, c.attempts, c.lane, c.hop, c.op, c.new, c.old, c.source_system, c.target_system
       FROM c)
-SELECT o.flow_id, o.flow_version, o.hop, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
+SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
+       pg_catalog.min(o.flow_version) = pg_catalog.max(o.flow_version) AND pg_catalog.min(o.hop) = pg_catalog.max(o.hop),
+       pg_catalog.min(o.flow_version), pg_catalog.min(o.hop),
        pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
-       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts)
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop)
   FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.flow_version, c.hop, c.seq) AS o
- GROUP BY o.flow_id, o.flow_version, o.hop";
+ GROUP BY o.flow_id";
 
 /// A group in which a row occurs more than once, in waves: every row's first change, then every second one, and so on.
+/// Within a wave the order is free, so that versions and hops can stand together.
 const IN_WAVES: &str = "
 SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
-       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.wave::integer)
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop),
+       pg_catalog.array_agg(o.wave::integer)
   FROM (SELECT b.*, pg_catalog.row_number() OVER (PARTITION BY COALESCE(b.row_key, b.seq) ORDER BY b.seq) AS wave
-          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[], $10::integer[])
-               AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts)
-         ORDER BY wave, b.seq) AS o";
+          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[],
+                      $10::integer[], $11::integer[], $12::smallint[])
+               AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop)
+         ORDER BY wave, b.version, b.hop, b.seq) AS o";
 
 /// `$1` lane, `$2` position, `$3` most jobs.
 const CLAIM_READY: &str = "
@@ -86,16 +99,20 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Res
     let mut table = spi::query(client, sql, arguments)?;
     let mut claim = Claim { groups: Vec::with_capacity(table.len()), jobs: 0, last: 0 };
     while table.next().is_some() {
-        let size = table.get::<i32>(4)?.unwrap_or(0);
+        let flow = table.get::<i32>(1)?;
+        let size = table.get::<i32>(2)?.unwrap_or(0);
         claim.jobs += size;
-        claim.last = claim.last.max(table.get::<i64>(5)?.unwrap_or(0));
-        let again = size > 1 && table.get::<Vec<Option<i64>>>(13)?.is_some_and(|keys| has_repeats(keys.into_iter().flatten()));
-        let group = read_group(&table, 6, size)?;
-        claim.groups.push(Group {
-            flow: table.get::<i32>(1)?,
-            version: table.get::<i32>(2)?.unwrap_or(0),
-            hop: table.get::<i16>(3)?.unwrap_or(0),
-            ..if again { in_waves(client, &group)? } else { group }
+        claim.last = claim.last.max(table.get::<i64>(3)?.unwrap_or(0));
+        let group = Group { flow, ..read_group(&table, 7, size)? };
+        let repeats = size > 1 && table.get::<Vec<Option<i64>>>(14)?.is_some_and(|keys| has_repeats(keys.into_iter().flatten()));
+        claim.groups.push(if repeats {
+            in_waves(client, &group)?
+        } else if table.get::<bool>(4)? == Some(true) {
+            let (version, hop) = (table.get::<i32>(5)?.unwrap_or(0), table.get::<i16>(6)?.unwrap_or(0));
+            Group { segments: vec![Segment { first: 1, last: size, version, hop }], ..group }
+        } else {
+            let segments = segments(&table, 17, None)?;
+            Group { segments, ..group }
         });
     }
     Ok(claim)
@@ -106,19 +123,46 @@ fn has_repeats(keys: impl Iterator<Item = i64>) -> bool {
     keys.into_iter().any(|key| !seen.insert(key))
 }
 
-/// Ten arrays of a row as a group, from column `first` on.
+/// Twelve arrays of a row as a group, from column `first` on.
 fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Group> {
     let column = |at: usize| Raw::read(table, first + at);
     Ok(Group {
         flow: None,
-        version: 0,
-        hop: 0,
         batch: Batch::read(table, first, size)?,
         row_keys: column(7)?,
         trails: column(8)?,
         attempts: column(9)?,
-        waves: vec![(1, size)],
+        versions: column(10)?,
+        hops: column(11)?,
+        segments: Vec::new(),
     })
+}
+
+/// Versions and hops (and waves) of a row's arrays, cut where one of them changes.
+fn segments(table: &SpiTupleTable<'_>, versions: usize, waves: Option<usize>) -> Result<Vec<Segment>> {
+    let numbers = table.get::<Vec<i32>>(versions)?.unwrap_or_default();
+    let hops = table.get::<Vec<i16>>(versions + 1)?.unwrap_or_default();
+    let waves = match waves {
+        Some(column) => table.get::<Vec<i32>>(column)?.unwrap_or_default(),
+        None => vec![1; numbers.len()],
+    };
+    let jobs: Vec<(i32, i32, i16)> =
+        numbers.into_iter().zip(hops).zip(waves).map(|((version, hop), wave)| (wave, version, hop)).collect();
+    Ok(cut(&jobs))
+}
+
+/// Runs of equal (wave, version, hop), numbered from 1.
+fn cut(jobs: &[(i32, i32, i16)]) -> Vec<Segment> {
+    let mut out: Vec<Segment> = Vec::new();
+    let mut before = None;
+    for (n, job) in (1..).zip(jobs) {
+        match out.last_mut() {
+            Some(segment) if before == Some(job) => segment.last = n,
+            _ => out.push(Segment { first: n, last: n, version: job.1, hop: job.2 }),
+        }
+        before = Some(job);
+    }
+    out
 }
 
 fn in_waves(client: &mut SpiClient<'_>, group: &Group) -> Result<Group> {
@@ -134,28 +178,19 @@ fn in_waves(client: &mut SpiClient<'_>, group: &Group) -> Result<Group> {
         group.row_keys,
         group.trails,
         group.attempts,
+        group.versions,
+        group.hops,
     ];
     let table = spi::query(client, IN_WAVES, &columns.map(|column| column.arg()))?.first();
-    let waves = runs(&table.get::<Vec<i32>>(11)?.unwrap_or_default());
-    Ok(Group { waves, ..read_group(&table, 1, batch.size)? })
-}
-
-/// Consecutive equal numbers as ranges from 1.
-fn runs(numbers: &[i32]) -> Vec<(i32, i32)> {
-    let mut out: Vec<(i32, i32)> = Vec::new();
-    for (at, pair) in (1..).zip(numbers) {
-        match out.last_mut() {
-            Some((_, last)) if numbers.get(at as usize - 2) == Some(pair) => *last = at,
-            _ => out.push((at, at)),
-        }
-    }
-    out
+    let segments = segments(&table, 11, Some(13))?;
+    Ok(Group { flow: group.flow, segments, ..read_group(&table, 1, batch.size)? })
 }
 
 /// What a worker needs to know of single jobs: only read where jobs go one by one or have failed.
 pub struct Detail {
     pub organization: Uuid,
     pub id: Uuid,
+    pub row_key: Option<i64>,
     /// This job's step in a chain of causes, if its row has a key.
     pub step: Option<i64>,
     pub trail: Option<String>,
@@ -164,7 +199,7 @@ pub struct Detail {
 
 pub fn details(group: &Group) -> Result<Vec<Detail>> {
     spi::all(
-        "SELECT organization_id, id, pg_catalog.hashint8extended(row_key, $6::integer), trail, attempts FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::integer[])
+        "SELECT organization_id, id, row_key, pg_catalog.hashint8extended(row_key, $6::integer), trail, attempts FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::integer[])
                 WITH ORDINALITY AS b (organization_id, id, row_key, trail, attempts, n) ORDER BY n",
         &[
             group.batch.organizations.arg(),
@@ -178,9 +213,10 @@ pub fn details(group: &Group) -> Result<Vec<Detail>> {
             Ok(Detail {
                 organization: row.get::<Uuid>(1)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
                 id: row.get::<Uuid>(2)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
-                step: row.get::<i64>(3)?,
-                trail: row.get::<String>(4)?,
-                attempts: row.get::<i32>(5)?.unwrap_or(1),
+                row_key: row.get::<i64>(3)?,
+                step: row.get::<i64>(4)?,
+                trail: row.get::<String>(5)?,
+                attempts: row.get::<i32>(6)?.unwrap_or(1),
             })
         },
     )
@@ -298,28 +334,27 @@ pub fn release_followers() -> Result<usize> {
 pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
     spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(due_at) - pg_catalog.clock_timestamp())::float8 FROM usher.queue_waiting
-          WHERE due_at IS NOT NULL AND lane = ANY ($1::smallint[]) AND waiting_for <> 'external worker'",
+          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for <> 'external worker'",
         &[spi::arg(lanes.to_vec())],
     )
 }
 
 #[cfg(test)]
 mod unit {
-    use super::runs;
+    use super::cut;
 
     #[test]
-    fn waves_become_ranges() {
-        assert_eq!(runs(&[1, 1, 1, 2, 3, 3]), [(1, 3), (4, 4), (5, 6)]);
-        assert_eq!(runs(&[]), []);
-        assert_eq!(runs(&[1]), [(1, 1)]);
+    fn jobs_are_cut_where_wave_version_or_hop_changes() {
+        let ranges = |jobs: &[(i32, i32, i16)]| cut(jobs).iter().map(|s| (s.first, s.last)).collect::<Vec<_>>();
+        assert_eq!(ranges(&[(1, 1, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1), (2, 2, 1)]), [(1, 2), (3, 3), (4, 4), (5, 5)]);
+        assert_eq!(ranges(&[]), []);
     }
 
     proptest::proptest! {
         #[test]
-        fn ranges_cover_everything_once(mut numbers in proptest::collection::vec(1i32..5, 0..40)) {
-            numbers.sort_unstable();
-            let covered: Vec<i32> = runs(&numbers).into_iter().flat_map(|(first, last)| first..=last).collect();
-            proptest::prop_assert_eq!(covered, (1..=numbers.len() as i32).collect::<Vec<_>>());
+        fn segments_cover_everything_once(jobs in proptest::collection::vec((1i32..3, 1i32..3, 0i16..2), 0..40)) {
+            let covered: Vec<i32> = cut(&jobs).into_iter().flat_map(|s| s.first..=s.last).collect();
+            proptest::prop_assert_eq!(covered, (1..=jobs.len() as i32).collect::<Vec<_>>());
         }
     }
 }

@@ -1,8 +1,9 @@
 //! SQL functions of the registry.
 
 use super::identity::{self, Right};
+use super::systems;
 use crate::error::{Result, UsherError};
-use crate::pg::{ids, role, spi};
+use crate::pg::{guc, ids, role, spi};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -10,19 +11,6 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 
 fn given<'a>(value: &'a Option<String>, what: &str) -> Result<&'a str> {
     value.as_deref().map(str::trim).filter(|text| !text.is_empty()).ok_or_else(|| UsherError::missing(what))
-}
-
-fn well_formed(name: &str, also: &[char], what: &str) -> Result<()> {
-    let good = name.len() <= 63
-        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(&c));
-    if good {
-        return Ok(());
-    }
-    Err(UsherError::invalid(format!("\"{name}\" is not a valid {what}")).hint(format!(
-        "Use at most 63 lower-case letters, digits and {}, beginning with a letter or digit.",
-        also.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(" ")
-    )))
 }
 
 /// Makes a tenant and returns its id. `timezone` is an IANA name and rules all its schedules and days.
@@ -37,10 +25,12 @@ fn create_organization(
 ) -> Sql<pgrx::Uuid> {
     let installed = identity::require_operator("create organizations")?;
     let slug = given(&slug, "the organization's slug")?;
-    well_formed(slug, &['-', '_'], "slug")?;
+    systems::well_formed(slug, &['-', '_'], "slug")?;
     let timezone = timezone.as_deref().unwrap_or("UTC");
+    let path = guc::Nest::pinned_path();
     let known =
         spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(timezone)])?;
+    drop(path);
     if known != Some(true) {
         return Err(UsherError::invalid(format!("time zone \"{timezone}\" is unknown"))
             .hint("Use an IANA name such as Europe/Berlin; SELECT name FROM pg_timezone_names lists them.")
@@ -128,7 +118,7 @@ fn revoke_membership(organization: Option<String>, user_id: Option<String>) -> S
 fn create_system(name: Option<String>, kind: default!(Option<String>, "'local'")) -> Sql<()> {
     let installed = identity::require_operator("create systems")?;
     let name = given(&name, "the system's name")?;
-    well_formed(name, &['-', '_', '.'], "system name")?;
+    systems::check_name(name)?;
     let kind = kind.as_deref().unwrap_or("local");
     if !matches!(kind, "local" | "remote" | "external") {
         return Err(UsherError::invalid(format!("kind \"{kind}\" is unknown")).hint("Use local, remote or external.").into());

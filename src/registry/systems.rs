@@ -1,8 +1,26 @@
 //! The parties that are kept in step.
 
-use crate::error::Result;
+use crate::error::{Result, UsherError};
 use crate::pg::spi;
 use pgrx::prelude::*;
+
+/// Lower-case letters, digits and a few signs, at most 63.
+pub fn well_formed(name: &str, also: &[char], what: &str) -> Result<()> {
+    let good = name.len() <= 63
+        && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(&c));
+    if good {
+        return Ok(());
+    }
+    Err(UsherError::invalid(format!("\"{name}\" is not a valid {what}")).hint(format!(
+        "Use at most 63 lower-case letters, digits and {}, beginning with a letter or digit.",
+        also.iter().map(|c| format!("\"{c}\"")).collect::<Vec<_>>().join(" ")
+    )))
+}
+
+pub fn check_name(name: &str) -> Result<()> {
+    well_formed(name, &['-', '_', '.'], "system name")
+}
 
 /// Registers names that a flow uses and nobody has created. Runs with the owner's rights.
 pub fn ensure(names: &[&str]) -> Result<()> {

@@ -1,16 +1,17 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
 use crate::error::Result;
-use crate::flow::apply::{self, Causes, Place, Run, Stop};
+use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
 use crate::flow::store as flows;
 use crate::flow::store::Flow;
 use crate::pg::shmem::{Mine, Source};
 use crate::pg::{role, spi};
-use crate::queue::store::{self, Back, Claim, Group};
+use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
+use std::collections::HashSet;
 
 /// What a batch did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -104,94 +105,166 @@ fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> 
     let Some(id) = group.flow else {
         return store::take_back(group, &all(group, |n| dead(n, "the job names no flow", "XX000")));
     };
-    let Some(flow) = flows::get(id, group.version)? else {
+    let newest = group.segments.iter().map(|segment| segment.version).max().unwrap_or(0);
+    let Some(flow) = flows::get(id, newest)? else {
         return store::cancel_group(group, "its flow was dropped");
     };
-    if group.hop > cause::MOST_HOPS {
-        let reason =
-            format!("the chain of causes is longer than {} hops: flows that start each other go in a circle", cause::MOST_HOPS);
-        return store::take_back(group, &all(group, |n| dead(n, &reason, "54001")));
-    }
     if !flow.enabled {
         return store::take_back(group, &all(group, wait_for("flow disabled")));
     }
     if flow.broken.is_some() {
         return store::take_back(group, &all(group, wait_for("flow broken")));
     }
-    if let Err(error) = flow.program() {
-        return broken(group, &flow, &error.message);
-    }
-
-    let mut back: Vec<Back> = store::homeless(group)?
-        .into_iter()
-        .map(|n| dead(n, "the row belongs to no organization that exists; an operator can run it for one with usher.retry_sync_job(job, {\"organization_id\": …})", "23503"))
-        .collect();
+    let mut back: Vec<Back> = store::homeless(group)?.into_iter().map(|n| dead(n, NO_ORGANIZATION, "23503")).collect();
     if anything_waits {
         back.extend(store::parked(group)?.into_iter().map(wait_for("earlier change")));
     }
-    let skipped: Vec<i32> = back.iter().map(|back| back.n).collect();
-    let causes = causes(&flow, group)?;
-    let run = Run {
-        flow: &flow,
-        owner: installed.owner,
-        batch: &group.batch,
-        causes: match &causes {
-            Chain::Shared(cause) => Causes::Shared(cause, None),
-            Chain::ByTarget(causes) => Causes::ByTarget(causes),
-            Chain::Each(causes) => Causes::Each(causes),
-        },
-        place: Place::Worker,
-    };
-    let mut failed = Vec::new();
-    for (first, last) in group.waves.iter().flat_map(|wave| without(*wave, &skipped)) {
-        match apply::apply(&run, first, last) {
-            Ok(more) => failed.extend(more),
-            // Nothing of this range has happened; what came before it in the batch has, and stays.
-            Err(Stop::Broken(failure)) => {
-                broken_state(&flow, &failure.line())?;
-                back.extend((first..=group.batch.size).filter(|n| !skipped.contains(n)).map(wait_for("flow broken")));
-                break;
-            }
+    let mut work = Work { installed, group, back, details: None, held: HashSet::new() };
+    for segment in &group.segments {
+        if let Went::BrokenFrom(first) = work.segment(id, *segment)? {
+            let done: HashSet<i32> = work.back.iter().map(|back| back.n).collect();
+            let rest = (first..=group.batch.size).filter(|n| !done.contains(n));
+            work.back.extend(rest.map(wait_for("flow broken")));
+            break;
         }
     }
-    if !failed.is_empty() {
-        let details = store::details(group)?;
-        for failed in failed {
-            let attempts = details.get(failed.n as usize - 1).map_or(1, |detail| detail.attempts);
+    store::take_back(group, &work.back)
+}
+
+const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
+                               usher.retry_sync_job(job, {\"organization_id\": …})";
+
+enum Went {
+    On,
+    /// The flow no longer fits: nothing has happened from this number on.
+    BrokenFrom(i32),
+}
+
+/// A group on its way.
+struct Work<'a> {
+    installed: Installed,
+    group: &'a Group,
+    back: Vec<Back>,
+    details: Option<Vec<Detail>>,
+    /// Rows whose earlier change will be tried again: later ones line up behind it.
+    held: HashSet<i64>,
+}
+
+impl Work<'_> {
+    fn details(&mut self) -> Result<&[Detail]> {
+        if self.details.is_none() {
+            self.details = Some(store::details(self.group)?);
+        }
+        Ok(self.details.as_deref().unwrap_or_default())
+    }
+
+    fn segment(&mut self, id: i32, segment: Segment) -> Result<Went> {
+        let numbers = segment.first..=segment.last;
+        if segment.hop > cause::MOST_HOPS {
+            let reason = format!(
+                "the chain of causes is longer than {} hops: flows that start each other go in a circle",
+                cause::MOST_HOPS
+            );
+            self.back.extend(numbers.map(|n| dead(n, &reason, "54001")));
+            return Ok(Went::On);
+        }
+        if !self.held.is_empty() {
+            let held = std::mem::take(&mut self.held);
+            let later: Vec<i32> = numbers
+                .clone()
+                .zip(&self.details()?[segment.first as usize - 1..])
+                .filter(|(_, detail)| detail.row_key.is_some_and(|key| held.contains(&key)))
+                .map(|(n, _)| n)
+                .collect();
+            self.held = held;
+            self.back.extend(later.into_iter().map(wait_for("earlier change")));
+        }
+        let Some(mut flow) = flows::get(id, segment.version)? else {
+            self.back.extend(numbers.map(|n| dead(n, "this version of its flow is gone", "42704")));
+            return Ok(Went::On);
+        };
+        if let Err(error) = flow.program() {
+            // A version that no longer fits may have been mended by a newer one.
+            match flows::newest(id)? {
+                Some(newest) if newest.program().is_ok() => flow = newest,
+                _ => {
+                    broken(&flow, &error.message)?;
+                    return Ok(Went::BrokenFrom(segment.first));
+                }
+            }
+        }
+        let chain = self.causes(&flow, segment)?;
+        let group = self.group;
+        let run = Run {
+            flow: &flow,
+            owner: self.installed.owner,
+            batch: &group.batch,
+            causes: match &chain {
+                Chain::Shared(cause) => Causes::Shared(cause, None),
+                Chain::ByTarget(causes) => Causes::ByTarget(causes),
+                Chain::Each(causes) => Causes::Each(causes),
+            },
+            place: Place::Worker,
+        };
+        let skipped: Vec<i32> = self.back.iter().map(|back| back.n).collect();
+        for (first, last) in without((segment.first, segment.last), &skipped) {
+            match apply::apply(&run, first, last) {
+                Ok(failed) => self.failed(&flow, failed)?,
+                Err(Stop::Broken(failure)) => {
+                    broken(&flow, &failure.line())?;
+                    // Earlier parts of the segment have taken effect; everything from here on waits.
+                    return Ok(Went::BrokenFrom(first));
+                }
+            }
+        }
+        Ok(Went::On)
+    }
+
+    /// Failed jobs are tried again by their flow's rule, or are dead.
+    fn failed(&mut self, flow: &Flow, failed: Vec<Failed>) -> Result<()> {
+        for Failed { n, failure } in failed {
+            let detail = &self.details()?[n as usize - 1];
+            let (attempts, row_key) = (detail.attempts, detail.row_key);
             let after = flow.definition.retry.next(attempts, chance());
-            back.push(Back {
-                n: failed.n,
+            if after.is_some() {
+                self.held.extend(row_key);
+            }
+            self.back.push(Back {
+                n,
                 waiting_for: after.map(|_| "retry"),
                 after,
-                error: Some(failed.failure.line()),
-                sqlstate: Some(failed.failure.sqlstate),
+                error: Some(failure.line()),
+                sqlstate: Some(failure.sqlstate),
                 tried: true,
             });
         }
+        Ok(())
     }
-    store::take_back(group, &back)
+
+    /// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
+    fn causes(&mut self, flow: &Flow, segment: Segment) -> Result<Chain> {
+        let hop = segment.hop + 1;
+        if !flow.in_circle {
+            return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
+        }
+        let causes: Vec<(Cause, pgrx::Uuid)> = self
+            .details()?
+            .iter()
+            .map(|detail| {
+                let mut trail = cause::read_trail(detail.trail.as_deref());
+                trail.extend(detail.step);
+                (Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization)
+            })
+            .collect();
+        // One row per job and a key to find it by: the causes can be told apart after one statement for all.
+        Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
+    }
 }
 
 enum Chain {
     Shared(Cause),
     ByTarget(Vec<(Cause, pgrx::Uuid)>),
     Each(Vec<(Cause, pgrx::Uuid)>),
-}
-
-/// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
-fn causes(flow: &Flow, group: &Group) -> Result<Chain> {
-    let hop = group.hop + 1;
-    if !flow.in_circle {
-        return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
-    }
-    let mut causes = Vec::with_capacity(group.batch.size as usize);
-    for detail in store::details(group)? {
-        let mut trail = cause::read_trail(detail.trail.as_deref());
-        trail.extend(detail.step);
-        causes.push((Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization));
-    }
-    // One row per job and a key to find it by: the causes can be told apart after one statement for all.
-    Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
 }
 
 /// The parts of a range that remain when some numbers are left out.
@@ -212,14 +285,9 @@ fn without((first, last): (i32, i32), skipped: &[i32]) -> Vec<(i32, i32)> {
     out
 }
 
-fn broken_state(flow: &Flow, reason: &str) -> Result<()> {
+fn broken(flow: &Flow, reason: &str) -> Result<()> {
     warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
     flows::set_state(flow.id, Some(reason))
-}
-
-fn broken(group: &Group, flow: &Flow, reason: &str) -> Result<()> {
-    broken_state(flow, reason)?;
-    store::take_back(group, &all(group, wait_for("flow broken")))
 }
 
 /// A number in 0..1 for jitter.

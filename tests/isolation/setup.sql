@@ -1,0 +1,39 @@
+-- What the specs share: a source, a target that notes every write, and the role that flows run as.
+CREATE EXTENSION pg_usher;
+SELECT usher.setup();
+DROP ROLE IF EXISTS regress_usher_iso;
+CREATE ROLE regress_usher_iso NOLOGIN;
+CREATE SCHEMA iso;
+CREATE TABLE iso.source (id integer PRIMARY KEY, v text);
+CREATE TABLE iso.target (seq integer GENERATED ALWAYS AS IDENTITY, id integer, v text);
+GRANT USAGE ON SCHEMA iso TO regress_usher_iso;
+GRANT ALL ON ALL TABLES IN SCHEMA iso TO regress_usher_iso;
+SELECT usher.create_system('iso.a'), usher.create_system('iso.b');
+-- Without their ids, by what they carry.
+CREATE VIEW iso.jobs AS
+    SELECT COALESCE(payload->'new'->>'v', payload->>'v') AS v, status, waiting_for, error_message FROM usher.sync_jobs;
+CREATE FUNCTION iso.make_flows() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    TRUNCATE iso.source, iso.target RESTART IDENTITY;
+    DELETE FROM usher.job_keys;
+    DELETE FROM usher.queue;
+    DELETE FROM usher.queue_waiting;
+    DELETE FROM usher.dead_letters;
+    DELETE FROM usher.job_history;
+    DELETE FROM usher.flows;
+    PERFORM usher.create_flow('iso_copy', '{"when": {"change": "iso.source"}, "then": {"insert": "iso.target"}, "set": {"id": "new.id", "v": "new.v"}, "run_as": "regress_usher_iso"}');
+    PERFORM usher.create_flow('iso_ask', '{"from": "iso.a", "to": "iso.b", "when": {"request": "ask"}, "then": {"insert": "iso.target"}, "set": {"v": "job.payload->>''v''"}, "run_as": "regress_usher_iso"}');
+END
+$$;
+-- A spec's SQL ends at the first closing brace, so that JSON has to be here.
+CREATE FUNCTION iso.ask(v text, key text DEFAULT NULL) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v), unique_key => key)
+$$;
+CREATE FUNCTION iso.try_cancel(v text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM usher.cancel_sync_job(j.id) FROM usher.sync_jobs j WHERE j.payload->>'v' = try_cancel.v;
+    RETURN 'cancelled';
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || regexp_replace(SQLERRM, '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID');
+END
+$$;
