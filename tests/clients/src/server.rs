@@ -1,0 +1,86 @@
+//! The processes of the scratch cluster: finding them, killing them, and the way back.
+
+use crate::{Database, connect, variable, wait};
+use postgres::Client;
+use std::process::Command;
+use std::time::Duration;
+
+/// Worker processes of the connection's database.
+#[track_caller]
+pub fn workers(client: &mut Client) -> Vec<i32> {
+    let sql =
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database() ORDER BY pid";
+    match client.query(sql, &[]) {
+        Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
+        Err(error) => panic!("workers cannot be listed: {}", wait::describe(&error)),
+    }
+}
+
+/// The worker that serves a lane, by what `usher.status()` says.
+pub fn worker_of(client: &mut Client, lane: &str) -> Option<i32> {
+    let sql = "SELECT substring(note FROM 'pid ([0-9]+)')::integer FROM usher.status()
+                WHERE section = 'worker' AND $1 = ANY (string_to_array(item, ', '))";
+    client.query_opt(sql, &[&lane]).ok().flatten().and_then(|row| row.get(0))
+}
+
+/// SIGKILL: the process gets no chance to tidy up.
+///
+/// By the shell's own kill, which needs neither `unsafe` nor a crate; a process that is gone already is no error.
+pub fn kill(pid: i32) {
+    let _ = Command::new("sh").args(["-c", &format!("kill -9 {pid} 2>/dev/null")]).status();
+}
+
+/// Kills a process with `kill -9` and returns when the server has noticed, restarted all its processes and has its
+/// workers again. `witness` is a connection that the crash must end: that is how "noticed" is known.
+#[track_caller]
+pub fn kill_and_recover(database: &Database, witness: &mut Client, pid: i32) -> Client {
+    kill(pid);
+    wait::until(Duration::from_secs(60), "the server has noticed the death of one of its processes", || {
+        witness.batch_execute("SELECT 1").is_err()
+    });
+    database.reconnect()
+}
+
+/// Stops the server without a checkpoint, as a power failure would, and starts it again.
+#[track_caller]
+pub fn crash(database: &Database) -> Client {
+    cluster(&["stop", "immediate"]);
+    cluster(&["start"]);
+    database.reconnect()
+}
+
+/// Kills the postmaster itself, waits until its children are gone, and starts the server again.
+#[track_caller]
+pub fn kill_postmaster(database: &Database) -> Client {
+    let file = format!("{}/postmaster.pid", variable("USHER_DATA"));
+    let pid = std::fs::read_to_string(&file).ok().and_then(|text| text.lines().next().and_then(|line| line.parse().ok()));
+    kill(pid.unwrap_or_else(|| panic!("{file} names no process")));
+    // cluster.sh waits until the shared memory is free.
+    cluster(&["start"]);
+    database.reconnect()
+}
+
+/// scripts/cluster.sh, for the very cluster that the environment describes.
+#[track_caller]
+pub fn cluster(arguments: &[&str]) {
+    let output = Command::new(variable("USHER_CLUSTER")).args(arguments).env("USHER_HOME", variable("PGHOST")).output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!(
+            "cluster.sh {} failed: {}{}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+        Err(error) => panic!("{} cannot be run: {error}", variable("USHER_CLUSTER")),
+    }
+}
+
+/// Other sessions of the database: victims for `kill -9` and for pg_terminate_backend.
+pub fn backends(database: &Database) -> Vec<i32> {
+    let mut client = connect("postgres", None);
+    client
+        .query("SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'", &[&database.name])
+        .map(|rows| rows.iter().map(|row| row.get(0)).collect())
+        .unwrap_or_default()
+}

@@ -1,0 +1,305 @@
+//! Two organizations that never meet: as database roles, as claims, through flows, and for everybody else.
+
+use usher_clients::{
+    Client, Database, SqlState, Uuid, enqueue, flow, json, number, refused, role, run, settled, text, value, wait,
+};
+
+/// Organizations north and south. Each has a member and an admin as database roles (`clients_north`,
+/// `clients_north_admin`, …) and as users of a web client (`user-north`, …), jobs in every state, links and rows.
+fn two_organizations(name: &str) -> (Database, Client) {
+    let database = Database::create(name);
+    let mut client = database.connect();
+    let here = &mut client;
+    for name in ["clients_north", "clients_north_admin", "clients_south", "clients_south_admin", "clients_nobody"] {
+        role(here, name, "LOGIN");
+        run(here, &format!("GRANT usher_member TO {name}"));
+    }
+    role(here, "authenticator", "LOGIN NOINHERIT");
+    role(here, "clients_web", "NOLOGIN");
+    run(here, "GRANT usher_member TO clients_web; GRANT clients_web TO authenticator");
+    role(here, "clients_tenants", "NOLOGIN");
+    run(
+        here,
+        "CREATE TABLE public.things (organization_id uuid NOT NULL, id integer, name text, PRIMARY KEY (organization_id, id));
+         CREATE TABLE public.copies (organization_id uuid NOT NULL, id integer, name text CHECK (name <> 'bad'), PRIMARY KEY (organization_id, id));
+         GRANT SELECT, INSERT, UPDATE, DELETE ON public.things, public.copies TO clients_tenants",
+    );
+    flow(
+        here,
+        "copy",
+        &json!({
+            "from": "left", "to": "right", "mode": "realtime", "run_as": "clients_tenants", "retry": {"delays": []},
+            "when": {"change": "public.things", "on": ["insert", "update"]},
+            "then": {"upsert": "public.copies", "key": ["id"]}, "set": {"id": "new.id", "name": "new.name"},
+            "link": {"kind": "thing", "left": "new.id", "right": "id"}
+        }),
+    );
+    flow(
+        here,
+        "ask",
+        &json!({
+            "from": "left", "to": "right", "run_as": "clients_tenants", "retry": {"delays": []},
+            "when": {"request": "ask"}, "join": {"thing": {"table": "public.things", "on": "thing.id = (job.payload ->> 'id')::integer"}},
+            "then": {"upsert": "public.copies", "key": ["id"]}, "set": {"id": "1000 + thing.id", "name": "thing.name"},
+            "check": {"the thing exists": "id IS NOT NULL"}
+        }),
+    );
+    for organization in ["north", "south"] {
+        let id: Uuid = value(here, "SELECT usher.create_organization($1)", &[&organization]);
+        run(
+            here,
+            &format!(
+                "SELECT usher.grant_membership('{organization}', 'role:clients_{organization}'),
+                    usher.grant_membership('{organization}', 'role:clients_{organization}_admin', 'admin'),
+                    usher.grant_membership('{organization}', 'user-{organization}'),
+                    usher.grant_membership('{organization}', 'admin-{organization}', 'admin')"
+            ),
+        );
+        // Done, dead and waiting jobs, links: something to find in every table.
+        run(
+            here,
+            &format!(
+                "INSERT INTO public.things VALUES ('{id}', 1, '{organization} one'), ('{id}', 2, 'bad'), ('{id}', 3, '{organization} three')"
+            ),
+        );
+        run(
+            here,
+            &format!(
+                "SELECT usher.enqueue_sync_job('{organization}', 'left', 'right', '{{\"action\": \"ask\", \"id\": 3}}', run_at => now() + interval '1 day', unique_key => 'secret-{organization}')"
+            ),
+        );
+    }
+    wait::until_true(here, "SELECT count(*) = 2 FROM usher.dead_letters");
+    wait::until_true(here, "SELECT count(*) = 4 FROM public.copies");
+    (database, client)
+}
+
+/// Every relation of the schema with an organization in it, partitions included.
+const RELATIONS: &str = "SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                            AND (c.relname = 'organizations' OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'organization_id'))";
+
+/// What this session sees of its own organization and of others, in all relations it may read.
+fn seen(reader: &mut Client, admin: &mut Client, organization: &str) -> (i64, i64) {
+    let (mut own, mut foreign) = (0, 0);
+    let names = admin.query(RELATIONS, &[]).expect("relations can be listed");
+    let id: Uuid = value(admin, "SELECT id FROM usher.organizations WHERE slug = $1", &[&organization]);
+    for row in names {
+        let name: String = row.get(0);
+        let column = if name.ends_with("organizations") { "id" } else { "organization_id" };
+        let count =
+            format!("SELECT count(*) FILTER (WHERE {column} = '{id}'), count(*) FILTER (WHERE {column} <> '{id}') FROM {name}");
+        match reader.query_one(&count, &[]) {
+            Ok(row) => {
+                own += row.get::<_, i64>(0);
+                foreign += row.get::<_, i64>(1);
+            }
+            // Not granted at all: nothing seen.
+            Err(error) => assert_eq!(error.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE), "{name}: {}", wait::describe(&error)),
+        }
+    }
+    (own, foreign)
+}
+
+#[test]
+fn members_as_database_roles_see_their_own_and_nothing_else() {
+    let (database, mut client) = two_organizations("usher_test_roles");
+    for (organization, other) in [("north", "south"), ("south", "north")] {
+        let mut member = database.connect_as(&format!("clients_{organization}"));
+        let (own, foreign) = seen(&mut member, &mut client, organization);
+        assert!(own >= 10, "a member sees the jobs, links and members of {organization}, not just {own} rows");
+        assert_eq!(foreign, 0, "rows of {other}");
+        let payloads = text(&mut member, "SELECT string_agg(payload::text, ' ') FROM usher.sync_jobs");
+        assert!(payloads.contains(organization) && !payloads.contains(other), "{payloads}");
+        // Numbers and errors in status() are those of one's own organization.
+        let status =
+            text(&mut member, "SELECT string_agg(concat_ws(' ', section, item, value, note), E'\\n') FROM usher.status()");
+        assert!(status.contains("1 dead") && !status.contains("2 dead"), "{status}");
+    }
+    let mut nobody = database.connect_as("clients_nobody");
+    assert_eq!(seen(&mut nobody, &mut client, "north"), (0, 0), "a member of nothing sees nothing");
+}
+
+#[test]
+fn nobody_writes_into_the_tables_or_into_another_organization() {
+    let (database, mut client) = two_organizations("usher_test_writes");
+    let here = &mut client;
+    let foreign_job: Uuid = value(
+        here,
+        "SELECT j.id FROM usher.sync_jobs j JOIN usher.organizations o ON o.id = j.organization_id WHERE o.slug = 'south' AND status = 'dead'",
+        &[],
+    );
+    let before = text(here, "SELECT md5(string_agg(j::text, ',' ORDER BY id)) FROM usher.sync_jobs j");
+    for name in ["clients_north", "clients_north_admin"] {
+        let mut member = database.connect_as(name);
+        // Not a single table of the schema can be written by hand.
+        let tables = here.query("SELECT c.oid::regclass::text FROM pg_class c WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p')", &[]).expect("tables");
+        for table in tables.iter().map(|row| row.get::<_, String>(0)) {
+            for sql in
+                [format!("INSERT INTO {table} DEFAULT VALUES"), format!("DELETE FROM {table}"), format!("TRUNCATE {table}")]
+            {
+                assert_eq!(refused(&mut member, &sql).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{name}: {sql}");
+            }
+        }
+        // Another organization and one that does not exist are refused with the same words.
+        let ask = |organization: &str| {
+            format!("SELECT usher.enqueue_sync_job('{organization}', 'left', 'right', '{{\"action\": \"ask\", \"id\": 1}}')")
+        };
+        let (foreign, unknown) = (refused(&mut member, &ask("south")), refused(&mut member, &ask("nowhere")));
+        assert_eq!(foreign.code(), &SqlState::INSUFFICIENT_PRIVILEGE);
+        assert_eq!(foreign.message().replace("south", ""), unknown.message().replace("nowhere", ""));
+        assert_eq!(foreign.code(), unknown.code());
+        // Nor can its jobs be touched, or their existence be found out.
+        for function in ["retry_sync_job", "cancel_sync_job", "wait_for"] {
+            let (foreign, unknown) = (
+                refused(&mut member, &format!("SELECT usher.{function}('{foreign_job}')")),
+                refused(&mut member, &format!("SELECT usher.{function}('{}')", Uuid::max())),
+            );
+            assert_eq!(foreign.code(), unknown.code(), "{function}");
+            assert_eq!(
+                foreign.message().replace(&foreign_job.to_string(), ""),
+                unknown.message().replace(&Uuid::max().to_string(), "")
+            );
+        }
+        // What belongs to operators stays with them.
+        for sql in [
+            "SELECT usher.create_flow('mine', '{}')",
+            "SELECT usher.drop_flow('copy')",
+            "SELECT usher.process_jobs()",
+            "SELECT usher.setup()",
+            "SELECT usher.create_organization('mine')",
+            "SELECT usher.detach_all()",
+            "SELECT usher.install_pack('live_events')",
+            "SELECT usher.grant_membership('south', 'role:clients_north')",
+            "SELECT usher.grant_membership('north', 'x', 'legend')",
+        ] {
+            assert_eq!(refused(&mut member, sql).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{name}: {sql}");
+        }
+    }
+    assert_eq!(
+        text(here, "SELECT md5(string_agg(j::text, ',' ORDER BY id)) FROM usher.sync_jobs j"),
+        before,
+        "nothing has changed"
+    );
+}
+
+#[test]
+fn members_read_and_admins_act() {
+    let (database, mut client) = two_organizations("usher_test_rights");
+    let mut member = database.connect_as("clients_north");
+    let mut admin = database.connect_as("clients_north_admin");
+    let ask = "SELECT usher.enqueue_sync_job('north', 'left', 'right', '{\"action\": \"ask\", \"id\": 1}')";
+    assert_eq!(refused(&mut member, ask).code(), &SqlState::INSUFFICIENT_PRIVILEGE);
+    let dead: Uuid = value(&mut member, "SELECT id FROM usher.sync_jobs WHERE status = 'dead'", &[]);
+    assert_eq!(refused(&mut member, &format!("SELECT usher.retry_sync_job('{dead}')")).code(), &SqlState::INSUFFICIENT_PRIVILEGE);
+    assert_eq!(
+        refused(&mut member, "SELECT usher.grant_membership('north', 'role:clients_nobody')").code(),
+        &SqlState::INSUFFICIENT_PRIVILEGE
+    );
+    assert_eq!(value::<String>(&mut member, "SELECT status FROM usher.wait_for($1)", &[&dead]), "dead", "members may look");
+
+    let job = enqueue(&mut admin, "north", "left", "right", &json!({"action": "ask", "id": 1}));
+    assert_eq!(value::<String>(&mut admin, "SELECT status FROM usher.wait_for($1)", &[&job]), "synced");
+    assert_eq!(
+        text(&mut client, "SELECT string_agg(name, ',') FROM public.copies WHERE id = 1001"),
+        "north one",
+        "the join stays within the organization"
+    );
+    run(&mut admin, &format!("SELECT usher.retry_sync_job('{dead}', '{{\"name\": \"good\"}}')"));
+    assert_eq!(value::<String>(&mut admin, "SELECT status FROM usher.wait_for($1)", &[&dead]), "synced");
+    run(&mut admin, "SELECT usher.grant_membership('north', 'role:clients_nobody')");
+    let mut nobody = database.connect_as("clients_nobody");
+    assert!(seen(&mut nobody, &mut client, "north").0 > 0, "a new member sees at once");
+    run(&mut admin, "SELECT usher.revoke_membership('north', 'role:clients_nobody')");
+    assert_eq!(seen(&mut nobody, &mut client, "north"), (0, 0), "and no longer");
+}
+
+/// As a gateway such as PostgREST does it: one login, then per request the role and the claims.
+fn as_user(gateway: &mut Client, sub: &str) {
+    run(gateway, &format!("SET ROLE clients_web; SET request.jwt.claims = '{{\"sub\": \"{sub}\", \"role\": \"clients_web\"}}'"));
+}
+
+#[test]
+fn claims_choose_the_user_of_a_trusted_gateway_only() {
+    let (database, mut client) = two_organizations("usher_test_claims");
+    let mut gateway = database.connect_as("authenticator");
+    for organization in ["north", "south", "north"] {
+        as_user(&mut gateway, &format!("user-{organization}"));
+        assert_eq!(text(&mut gateway, "SELECT usher.actor()"), format!("user-{organization}"));
+        let (own, foreign) = seen(&mut gateway, &mut client, organization);
+        assert!(own >= 10 && foreign == 0, "{organization}: {own} own, {foreign} foreign");
+    }
+    let ask = "SELECT usher.enqueue_sync_job('north', 'left', 'right', '{\"action\": \"ask\", \"id\": 1}')";
+    as_user(&mut gateway, "user-north");
+    assert_eq!(refused(&mut gateway, ask).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "a member may not enqueue");
+    as_user(&mut gateway, "admin-south");
+    assert_eq!(refused(&mut gateway, ask).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "another organization's admin neither");
+    as_user(&mut gateway, "admin-north");
+    run(&mut gateway, ask);
+
+    // A token cannot pass for a database role; without a token there is nobody.
+    for claims in [r#"{"sub": "role:clients_north"}"#, r#"{"sub": ""}"#, "{}", "not json", ""] {
+        run(&mut gateway, &format!("SET request.jwt.claims = '{claims}'"));
+        assert_eq!(seen(&mut gateway, &mut client, "north"), (0, 0), "claims {claims}");
+    }
+    // An ordinary login may say what it likes.
+    let mut member = database.connect_as("clients_south");
+    run(&mut member, "SET request.jwt.claims = '{\"sub\": \"admin-north\"}'");
+    assert_eq!(text(&mut member, "SELECT usher.actor()"), "role:clients_south");
+    let (own, foreign) = seen(&mut member, &mut client, "south");
+    assert!(own >= 10 && foreign == 0);
+    assert_eq!(refused(&mut member, ask).code(), &SqlState::INSUFFICIENT_PRIVILEGE);
+    for sql in ["SET usher.claims_roles = 'clients_south'", "SET usher.user_id = 'admin-north'"] {
+        assert_eq!(refused(&mut member, sql).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{sql}");
+    }
+}
+
+#[test]
+fn an_ordinary_writer_needs_rights_on_its_own_table_only() {
+    let (database, mut client) = two_organizations("usher_test_writer");
+    let here = &mut client;
+    role(here, "clients_app", "LOGIN");
+    run(here, "GRANT INSERT ON public.things TO clients_app");
+    for mode in ["realtime", "transactional", "async"] {
+        run(
+            here,
+            &format!(
+                "SELECT usher.alter_flow('copy', definition || '{{\"mode\": \"{mode}\"}}') FROM usher.flows WHERE name = 'copy'"
+            ),
+        );
+        let mut app = database.connect_as("clients_app");
+        for forbidden in
+            ["SELECT * FROM public.copies", "SELECT * FROM usher.queue", "SELECT usher.status()", "SELECT * FROM public.things"]
+        {
+            assert_eq!(refused(&mut app, forbidden).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{forbidden}");
+        }
+        let north: Uuid = value(here, "SELECT id FROM usher.organizations WHERE slug = 'north'", &[]);
+        // Whatever its session says about names, paths and formats.
+        run(
+            &mut app,
+            "SET search_path = pg_temp; SET DateStyle = 'German'; CREATE TEMPORARY TABLE copies (LIKE pg_catalog.pg_class)",
+        );
+        run(&mut app, &format!("INSERT INTO public.things VALUES ('{north}', {}, 'from the app')", 50 + mode.len()));
+        run(&mut app, &format!("INSERT INTO public.things VALUES ('{north}', {}, 'bad')", 80 + mode.len()));
+        wait::until_true(
+            here,
+            &format!("SELECT EXISTS (SELECT FROM public.copies WHERE id = {} AND name = 'from the app')", 50 + mode.len()),
+        );
+        wait::until_true(
+            here,
+            &format!("SELECT EXISTS (SELECT FROM usher.dead_letters WHERE new ->> 'id' = '{}')", 80 + mode.len()),
+        );
+    }
+    // The copies carry the organization of their source, also when a row names none that exists.
+    run(here, &format!("INSERT INTO public.things VALUES ('{}', 99, 'homeless')", Uuid::max()));
+    wait::until_true(here, "SELECT EXISTS (SELECT FROM usher.dead_letters WHERE error_message ~ 'no organization')");
+    assert_eq!(number(here, "SELECT count(*) FROM public.copies WHERE id = 99"), 0);
+    run(here, "DELETE FROM usher.queue_waiting");
+    settled(here, wait::LONG);
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM public.copies c JOIN public.things t USING (id) WHERE c.organization_id <> t.organization_id AND t.id > 3"
+        ),
+        0
+    );
+}
