@@ -4,6 +4,7 @@
 CREATE TABLE usher.installation (
     singleton boolean NOT NULL DEFAULT true,
     schema_level integer NOT NULL,
+    database oid NOT NULL,
     set_up_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     CONSTRAINT installation_pkey PRIMARY KEY (singleton),
     CONSTRAINT installation_one_row CHECK (singleton)

@@ -1,6 +1,7 @@
 //! The statements of capture: from the changed rows of one statement to jobs.
 //!
-//! `$1` hop, `$2` causing job, `$3` trail as an array, `$4` trail as text. The changed rows are the transition tables
+//! Each comes in two forms: for changes that a flow has caused (`$1` hop, `$2` causing job, `$3` trail as an array, `$4`
+//! trail as text), and for everybody else's, without parameters, so that its plan is made once. The changed rows are the transition tables
 //! `usher_new` and `usher_old`; of an UPDATE the two are paired by their order, and rows that did not change are skipped.
 
 use crate::flow::catalog::{Table, row_key};
@@ -71,6 +72,27 @@ fn image(alias: &str, table: &Table, used: &[String]) -> String {
     if parts.is_empty() { "'{}'::jsonb".to_owned() } else { parts.join(" || ") }
 }
 
+/// How a statement names the cause of a change.
+#[derive(Clone, Copy)]
+pub struct Origin {
+    hop: &'static str,
+    job: &'static str,
+    trail: Option<&'static str>,
+    trail_text: &'static str,
+    /// Rows to which a newer image was already applied; transactional flows only.
+    applied: Option<&'static str>,
+}
+
+pub const CAUSED: Origin = Origin {
+    hop: "$1::smallint",
+    job: "$2::uuid",
+    trail: Some("$3::bigint[]"),
+    trail_text: "$4::text",
+    applied: Some("$5::bigint[]"),
+};
+/// Nobody's flow: the ordinary writer.
+pub const FRESH: Origin = Origin { hop: "0::smallint", job: "NULL::uuid", trail: None, trail_text: "NULL::text", applied: None };
+
 struct Parts {
     new: String,
     old: String,
@@ -79,7 +101,7 @@ struct Parts {
     key: &'static str,
 }
 
-fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str) -> Parts {
+fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str, origin: Origin) -> Parts {
     let compiled = &flow.compiled;
     let key = if change == Change::Delete { "old.usher_key" } else { "new.usher_key" };
     let organization = match &compiled.organization {
@@ -105,20 +127,23 @@ fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str)
             _ => image("old", table, if fits { &compiled.old } else { &all }),
         },
         organization,
-        condition: format!(
-            "{condition} AND ($3::bigint[] IS NULL OR {key} IS NULL OR NOT (pg_catalog.hashint8extended({key}, {}) = ANY ($3::bigint[])))",
-            flow.id
-        ),
+        condition: match origin.trail {
+            Some(trail) => format!(
+                "{condition} AND ({trail} IS NULL OR {key} IS NULL OR NOT (pg_catalog.hashint8extended({key}, {}) = ANY ({trail})))",
+                flow.id
+            ),
+            None => condition,
+        },
         key,
     }
 }
 
 /// The INSERT for all flows that share a trigger.
-pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organization: &str) -> String {
+pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organization: &str, origin: Origin) -> String {
     let arms: Vec<String> = flows
         .iter()
         .map(|flow| {
-            let p = parts(flow, table, change, default_organization);
+            let p = parts(flow, table, change, default_organization, origin);
             format!(
                 "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
                 flow.id, flow.version, flow.definition.lane, p.organization, p.key, p.new, p.old, p.condition
@@ -127,11 +152,14 @@ pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organi
         .collect();
     format!(
         "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old)
-SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), $2::uuid,
-       f.flow_id, f.flow_version, f.lane, $1::smallint, '{}'::\"char\", $4::text, f.new, f.old
+SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), {},
+       f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", {}, f.new, f.old
   FROM {} CROSS JOIN LATERAL ({}) AS f",
         table.oid.to_u32(),
+        origin.job,
+        origin.hop,
         change.letter(),
+        origin.trail_text,
         rows(table, change, flows),
         arms.join(" UNION ALL ")
     )
@@ -139,27 +167,41 @@ SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organizati
 
 /// The rows for one transactional flow, as the arrays of a batch: first those that can be applied now, then those whose
 /// row has an earlier change waiting. `$5`: rows to which a newer image was already applied.
-pub fn matched(table: &Table, change: Change, flow: &Rc<Flow>, default_organization: &str) -> String {
-    let p = parts(flow, table, change, default_organization);
+pub fn matched(
+    table: &Table,
+    change: Change,
+    flow: &Rc<Flow>,
+    default_organization: &str,
+    origin: Origin,
+    siblings: &[i32],
+) -> String {
+    let applied = origin.applied;
+    let p = parts(flow, table, change, default_organization, origin);
     format!(
         "/* {oid} */ SELECT pg_catalog.array_agg(x.organization_id), pg_catalog.array_agg(x.id), pg_catalog.array_agg(x.new), pg_catalog.array_agg(x.old),
        pg_catalog.array_agg('{letter}'::\"char\"), pg_catalog.array_agg(pg_catalog.now()), pg_catalog.array_agg(x.seq), pg_catalog.array_agg(x.row_key),
-       pg_catalog.count(*)::integer, pg_catalog.count(*) FILTER (WHERE NOT x.blocked)::integer, $1::smallint, $2::uuid, $4::text,
+       pg_catalog.count(*)::integer, pg_catalog.count(*) FILTER (WHERE NOT x.blocked)::integer, {hop}, {job}, {trail_text},
        CASE WHEN pg_catalog.min(x.organization_id::text) = pg_catalog.max(x.organization_id::text) THEN pg_catalog.min(x.organization_id::text)::uuid END
   FROM (SELECT y.*, usher.uuid_v7() AS id, pg_catalog.nextval('usher.queue_seq'::pg_catalog.regclass) AS seq
           FROM (SELECT COALESCE({organization}, '{NO_ORGANIZATION}'::uuid) AS organization_id, {key} AS row_key, {new} AS new, {old} AS old,
-                       EXISTS (SELECT FROM usher.queue q WHERE q.fallback AND q.flow_id = {id} AND q.row_key = {key})
-                       OR EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = {id} AND w.row_key = {key}) AS blocked
+                       EXISTS (SELECT FROM usher.queue q WHERE q.fallback AND q.flow_id = ANY ('{{{siblings}}}'::integer[]) AND q.row_key = {key})
+                       OR EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ('{{{siblings}}}'::integer[]) AND w.row_key = {key}) AS blocked
                   FROM {rows}
-                 WHERE {condition} AND ($5::bigint[] IS NULL OR {key} IS NULL OR NOT ({key} = ANY ($5::bigint[])))) AS y
+                 WHERE {condition}{newer}) AS y
          ORDER BY y.blocked) AS x",
         oid = table.oid.to_u32(),
+        hop = origin.hop,
+        job = origin.job,
+        trail_text = origin.trail_text,
+        newer = applied
+            .map(|rows| format!(" AND ({rows} IS NULL OR {0} IS NULL OR NOT ({0} = ANY ({rows})))", p.key))
+            .unwrap_or_default(),
         letter = change.letter(),
         organization = p.organization,
         key = p.key,
         new = p.new,
         old = p.old,
-        id = flow.id,
+        siblings = siblings.iter().map(i32::to_string).collect::<Vec<_>>().join(","),
         rows = rows(table, change, std::slice::from_ref(flow)),
         condition = p.condition,
     )

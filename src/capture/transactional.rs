@@ -5,7 +5,7 @@
 //! as a fallback: while it waits, later changes of its row line up behind it.
 
 use super::nesting::{self, Ending};
-use super::trigger::cause_arguments;
+use super::trigger::{Forms, cause_arguments};
 use crate::error::{Result, UsherError};
 use crate::flow::apply::{self, Batch, Causes, Place, Run};
 use crate::flow::cause::{self, Cause};
@@ -32,7 +32,7 @@ pub fn run(
     trigger: &PgTrigger<'_>,
     installed: Installed,
     flow: &Rc<Flow>,
-    sql: &str,
+    forms: &Forms,
     cause: &Cause,
     ending: Ending,
 ) -> Result<()> {
@@ -42,8 +42,12 @@ pub fn run(
         let table = {
             let _acting = role::internal(installed.owner);
             pg_trigger::register_tables(trigger)?;
-            let [hop, job, trail, text] = cause_arguments(cause);
-            spi::query(client, sql, &[hop, job, trail, text, spi::arg((!done.is_empty()).then_some(done))])?.first()
+            if cause.hop == 0 && done.is_empty() {
+                spi::query(client, &forms.fresh, &[])?.first()
+            } else {
+                let [hop, job, trail, text] = cause_arguments(cause);
+                spi::query(client, &forms.caused, &[hop, job, trail, text, spi::arg((!done.is_empty()).then_some(done))])?.first()
+            }
         };
         let size = table.get::<i32>(9)?.unwrap_or(0);
         if size == 0 {

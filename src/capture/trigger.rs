@@ -1,5 +1,6 @@
 //! What PostgreSQL calls when a captured table changes.
 
+use super::statement::Origin;
 use super::{nesting, statement, transactional};
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::catalog;
@@ -16,10 +17,22 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+/// A statement for ordinary writers and one for changes that a flow has caused.
+pub struct Forms {
+    pub fresh: String,
+    pub caused: String,
+}
+
+impl Forms {
+    fn of(make: impl Fn(Origin) -> String) -> Self {
+        Self { fresh: make(statement::FRESH), caused: make(statement::CAUSED) }
+    }
+}
+
 /// What one capture trigger does, worked out once.
 pub struct Plan {
-    pub enqueue: Option<String>,
-    pub transactional: Vec<(Rc<Flow>, String)>,
+    pub enqueue: Option<Forms>,
+    pub transactional: Vec<(Rc<Flow>, Forms)>,
     /// How many capture triggers the table has for this event.
     siblings: usize,
     /// A stored value is written as text: fix the formats.
@@ -88,23 +101,28 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
         let cause = cause::current();
         let nest = Nest::pinned_path();
         let _nest = if plan.formats { nest.pinned_formats() } else { nest };
-        if let Some(sql) = &plan.enqueue {
-            enqueue(trigger, installed, sql, &cause, ending)?;
+        if let Some(forms) = &plan.enqueue {
+            enqueue(trigger, installed, forms, &cause, ending)?;
         }
-        for (flow, sql) in &plan.transactional {
-            transactional::run(trigger, installed, flow, sql, &cause, ending)?;
+        for (flow, forms) in &plan.transactional {
+            transactional::run(trigger, installed, flow, forms, &cause, ending)?;
         }
     }
     nesting::settle(ending);
     Ok(())
 }
 
-fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, sql: &str, cause: &Cause, ending: nesting::Ending) -> Outcome<()> {
+fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, forms: &Forms, cause: &Cause, ending: nesting::Ending) -> Outcome<()> {
     xact::mark();
-    let _acting = role::internal(installed.owner);
+    // The path is pinned by the caller.
+    let _acting = role::act_as(installed.owner);
     Spi::connect_mut(|client| -> Outcome<()> {
         pg_trigger::register_tables(trigger)?;
-        spi::query(client, sql, &cause_arguments(cause))?;
+        if cause.hop == 0 {
+            spi::query(client, &forms.fresh, &[])?;
+        } else {
+            spi::query(client, &forms.caused, &cause_arguments(cause))?;
+        }
         Ok(())
     })?;
     let Some((first, mut last)) = xact::since_mark() else { return Ok(()) };
@@ -182,14 +200,15 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });
     Ok(Plan {
-        enqueue: (!later.is_empty()).then(|| statement::enqueue(&columns, change, &later, &default)),
+        enqueue: (!later.is_empty()).then(|| Forms::of(|origin| statement::enqueue(&columns, change, &later, &default, origin))),
         transactional: direct
             .into_iter()
             .map(|flow| {
-                let sql = statement::matched(&columns, change, &flow, &default);
-                (flow, sql)
+                let siblings = store::siblings(flow.id)?;
+                let forms = Forms::of(|origin| statement::matched(&columns, change, &flow, &default, origin, &siblings));
+                Ok((flow, forms))
             })
-            .collect(),
+            .collect::<Outcome<_>>()?,
         siblings: triggers_named + triggers_shared,
         formats,
     })

@@ -44,6 +44,9 @@ pub struct Compiled {
     pub target: Option<String>,
     /// SQL for the job's organization, evaluated by the writer.
     pub organization: Option<String>,
+    /// The source's primary key is part of the target's key as it is: two source rows never meet in one target row.
+    #[serde(default)]
+    pub row_determines_key: bool,
 }
 
 /// A flow made ready to run.
@@ -269,7 +272,16 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         .as_ref()
         .filter(|target| !target.key.is_empty() && !target.table.key.is_empty())
         .map(|target| parents(&writer, target));
+    let row_determines_key = source.as_ref().is_some_and(|source| {
+        let carried = |column: &String| {
+            definition.then.key().iter().any(|key| definition.set.get(key).is_some_and(|text| [format!("new.{column}"), format!("old.{column}")].contains(&text.trim().to_owned())))
+                // The engine carries the organization itself.
+                || (column == "organization_id" && target.as_ref().is_some_and(|target| target.organization))
+        };
+        !source.key.is_empty() && source.key.iter().all(carried)
+    });
     let compiled = Compiled {
+        row_determines_key,
         simple,
         source: source.as_ref().map(|table| table.name.clone()),
         target: target.as_ref().map(|target| target.table.name.clone()),

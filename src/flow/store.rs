@@ -27,6 +27,12 @@ pub struct Flow {
 }
 
 impl Flow {
+    /// True when jobs about different rows may take effect in any order: each has a target row of its own, or nothing is
+    /// promised of the target.
+    pub fn rows_are_free(&self) -> bool {
+        self.definition.then.key().is_empty() || self.compiled.row_determines_key
+    }
+
     /// The statements, compiled against the catalog when first needed.
     pub fn program(&self) -> Result<Rc<Program>> {
         if let Some(program) = self.program.get() {
@@ -44,6 +50,7 @@ struct Known {
     schema_generation: u64,
     flows: HashMap<(i32, i32), Option<Rc<Flow>>>,
     circles: Option<Rc<HashSet<i32>>>,
+    classes: Option<Rc<HashMap<i32, i32>>>,
 }
 
 thread_local! {
@@ -164,6 +171,36 @@ fn circles() -> Result<Rc<HashSet<i32>>> {
         .collect();
     let found = Rc::new(found);
     KNOWN.with_borrow_mut(|known| known.circles = Some(found.clone()));
+    Ok(found)
+}
+
+/// Flows that carry changes of one table to one target are of one class, named by its first flow: what they do to a row
+/// must happen in the order of its changes. Runs with the owner's rights.
+pub fn classes() -> Result<Rc<HashMap<i32, i32>>> {
+    fresh();
+    if let Some(found) = KNOWN.with_borrow(|known| known.classes.clone()) {
+        return Ok(found);
+    }
+    let pairs = spi::read_all(
+        "SELECT f.id, pg_catalog.min(f.id) OVER (PARTITION BY COALESCE(v.compiled ->> 'source', f.id::text), COALESCE(v.compiled ->> 'target', f.id::text))
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version",
+        &[],
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default())),
+    )?;
+    let found: Rc<HashMap<i32, i32>> = Rc::new(pairs.into_iter().collect());
+    KNOWN.with_borrow_mut(|known| known.classes = Some(found.clone()));
+    Ok(found)
+}
+
+/// The flows of one class with this one, itself included.
+pub fn siblings(id: i32) -> Result<Vec<i32>> {
+    let classes = classes()?;
+    let mine = classes.get(&id).copied().unwrap_or(id);
+    let mut found: Vec<i32> = classes.iter().filter(|(_, class)| **class == mine).map(|(flow, _)| *flow).collect();
+    if !found.contains(&id) {
+        found.push(id);
+    }
+    found.sort_unstable();
     Ok(found)
 }
 

@@ -22,7 +22,7 @@ fn status() -> std::result::Result<
 > {
     let mut lines: Vec<Line> = Vec::new();
     let organizations = you(&mut lines)?;
-    workers(&mut lines);
+    workers(&mut lines, setup::installed()?.home);
     lanes(&mut lines, &organizations)?;
     if identity::is_operator() {
         flows(&mut lines)?;
@@ -51,7 +51,16 @@ fn you(lines: &mut Vec<Line>) -> Result<Vec<pgrx::Uuid>> {
     Ok(organizations)
 }
 
-fn workers(lines: &mut Vec<Line>) {
+fn workers(lines: &mut Vec<Line>, home: bool) {
+    if !home {
+        lines.push((
+            "worker",
+            "none".to_owned(),
+            "waits for setup()".to_owned(),
+            Some("the tables were restored from another database: SELECT usher.setup() lets their jobs run here".to_owned()),
+        ));
+        return;
+    }
     if !shmem::available() {
         lines.push((
             "worker",

@@ -16,25 +16,28 @@ pub fn no_backtraces() {
 }
 
 /// Settings changed inside the guard's life; they go back when it is dropped, or with the (sub)transaction on error.
+/// Nothing is done for a setting that has the wanted value already: opening and closing a level costs.
 pub struct Nest {
-    level: i32,
+    level: Option<i32>,
 }
 
-impl Nest {
-    fn open() -> Self {
-        // SAFETY: opens a nesting level like a function's SET clause does; closed by Drop or by transaction abort.
-        Self { level: unsafe { pg_sys::NewGUCNestLevel() } }
-    }
+const PATH: &CStr = c"pg_catalog, pg_temp";
 
+impl Nest {
     /// Names resolve as compiled: `pg_catalog` alone, temporary objects last.
     pub fn pinned_path() -> Self {
-        let nest = Self::open();
-        nest.set(c"search_path", c"pg_catalog, pg_temp");
+        let mut nest = Self { level: None };
+        // SAFETY: reads the session's search path, a NUL-terminated string that lives until it is set anew.
+        let current = unsafe { pg_sys::namespace_search_path };
+        // SAFETY: as above; checked for null first.
+        if current.is_null() || unsafe { CStr::from_ptr(current) } != PATH {
+            nest.set(c"search_path", PATH);
+        }
         nest
     }
 
     /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
-    pub fn pinned_formats(self) -> Self {
+    pub fn pinned_formats(mut self) -> Self {
         self.set(c"DateStyle", c"ISO, MDY");
         self.set(c"IntervalStyle", c"postgres");
         self.set(c"extra_float_digits", c"1");
@@ -42,18 +45,24 @@ impl Nest {
     }
 
     /// Notices about what does not exist yet help nobody while scripts run.
-    pub fn quiet(self) -> Self {
+    pub fn quiet(mut self) -> Self {
         self.set(c"client_min_messages", c"warning");
         self
     }
 
-    pub fn lock_timeout(self, milliseconds: i64) -> Self {
+    pub fn lock_timeout(mut self, milliseconds: i64) -> Self {
+        // SAFETY: reads the session's setting.
+        if i64::from(unsafe { pg_sys::LockTimeout }) == milliseconds {
+            return self;
+        }
         let text = std::ffi::CString::new(milliseconds.to_string()).unwrap_or_default();
         self.set(c"lock_timeout", &text);
         self
     }
 
-    fn set(&self, name: &CStr, value: &CStr) {
+    fn set(&mut self, name: &CStr, value: &CStr) {
+        // SAFETY: opens a nesting level like a function's SET clause does; closed by Drop or by transaction abort.
+        self.level.get_or_insert_with(|| unsafe { pg_sys::NewGUCNestLevel() });
         // SAFETY: both strings are NUL-terminated and live through the call; GUC_ACTION_SAVE stacks the old value.
         unsafe {
             pg_sys::set_config_option(
@@ -73,9 +82,24 @@ impl Nest {
 impl Drop for Nest {
     fn drop(&mut self) {
         // An error on its way out ends in a (sub)transaction abort, which closes every level itself.
-        if !std::thread::panicking() {
+        if let (Some(level), false) = (self.level, std::thread::panicking()) {
             // SAFETY: the level was opened by this guard in this transaction and is the innermost still open.
-            unsafe { pg_sys::AtEOXact_GUC(true, self.level) }
+            unsafe { pg_sys::AtEOXact_GUC(true, level) }
+        }
+    }
+}
+
+/// Sets the whole session as our own statements want it: for worker processes, which run nothing else.
+pub fn prepare_session() {
+    for (name, value) in [(c"search_path", PATH), (c"lock_timeout", c"2000"), (c"plan_cache_mode", c"force_generic_plan")] {
+        // SAFETY: both strings are constants; set outside a transaction for the process's life.
+        unsafe {
+            pg_sys::SetConfigOption(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+            );
         }
     }
 }

@@ -109,7 +109,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
                 ),
                 &[spi::arg(place.organization), spi::arg(job)],
             )?;
-            super::store::release_followers()?;
+            super::store::release_followers(&*crate::flow::store::classes()?)?;
             gone
         }
         _ => 0,

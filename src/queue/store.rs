@@ -9,7 +9,7 @@ use crate::flow::apply::Batch;
 use crate::pg::spi::{self, Raw};
 use pgrx::Uuid;
 use pgrx::spi::{SpiClient, SpiTupleTable};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Jobs of one flow, in the order in which they must take effect.
 pub struct Group {
@@ -20,10 +20,13 @@ pub struct Group {
     pub attempts: Raw,
     versions: Raw,
     hops: Raw,
-    pub segments: Vec<Segment>,
+    /// Some row occurs more than once.
+    repeats: bool,
+    /// One version and one hop for all.
+    uniform: Option<(i32, i16)>,
 }
 
-/// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them.
+/// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them: one statement can do them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     pub first: i32,
@@ -50,7 +53,7 @@ SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
        pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop)
-  FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.flow_version, c.hop, c.seq) AS o
+  FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.seq) AS o
  GROUP BY o.flow_id";
 
 /// A group in which a row occurs more than once, in waves: every row's first change, then every second one, and so on.
@@ -58,13 +61,23 @@ SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
 const IN_WAVES: &str = "
 SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
-       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop),
-       pg_catalog.array_agg(o.wave::integer)
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop)
   FROM (SELECT b.*, pg_catalog.row_number() OVER (PARTITION BY COALESCE(b.row_key, b.seq) ORDER BY b.seq) AS wave
           FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[],
                       $10::integer[], $11::integer[], $12::smallint[])
                AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop)
          ORDER BY wave, b.version, b.hop, b.seq) AS o";
+
+/// A group in the order of its positions.
+const IN_ORDER: &str = "
+SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
+       pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop)
+  FROM (SELECT b.*
+          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[],
+                      $10::integer[], $11::integer[], $12::smallint[])
+               AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop)
+         ORDER BY b.seq) AS o";
 
 /// `$1` lane, `$2` position, `$3` most jobs.
 const CLAIM_READY: &str = "
@@ -104,16 +117,12 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Res
         claim.jobs += size;
         claim.last = claim.last.max(table.get::<i64>(3)?.unwrap_or(0));
         let group = Group { flow, ..read_group(&table, 7, size)? };
-        let repeats = size > 1 && table.get::<Vec<Option<i64>>>(14)?.is_some_and(|keys| has_repeats(keys.into_iter().flatten()));
-        claim.groups.push(if repeats {
-            in_waves(client, &group)?
-        } else if table.get::<bool>(4)? == Some(true) {
-            let (version, hop) = (table.get::<i32>(5)?.unwrap_or(0), table.get::<i16>(6)?.unwrap_or(0));
-            Group { segments: vec![Segment { first: 1, last: size, version, hop }], ..group }
-        } else {
-            let segments = segments(&table, 17, None)?;
-            Group { segments, ..group }
-        });
+        let keys = if size > 1 { table.get::<Vec<Option<i64>>>(14)?.unwrap_or_default() } else { Vec::new() };
+        let uniform = match table.get::<bool>(4)? {
+            Some(true) => table.get::<i32>(5)?.zip(table.get::<i16>(6)?),
+            _ => None,
+        };
+        claim.groups.push(Group { repeats: has_repeats(keys.into_iter().flatten()), uniform, ..group });
     }
     Ok(claim)
 }
@@ -134,56 +143,61 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
         attempts: column(9)?,
         versions: column(10)?,
         hops: column(11)?,
-        segments: Vec::new(),
+        repeats: false,
+        uniform: None,
     })
 }
 
-/// Versions and hops (and waves) of a row's arrays, cut where one of them changes.
-fn segments(table: &SpiTupleTable<'_>, versions: usize, waves: Option<usize>) -> Result<Vec<Segment>> {
-    let numbers = table.get::<Vec<i32>>(versions)?.unwrap_or_default();
-    let hops = table.get::<Vec<i16>>(versions + 1)?.unwrap_or_default();
-    let waves = match waves {
-        Some(column) => table.get::<Vec<i32>>(column)?.unwrap_or_default(),
-        None => vec![1; numbers.len()],
-    };
-    let jobs: Vec<(i32, i32, i16)> =
-        numbers.into_iter().zip(hops).zip(waves).map(|((version, hop), wave)| (wave, version, hop)).collect();
-    Ok(cut(&jobs))
+impl Group {
+    /// Puts the jobs into an order in which whole segments can be done, and returns those. Where different rows are free,
+    /// waves of first, second, … changes; where they may meet in one target row, the order of the positions.
+    pub fn arrange(self, client: &mut SpiClient<'_>, rows_are_free: bool) -> Result<(Self, Vec<Segment>)> {
+        if let (false, Some((version, hop))) = (self.repeats, self.uniform) {
+            let segments = vec![Segment { first: 1, last: self.batch.size, version, hop }];
+            return Ok((self, segments));
+        }
+        let columns = [
+            self.batch.organizations,
+            self.batch.ids,
+            self.batch.new,
+            self.batch.old,
+            self.batch.ops,
+            self.batch.created,
+            self.batch.positions,
+            self.row_keys,
+            self.trails,
+            self.attempts,
+            self.versions,
+            self.hops,
+        ];
+        let sql = if rows_are_free { IN_WAVES } else { IN_ORDER };
+        let table = spi::query(client, sql, &columns.map(|column| column.arg()))?.first();
+        let keys = table.get::<Vec<Option<i64>>>(8)?.unwrap_or_default();
+        let versions = table.get::<Vec<i32>>(11)?.unwrap_or_default();
+        let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
+        let jobs: Vec<(Option<i64>, i32, i16)> =
+            keys.into_iter().zip(versions).zip(hops).map(|((key, version), hop)| (key, version, hop)).collect();
+        let (flow, size) = (self.flow, self.batch.size);
+        Ok((Self { flow, ..read_group(&table, 1, size)? }, cut(&jobs)))
+    }
 }
 
-/// Runs of equal (wave, version, hop), numbered from 1.
-fn cut(jobs: &[(i32, i32, i16)]) -> Vec<Segment> {
+/// Runs of one version and hop in which no row occurs twice, numbered from 1.
+fn cut(jobs: &[(Option<i64>, i32, i16)]) -> Vec<Segment> {
     let mut out: Vec<Segment> = Vec::new();
-    let mut before = None;
-    for (n, job) in (1..).zip(jobs) {
+    let mut rows = HashSet::new();
+    for (n, (key, version, hop)) in (1..).zip(jobs) {
+        let again = key.is_some_and(|key| !rows.insert(key));
         match out.last_mut() {
-            Some(segment) if before == Some(job) => segment.last = n,
-            _ => out.push(Segment { first: n, last: n, version: job.1, hop: job.2 }),
+            Some(segment) if !again && (segment.version, segment.hop) == (*version, *hop) => segment.last = n,
+            _ => {
+                rows.clear();
+                rows.extend(key);
+                out.push(Segment { first: n, last: n, version: *version, hop: *hop });
+            }
         }
-        before = Some(job);
     }
     out
-}
-
-fn in_waves(client: &mut SpiClient<'_>, group: &Group) -> Result<Group> {
-    let batch = &group.batch;
-    let columns = [
-        batch.organizations,
-        batch.ids,
-        batch.new,
-        batch.old,
-        batch.ops,
-        batch.created,
-        batch.positions,
-        group.row_keys,
-        group.trails,
-        group.attempts,
-        group.versions,
-        group.hops,
-    ];
-    let table = spi::query(client, IN_WAVES, &columns.map(|column| column.arg()))?.first();
-    let segments = segments(&table, 11, Some(13))?;
-    Ok(Group { flow: group.flow, segments, ..read_group(&table, 1, batch.size)? })
 }
 
 /// What a worker needs to know of single jobs: only read where jobs go one by one or have failed.
@@ -222,15 +236,24 @@ pub fn details(group: &Group) -> Result<Vec<Detail>> {
     )
 }
 
-/// Numbers of jobs in a group whose row has an earlier change waiting.
-pub fn parked(group: &Group) -> Result<Vec<i32>> {
+/// Numbers of jobs in a group whose row has an earlier change waiting, for this flow or one of its class.
+pub fn parked(group: &Group, siblings: &[i32]) -> Result<Vec<i32>> {
     Ok(spi::one::<Vec<i32>>(
         "SELECT pg_catalog.array_agg(b.n::integer ORDER BY b.n)
            FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS b (row_key, seq, n)
-          WHERE EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = $1 AND w.row_key = b.row_key AND w.seq < b.seq)",
-        &[spi::arg(group.flow), group.row_keys.arg(), group.batch.positions.arg()],
+          WHERE EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ($1) AND w.row_key = b.row_key AND w.seq < b.seq)",
+        &[spi::arg(siblings.to_vec()), group.row_keys.arg(), group.batch.positions.arg()],
     )?
     .unwrap_or_default())
+}
+
+/// Row keys and positions of a group, in its order.
+pub fn rows(group: &Group) -> Result<Vec<(Option<i64>, i64)>> {
+    spi::all(
+        "SELECT b.row_key, b.seq FROM unnest($1::bigint[], $2::bigint[]) WITH ORDINALITY AS b (row_key, seq, n) ORDER BY b.n",
+        &[group.row_keys.arg(), group.batch.positions.arg()],
+        |row| Ok((row.get::<i64>(1)?, row.get::<i64>(2)?.unwrap_or(0))),
+    )
 }
 
 /// Numbers of jobs in a group whose organization does not exist.
@@ -319,14 +342,19 @@ pub fn cancel_group(group: &Group, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// Changes that lined up behind an earlier one of their row are due when none is before them any more.
-pub fn release_followers() -> Result<usize> {
+/// Changes that lined up behind an earlier one of their row are due when none is before them any more. `classes` tells
+/// which flows share an order.
+pub fn release_followers(classes: &HashMap<i32, i32>) -> Result<usize> {
+    let (flows, names): (Vec<i32>, Vec<i32>) = classes.iter().map(|(flow, class)| (*flow, *class)).unzip();
     spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now()
+        "WITH c AS (SELECT * FROM unnest($1::integer[], $2::integer[]) AS c (flow_id, class))
+         UPDATE usher.queue_waiting w SET due_at = pg_catalog.now()
           WHERE w.waiting_for = 'earlier change' AND w.due_at IS NULL
             AND NOT EXISTS (SELECT FROM usher.queue_waiting e
-                             WHERE e.flow_id = w.flow_id AND e.row_key = w.row_key AND e.seq < w.seq AND e.waiting_for <> 'earlier change')",
-        &[],
+                             WHERE e.row_key = w.row_key AND e.seq < w.seq AND e.waiting_for <> 'earlier change'
+                               AND (e.flow_id = w.flow_id
+                                    OR e.flow_id IN (SELECT o.flow_id FROM c o JOIN c m ON m.class = o.class WHERE m.flow_id = w.flow_id)))",
+        &[spi::arg(flows), spi::arg(names)],
     )
 }
 
@@ -344,17 +372,26 @@ mod unit {
     use super::cut;
 
     #[test]
-    fn jobs_are_cut_where_wave_version_or_hop_changes() {
-        let ranges = |jobs: &[(i32, i32, i16)]| cut(jobs).iter().map(|s| (s.first, s.last)).collect::<Vec<_>>();
-        assert_eq!(ranges(&[(1, 1, 0), (1, 1, 0), (1, 1, 1), (1, 2, 1), (2, 2, 1)]), [(1, 2), (3, 3), (4, 4), (5, 5)]);
+    fn jobs_are_cut_where_version_or_hop_changes_or_a_row_comes_again() {
+        let ranges = |jobs: &[(Option<i64>, i32, i16)]| cut(jobs).iter().map(|s| (s.first, s.last)).collect::<Vec<_>>();
+        assert_eq!(ranges(&[(Some(1), 1, 0), (Some(2), 1, 0), (Some(3), 1, 1), (Some(4), 2, 1)]), [(1, 2), (3, 3), (4, 4)]);
+        assert_eq!(ranges(&[(Some(1), 1, 0), (Some(1), 1, 0), (Some(2), 1, 0), (Some(1), 1, 0)]), [(1, 1), (2, 3), (4, 4)]);
+        assert_eq!(ranges(&[(None, 1, 0), (None, 1, 0)]), [(1, 2)]);
         assert_eq!(ranges(&[]), []);
     }
 
     proptest::proptest! {
         #[test]
-        fn segments_cover_everything_once(jobs in proptest::collection::vec((1i32..3, 1i32..3, 0i16..2), 0..40)) {
-            let covered: Vec<i32> = cut(&jobs).into_iter().flat_map(|s| s.first..=s.last).collect();
+        fn segments_cover_everything_once(jobs in proptest::collection::vec((proptest::option::of(0i64..4), 1i32..3, 0i16..2), 0..40)) {
+            let segments = cut(&jobs);
+            let covered: Vec<i32> = segments.iter().flat_map(|s| s.first..=s.last).collect();
             proptest::prop_assert_eq!(covered, (1..=jobs.len() as i32).collect::<Vec<_>>());
+            for segment in segments {
+                let part = &jobs[segment.first as usize - 1..segment.last as usize];
+                let keys: Vec<i64> = part.iter().filter_map(|(key, ..)| *key).collect();
+                let distinct: std::collections::HashSet<&i64> = keys.iter().collect();
+                proptest::prop_assert_eq!(keys.len(), distinct.len());
+            }
         }
     }
 }

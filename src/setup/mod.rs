@@ -23,6 +23,9 @@ pub struct Installed {
     pub owner: Oid,
     pub flows: Oid,
     pub default_organization: pgrx::Uuid,
+    /// False in a copy: the tables were set up in another database and restored here. Its jobs wait until somebody runs
+    /// setup() here, which a running restore surely does not.
+    pub home: bool,
 }
 
 thread_local! {
@@ -45,8 +48,10 @@ pub fn installed() -> Result<Installed> {
     let acting = pg::role::internal(owner);
     let default_organization = spi::read::<pgrx::Uuid>("SELECT id FROM usher.organizations WHERE slug = 'default'", &[])?
         .ok_or_else(UsherError::not_set_up)?;
+    let home = spi::read::<bool>("SELECT database = $1 FROM usher.installation", &[spi::arg(Oid::from(pg::ids::database()))])?
+        .ok_or_else(UsherError::not_set_up)?;
     drop(acting);
-    let installed = Installed { owner, flows, default_organization };
+    let installed = Installed { owner, flows, default_organization, home };
     INSTALLED.set(Some((generation, installed)));
     Ok(installed)
 }
@@ -65,10 +70,9 @@ fn migrate() -> Result<String> {
         spi::script(TABLES)?;
     }
     spi::run(
-        "INSERT INTO usher.installation (schema_level) VALUES ($1)
-         ON CONFLICT ON CONSTRAINT installation_pkey DO UPDATE SET schema_level = EXCLUDED.schema_level
-         WHERE installation.schema_level <> EXCLUDED.schema_level",
-        &[spi::arg(SCHEMA_LEVEL)],
+        "INSERT INTO usher.installation (schema_level, database) VALUES ($1, $2)
+         ON CONFLICT ON CONSTRAINT installation_pkey DO UPDATE SET schema_level = EXCLUDED.schema_level, database = EXCLUDED.database",
+        &[spi::arg(SCHEMA_LEVEL), spi::arg(Oid::from(pg::ids::database()))],
     )?;
     spi::run(
         "INSERT INTO usher.organizations (id, slug, name) VALUES ($1, 'default', 'Default organization')

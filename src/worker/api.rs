@@ -21,6 +21,10 @@ fn process(most: i32) -> Result<i32> {
     if !(1..=100_000).contains(&most) {
         return Err(UsherError::invalid(format!("max is {most}")).hint("Give a number from 1 to 100000."));
     }
+    if !installed.home {
+        return Err(UsherError::state("this database is a copy: its jobs were made elsewhere and wait")
+            .hint("SELECT usher.setup(); makes it the one that runs them."));
+    }
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;

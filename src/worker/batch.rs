@@ -11,7 +11,7 @@ use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a batch did.
 #[derive(Debug, Clone, Copy, Default)]
@@ -51,8 +51,9 @@ pub fn ready(installed: Installed, lane: usize, position: i64, most: i32, mine: 
             mine.busy(Source::Queue, lane, position, claim.last);
         }
         drop(acting);
-        run(client, installed, &claim)?;
-        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+        let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
+        run(client, installed, claim)?;
+        Ok(done)
     })
 }
 
@@ -68,25 +69,79 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
         drop(acting);
-        run(client, installed, &claim)?;
-        if claim.jobs > 0 {
+        let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
+        run(client, installed, claim)?;
+        if done.jobs > 0 {
             let _acting = role::internal(installed.owner);
-            store::release_followers()?;
+            store::release_followers(&*flows::classes()?)?;
         }
-        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+        Ok(done)
     })
 }
 
-fn run(_client: &mut SpiClient<'_>, installed: Installed, claim: &Claim) -> Result<()> {
+fn run(client: &mut SpiClient<'_>, installed: Installed, claim: Claim) -> Result<()> {
     if claim.groups.is_empty() {
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
     let anything_waits = store::anything_waits()?;
-    for group in &claim.groups {
-        one(installed, group, anything_waits)?;
+    let classes = flows::classes()?;
+    // Flows of one class do the same rows of the same target: what they do is put into one order.
+    let mut by_class: BTreeMap<i32, Vec<Group>> = BTreeMap::new();
+    for group in claim.groups {
+        let flow = group.flow.unwrap_or(0);
+        by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
+    }
+    for groups in by_class.into_values() {
+        class(client, installed, groups, anything_waits)?;
     }
     Ok(())
+}
+
+fn class(client: &mut SpiClient<'_>, installed: Installed, groups: Vec<Group>, anything_waits: bool) -> Result<()> {
+    let mut works = Vec::with_capacity(groups.len());
+    for group in groups {
+        works.extend(begin(client, installed, group, anything_waits)?);
+    }
+    let shared = if works.len() > 1 { shared_rows(&works)? } else { Vec::new() };
+    // Rows whose earlier change will be tried again: later ones line up behind it.
+    let mut held = HashSet::new();
+    for (index, work) in works.iter_mut().enumerate() {
+        let later: HashSet<i32> = shared.iter().filter(|job| job.1 == index).map(|job| job.2).collect();
+        work.all_but(&later, &mut held)?;
+    }
+    for (_, index, n) in shared {
+        works[index].alone(n, &mut held)?;
+    }
+    for work in works {
+        store::take_back(&work.group, &work.back)?;
+    }
+    Ok(())
+}
+
+/// `(position, group, number)` of the jobs about rows that more than one group has, in the order of the positions.
+fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
+    let mut first_seen: HashMap<i64, usize> = HashMap::new();
+    let mut shared = HashSet::new();
+    let mut rows = Vec::with_capacity(works.len());
+    for (index, work) in works.iter().enumerate() {
+        let mine = store::rows(&work.group)?;
+        for key in mine.iter().filter_map(|(key, _)| *key) {
+            if *first_seen.entry(key).or_insert(index) != index {
+                shared.insert(key);
+            }
+        }
+        rows.push(mine);
+    }
+    let mut jobs: Vec<(i64, usize, i32)> = Vec::new();
+    for (index, mine) in rows.into_iter().enumerate() {
+        let numbered = (1..).zip(mine);
+        jobs.extend(
+            numbered.filter(|(_, (key, _))| key.is_some_and(|key| shared.contains(&key))).map(|(n, (_, seq))| (seq, index, n)),
+        );
+    }
+    jobs.sort_unstable();
+    Ok(jobs)
 }
 
 fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
@@ -101,135 +156,156 @@ fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
     Back { n, waiting_for: None, after: None, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), tried: false }
 }
 
-fn one(installed: Installed, group: &Group, anything_waits: bool) -> Result<()> {
+/// Takes a group up, or puts it where it belongs when its flow does not run now.
+fn begin(client: &mut SpiClient<'_>, installed: Installed, group: Group, anything_waits: bool) -> Result<Option<Work>> {
     let Some(id) = group.flow else {
-        return store::take_back(group, &all(group, |n| dead(n, "the job names no flow", "XX000")));
+        store::take_back(&group, &all(&group, |n| dead(n, "the job names no flow", "XX000")))?;
+        return Ok(None);
     };
-    let newest = group.segments.iter().map(|segment| segment.version).max().unwrap_or(0);
-    let Some(flow) = flows::get(id, newest)? else {
-        return store::cancel_group(group, "its flow was dropped");
+    let Some(flow) = flows::newest(id)? else {
+        store::cancel_group(&group, "its flow was dropped")?;
+        return Ok(None);
     };
-    if !flow.enabled {
-        return store::take_back(group, &all(group, wait_for("flow disabled")));
+    let waits = match (flow.enabled, &flow.broken) {
+        (false, _) => Some("flow disabled"),
+        (true, Some(_)) => Some("flow broken"),
+        (true, None) => None,
+    };
+    if let Some(reason) = waits {
+        store::take_back(&group, &all(&group, wait_for(reason)))?;
+        return Ok(None);
     }
-    if flow.broken.is_some() {
-        return store::take_back(group, &all(group, wait_for("flow broken")));
+    let (group, segments) = group.arrange(client, flow.rows_are_free())?;
+    let mut work = Work { id, installed, group, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    for n in store::homeless(&work.group)? {
+        work.give_back(dead(n, NO_ORGANIZATION, "23503"));
     }
-    let mut back: Vec<Back> = store::homeless(group)?.into_iter().map(|n| dead(n, NO_ORGANIZATION, "23503")).collect();
     if anything_waits {
-        back.extend(store::parked(group)?.into_iter().map(wait_for("earlier change")));
-    }
-    let mut work = Work { installed, group, back, details: None, held: HashSet::new() };
-    for segment in &group.segments {
-        if let Went::BrokenFrom(first) = work.segment(id, *segment)? {
-            let done: HashSet<i32> = work.back.iter().map(|back| back.n).collect();
-            let rest = (first..=group.batch.size).filter(|n| !done.contains(n));
-            work.back.extend(rest.map(wait_for("flow broken")));
-            break;
+        for n in store::parked(&work.group, &flows::siblings(id)?)? {
+            work.give_back(wait_for("earlier change")(n));
         }
     }
-    store::take_back(group, &work.back)
+    Ok(Some(work))
 }
 
 const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
                                usher.retry_sync_job(job, {\"organization_id\": …})";
 
-enum Went {
-    On,
-    /// The flow no longer fits: nothing has happened from this number on.
-    BrokenFrom(i32),
-}
-
 /// A group on its way.
-struct Work<'a> {
+struct Work {
+    id: i32,
     installed: Installed,
-    group: &'a Group,
+    group: Group,
+    segments: Vec<Segment>,
     back: Vec<Back>,
+    /// Numbers of the jobs in `back`.
+    gone: HashSet<i32>,
     details: Option<Vec<Detail>>,
-    /// Rows whose earlier change will be tried again: later ones line up behind it.
-    held: HashSet<i64>,
 }
 
-impl Work<'_> {
+impl Work {
+    fn give_back(&mut self, back: Back) {
+        if self.gone.insert(back.n) {
+            self.back.push(back);
+        }
+    }
+
     fn details(&mut self) -> Result<&[Detail]> {
         if self.details.is_none() {
-            self.details = Some(store::details(self.group)?);
+            self.details = Some(store::details(&self.group)?);
         }
         Ok(self.details.as_deref().unwrap_or_default())
     }
 
-    fn segment(&mut self, id: i32, segment: Segment) -> Result<Went> {
+    /// Everything but some jobs that must be done in an order with those of other groups.
+    fn all_but(&mut self, later: &HashSet<i32>, held: &mut HashSet<i64>) -> Result<()> {
+        for segment in self.segments.clone() {
+            self.segment(segment, later, held)?;
+        }
+        Ok(())
+    }
+
+    /// One job by itself.
+    fn alone(&mut self, n: i32, held: &mut HashSet<i64>) -> Result<()> {
+        match self.segments.iter().find(|segment| (segment.first..=segment.last).contains(&n)) {
+            Some(segment) => self.segment(Segment { first: n, last: n, ..*segment }, &HashSet::new(), held),
+            None => Ok(()),
+        }
+    }
+
+    fn segment(&mut self, segment: Segment, later: &HashSet<i32>, held: &mut HashSet<i64>) -> Result<()> {
         let numbers = segment.first..=segment.last;
         if segment.hop > cause::MOST_HOPS {
             let reason = format!(
                 "the chain of causes is longer than {} hops: flows that start each other go in a circle",
                 cause::MOST_HOPS
             );
-            self.back.extend(numbers.map(|n| dead(n, &reason, "54001")));
-            return Ok(Went::On);
+            numbers.for_each(|n| self.give_back(dead(n, &reason, "54001")));
+            return Ok(());
         }
-        if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            let later: Vec<i32> = numbers
+        if !held.is_empty() {
+            let part = &self.details()?[segment.first as usize - 1..segment.last as usize];
+            let behind: Vec<i32> = numbers
                 .clone()
-                .zip(&self.details()?[segment.first as usize - 1..])
+                .zip(part)
                 .filter(|(_, detail)| detail.row_key.is_some_and(|key| held.contains(&key)))
                 .map(|(n, _)| n)
                 .collect();
-            self.held = held;
-            self.back.extend(later.into_iter().map(wait_for("earlier change")));
+            behind.into_iter().for_each(|n| self.give_back(wait_for("earlier change")(n)));
         }
-        let Some(mut flow) = flows::get(id, segment.version)? else {
-            self.back.extend(numbers.map(|n| dead(n, "this version of its flow is gone", "42704")));
-            return Ok(Went::On);
+        let Some(mut flow) = flows::get(self.id, segment.version)? else {
+            numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
+            return Ok(());
         };
         if let Err(error) = flow.program() {
             // A version that no longer fits may have been mended by a newer one.
-            match flows::newest(id)? {
+            match flows::newest(self.id)? {
                 Some(newest) if newest.program().is_ok() => flow = newest,
-                _ => {
-                    broken(&flow, &error.message)?;
-                    return Ok(Went::BrokenFrom(segment.first));
-                }
+                _ => return self.broken(&flow, &error.message, segment.first),
             }
         }
         let chain = self.causes(&flow, segment)?;
-        let group = self.group;
-        let run = Run {
-            flow: &flow,
-            owner: self.installed.owner,
-            batch: &group.batch,
-            causes: match &chain {
-                Chain::Shared(cause) => Causes::Shared(cause, None),
-                Chain::ByTarget(causes) => Causes::ByTarget(causes),
-                Chain::Each(causes) => Causes::Each(causes),
-            },
-            place: Place::Worker,
-        };
-        let skipped: Vec<i32> = self.back.iter().map(|back| back.n).collect();
+        let skipped: Vec<i32> = numbers.filter(|n| self.gone.contains(n) || later.contains(n)).collect();
         for (first, last) in without((segment.first, segment.last), &skipped) {
+            let run = Run {
+                flow: &flow,
+                owner: self.installed.owner,
+                batch: &self.group.batch,
+                causes: match &chain {
+                    Chain::Shared(cause) => Causes::Shared(cause, None),
+                    Chain::ByTarget(causes) => Causes::ByTarget(causes),
+                    Chain::Each(causes) => Causes::Each(causes),
+                },
+                place: Place::Worker,
+            };
             match apply::apply(&run, first, last) {
-                Ok(failed) => self.failed(&flow, failed)?,
-                Err(Stop::Broken(failure)) => {
-                    broken(&flow, &failure.line())?;
-                    // Earlier parts of the segment have taken effect; everything from here on waits.
-                    return Ok(Went::BrokenFrom(first));
-                }
+                Ok(failed) => self.failed(&flow, failed, held)?,
+                // Earlier parts have taken effect; everything from here on waits.
+                Err(Stop::Broken(failure)) => return self.broken(&flow, &failure.line(), first),
             }
         }
-        Ok(Went::On)
+        Ok(())
+    }
+
+    /// The flow no longer fits: what has not been done from a number on waits.
+    fn broken(&mut self, flow: &Flow, reason: &str, first: i32) -> Result<()> {
+        warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
+        flows::set_state(flow.id, Some(reason))?;
+        (first..=self.group.batch.size).for_each(|n| self.give_back(wait_for("flow broken")(n)));
+        self.segments.clear();
+        Ok(())
     }
 
     /// Failed jobs are tried again by their flow's rule, or are dead.
-    fn failed(&mut self, flow: &Flow, failed: Vec<Failed>) -> Result<()> {
+    fn failed(&mut self, flow: &Flow, failed: Vec<Failed>, held: &mut HashSet<i64>) -> Result<()> {
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);
             let after = flow.definition.retry.next(attempts, chance());
             if after.is_some() {
-                self.held.extend(row_key);
+                held.extend(row_key);
             }
-            self.back.push(Back {
+            self.give_back(Back {
                 n,
                 waiting_for: after.map(|_| "retry"),
                 after,
@@ -283,11 +359,6 @@ fn without((first, last): (i32, i32), skipped: &[i32]) -> Vec<(i32, i32)> {
         out.push((from, last));
     }
     out
-}
-
-fn broken(flow: &Flow, reason: &str) -> Result<()> {
-    warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
-    flows::set_state(flow.id, Some(reason))
 }
 
 /// A number in 0..1 for jitter.

@@ -4,7 +4,7 @@ use super::{batch, maintenance};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{LANES, Mine, NONE};
-use crate::pg::{catalog, role};
+use crate::pg::{catalog, guc, role};
 use crate::queue::store;
 use crate::settings;
 use crate::setup;
@@ -51,6 +51,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let slot = arg.value();
     let mine = Mine::arrive(slot);
     bgw::connect(mine.database());
+    guc::prepare_session();
     bgw::report_activity("starting", false);
     let lanes = mine.lanes();
     let served = (0..LANES).filter(|lane| lanes & (1 << lane) != 0);
@@ -207,7 +208,11 @@ impl Loop {
             if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
                 return Ok(Outcome::Gone);
             }
-            work(setup::installed()?).map(Outcome::Did)
+            match setup::installed() {
+                Ok(installed) if installed.home => work(installed).map(Outcome::Did),
+                // Not set up here (yet): a restore may be running.
+                _ => Ok(Outcome::Gone),
+            }
         });
         let jobs = match &outcome {
             Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),

@@ -7,7 +7,7 @@
 -- the three systems can be separated. Ids of tables the pack does not have yet (contact_id) have none either.
 
 -- A table of the same name that somebody else made is refused: CREATE TABLE IF NOT EXISTS would adopt it silently, and
--- the row level security below would close it to its owner's application. The pack's own tables carry its read policy.
+-- the row level security below would close it to its owner's application. The pack's own tables say so in their comments.
 DO $guard$
 DECLARE
     foreign_tables text;
@@ -19,7 +19,7 @@ BEGIN
      WHERE (n.nspname, c.relname) IN (
                ('atlvs', 'deals'), ('atlvs', 'deal_status_changes'), ('atlvs', 'projects'), ('atlvs', 'project_codes'),
                ('compvss', 'productions'), ('gvteway', 'venues'), ('gvteway', 'events'))
-       AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = 'live_events_read');
+       AND COALESCE(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'Pack live_events:%';
     IF foreign_tables IS NOT NULL THEN
         RAISE EXCEPTION 'the pack live_events did not make %', foreign_tables
             USING ERRCODE = 'duplicate_table',
@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS atlvs.deals (
     CONSTRAINT deals_currency_code CHECK (currency ~ '^[A-Z]{3}$')
 );
 CREATE INDEX IF NOT EXISTS deals_status_idx ON atlvs.deals (organization_id, status);
-COMMENT ON TABLE atlvs.deals IS 'What is being sold. A deal that becomes won becomes a project, once.';
+COMMENT ON TABLE atlvs.deals IS 'Pack live_events: What is being sold. A deal that becomes won becomes a project, once.';
 COMMENT ON COLUMN atlvs.deals.contact_id IS 'The client; contacts are not in the pack yet';
 COMMENT ON COLUMN atlvs.deals.venue_timezone IS 'Zone in which the event date is a day, such as Europe/Berlin';
 COMMENT ON COLUMN atlvs.deals.expected_attendance IS 'Becomes capacity and projected attendance of the production';
@@ -86,7 +86,7 @@ CREATE TABLE IF NOT EXISTS atlvs.deal_status_changes (
 );
 CREATE INDEX IF NOT EXISTS deal_status_changes_deal_idx
     ON atlvs.deal_status_changes (organization_id, deal_id, changed_at);
-COMMENT ON TABLE atlvs.deal_status_changes IS 'One row per change of a deal''s status; written by the flow only';
+COMMENT ON TABLE atlvs.deal_status_changes IS 'Pack live_events: One row per change of a deal''s status; written by the flow only';
 COMMENT ON COLUMN atlvs.deal_status_changes.old_status IS 'Empty for the status a deal was entered with';
 
 CREATE TABLE IF NOT EXISTS atlvs.projects (
@@ -119,7 +119,7 @@ CREATE TABLE IF NOT EXISTS atlvs.projects (
     CONSTRAINT projects_ends_after_start CHECK (ends_on >= starts_on)
 );
 CREATE INDEX IF NOT EXISTS projects_phase_idx ON atlvs.projects (organization_id, phase);
-COMMENT ON TABLE atlvs.projects IS 'The business side of a job: budget and dates. At most one per deal.';
+COMMENT ON TABLE atlvs.projects IS 'Pack live_events: The business side of a job: budget and dates. At most one per deal.';
 COMMENT ON COLUMN atlvs.projects.code IS 'P-<year>-<number>, counted per organization and year of the win';
 COMMENT ON COLUMN atlvs.projects.phase IS 'Follows the status of the production (W9), until it is closed';
 
@@ -133,7 +133,7 @@ CREATE TABLE IF NOT EXISTS atlvs.project_codes (
     reserved_in     xid8    NOT NULL,
     CONSTRAINT project_codes_pkey PRIMARY KEY (organization_id, year)
 );
-COMMENT ON TABLE atlvs.project_codes IS 'Counter behind projects.code; written by atlvs.project_code() only';
+COMMENT ON TABLE atlvs.project_codes IS 'Pack live_events: Counter behind projects.code; written by atlvs.project_code() only';
 
 -- A number per row from one counter row would be quadratic when 10,000 deals are won in one statement (each update
 -- leaves a version behind that the next has to step over). So the first call of a statement takes `total` numbers,
@@ -247,7 +247,7 @@ CREATE TABLE IF NOT EXISTS compvss.productions (
     CONSTRAINT productions_ends_after_start CHECK (ends_at >= starts_at)
 );
 CREATE INDEX IF NOT EXISTS productions_status_idx ON compvss.productions (organization_id, status);
-COMMENT ON TABLE compvss.productions IS 'The job on site. At most one per project.';
+COMMENT ON TABLE compvss.productions IS 'Pack live_events: The job on site. At most one per project.';
 COMMENT ON COLUMN compvss.productions.project_ref IS 'Id in atlvs.projects; empty for a production without a project';
 COMMENT ON COLUMN compvss.productions.timezone IS 'Zone of the venue';
 COMMENT ON COLUMN compvss.productions.starts_at IS 'At first the start of the event day in the zone of the venue';
@@ -273,7 +273,7 @@ CREATE TABLE IF NOT EXISTS gvteway.venues (
     CONSTRAINT venues_max_capacity_not_negative CHECK (max_capacity >= 0)
 );
 CREATE INDEX IF NOT EXISTS venues_status_idx ON gvteway.venues (organization_id, status);
-COMMENT ON TABLE gvteway.venues IS 'Places guests know';
+COMMENT ON TABLE gvteway.venues IS 'Pack live_events: Places guests know';
 
 CREATE TABLE IF NOT EXISTS gvteway.events (
     organization_id uuid        NOT NULL,
@@ -309,7 +309,7 @@ CREATE TABLE IF NOT EXISTS gvteway.events (
 );
 CREATE INDEX IF NOT EXISTS events_status_idx ON gvteway.events (organization_id, status);
 CREATE INDEX IF NOT EXISTS events_venue_idx ON gvteway.events (organization_id, venue_id);
-COMMENT ON TABLE gvteway.events IS 'What guests can come to. At most one per production.';
+COMMENT ON TABLE gvteway.events IS 'Pack live_events: What guests can come to. At most one per production.';
 COMMENT ON COLUMN gvteway.events.production_ref IS 'Id in compvss.productions; empty for an event without a production';
 COMMENT ON COLUMN gvteway.events.venue_name IS 'As the production says it';
 COMMENT ON COLUMN gvteway.events.venue_id IS 'The venue, once somebody has chosen it; no flow writes it';
