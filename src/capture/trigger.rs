@@ -7,7 +7,7 @@ use crate::flow::catalog;
 use crate::flow::cause::{self, Cause};
 use crate::flow::definition::{Change, Mode};
 use crate::flow::store::{self, Flow};
-use crate::pg::guc::Nest;
+use crate::pg::guc::{self, Nest};
 use crate::pg::{relcache, role, spi, trigger as pg_trigger, xact};
 use crate::setup::{self, Installed};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -99,8 +99,7 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
     let ending = nesting::end(relation.to_u32(), change.letter(), plan.siblings);
     if crate::settings::capture() && (plan.enqueue.is_some() || !plan.transactional.is_empty()) {
         let cause = cause::current();
-        let nest = Nest::pinned_path();
-        let _nest = if plan.formats { nest.pinned_formats() } else { nest };
+        let _formats = plan.formats.then(|| Nest::open().pinned_formats());
         if let Some(forms) = &plan.enqueue {
             enqueue(trigger, installed, forms, &cause, ending)?;
         }
@@ -114,7 +113,8 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
 
 fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, forms: &Forms, cause: &Cause, ending: nesting::Ending) -> Outcome<()> {
     xact::mark();
-    // The path is pinned by the caller.
+    // Nothing but our own statement runs under it: the queue has no triggers.
+    let _path = guc::CatalogOnly::enter();
     let _acting = role::act_as(installed.owner);
     Spi::connect_mut(|client| -> Outcome<()> {
         pg_trigger::register_tables(trigger)?;

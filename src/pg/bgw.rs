@@ -108,6 +108,21 @@ pub fn sleep(most: Duration) {
     pgrx::check_for_interrupts!();
 }
 
+/// Sleeps whether or not the latch is set.
+pub fn pause(time: Duration) {
+    let wanted = pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: waits for nothing but time and the server's end.
+    unsafe {
+        pg_sys::WaitLatch(
+            std::ptr::null_mut(),
+            wanted as i32,
+            i64::try_from(time.as_millis()).unwrap_or(1),
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+    }
+    pgrx::check_for_interrupts!();
+}
+
 /// Sleeps in a client's session, a little, without missing its cancel.
 pub fn nap(most: Duration) {
     sleep(most);

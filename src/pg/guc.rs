@@ -36,6 +36,11 @@ impl Nest {
         nest
     }
 
+    /// Nothing yet: for settings that follow.
+    pub fn open() -> Self {
+        Self { level: None }
+    }
+
     /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
     pub fn pinned_formats(mut self) -> Self {
         self.set(c"DateStyle", c"ISO, MDY");
@@ -85,6 +90,40 @@ impl Drop for Nest {
         if let (Some(level), false) = (self.level, std::thread::panicking()) {
             // SAFETY: the level was opened by this guard in this transaction and is the innermost still open.
             unsafe { pg_sys::AtEOXact_GUC(true, level) }
+        }
+    }
+}
+
+/// Names resolve in `pg_catalog` alone until this is dropped, whatever the session's setting says. Far cheaper than a
+/// setting, and only for our own statements: while it holds, `SET search_path` of a called function would have no effect.
+pub struct CatalogOnly {
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    _nest: Nest,
+}
+
+impl CatalogOnly {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    pub fn enter() -> Self {
+        let mut path = pg_sys::OverrideSearchPath { schemas: std::ptr::null_mut(), addCatalog: true, ..Default::default() };
+        // SAFETY: the path is copied; popped by Drop, or by the end of the (sub)transaction on error.
+        unsafe { pg_sys::PushOverrideSearchPath(&mut path) }
+        Self {}
+    }
+
+    /// These majors have no such override: the setting has to do.
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    pub fn enter() -> Self {
+        Self { _nest: Nest::pinned_path() }
+    }
+}
+
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+impl Drop for CatalogOnly {
+    fn drop(&mut self) {
+        // On error the (sub)transaction's abort takes the override away.
+        if !std::thread::panicking() {
+            // SAFETY: pushed by `enter` in this subtransaction; guards are dropped in the order of their nesting.
+            unsafe { pg_sys::PopOverrideSearchPath() }
         }
     }
 }

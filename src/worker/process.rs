@@ -18,6 +18,10 @@ const TICK: Duration = Duration::from_secs(60);
 /// While prepared transactions of ours are open, their COMMIT PREPARED is found by looking.
 const PREPARED_TICK: Duration = Duration::from_secs(1);
 
+/// Jobs that arrived while one batch ran: from here on it is a crowd.
+const CROWD: i32 = 4;
+const GATHER: Duration = Duration::from_millis(4);
+
 struct Lane {
     number: usize,
     position: i64,
@@ -160,6 +164,11 @@ impl Loop {
                     state.credit = state.credit.saturating_sub(1);
                     state.position = state.position.max(done.last);
                     state.dirty = done.jobs >= most;
+                    // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which
+                    // costs a fraction. A lone job never waits.
+                    if (CROWD..CROWD * 50).contains(&done.jobs) {
+                        bgw::pause(GATHER);
+                    }
                     // A failed job now waits for its next try.
                     self.due_known = self.due_known && done.jobs == 0;
                 }
