@@ -15,7 +15,7 @@ GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_read
 GRANT EXECUTE ON FUNCTION
     usher.setup, usher.create_organization, usher.create_system,
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
-    usher.process_jobs, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
+    usher.process_jobs, usher.hold_lane, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
 -- An operator may own the tables: the owner's triggers and statements call these.
 GRANT EXECUTE ON FUNCTION
@@ -47,6 +47,7 @@ COMMENT ON FUNCTION usher.cancel_sync_job IS 'cancels a job that has not run';
 COMMENT ON FUNCTION usher.retry_sync_job IS 'runs a dead, failed or cancelled job again, with changes merged over what it carries';
 COMMENT ON FUNCTION usher.wait_for IS 'waits until a job has ended or the timeout is over; returns the job as it then stands';
 COMMENT ON FUNCTION usher.process_jobs IS 'runs one batch of jobs in the caller''s transaction; returns how many';
+COMMENT ON FUNCTION usher.hold_lane IS 'keeps the workers away from a lane until the end of the transaction';
 COMMENT ON FUNCTION usher.status IS 'one screen: workers, lanes, flows, last errors, as far as the caller may see';
 COMMENT ON FUNCTION usher.install_pack IS 'installs a pack or brings it to this version: tables, role, flows';
 COMMENT ON FUNCTION usher.remove_pack IS 'removes a pack''s flows; its tables and rows stay';

@@ -158,6 +158,7 @@ CREATE TABLE usher.queue_waiting (
         CHECK (waiting_for IN ('retry', 'run_at', 'earlier change', 'flow disabled', 'flow broken', 'external worker'))
 );
 CREATE INDEX queue_waiting_due_idx ON usher.queue_waiting (due_at) WHERE due_at IS NOT NULL;
+CREATE INDEX queue_waiting_follower_idx ON usher.queue_waiting (row_key) WHERE waiting_for = 'earlier change' AND due_at IS NULL;
 CREATE INDEX queue_waiting_row_idx ON usher.queue_waiting (flow_id, row_key);
 COMMENT ON TABLE usher.queue_waiting IS 'jobs that cannot run yet, with the reason';
 

@@ -5,7 +5,8 @@
 //! `usher_new` and `usher_old`; of an UPDATE the two are paired by their order, and rows that did not change are skipped.
 
 use crate::flow::catalog::{Table, row_key};
-use crate::flow::definition::Change;
+use crate::flow::compile::condition_is_safe;
+use crate::flow::definition::{Change, Mode};
 use crate::flow::store::Flow;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ fn rows(table: &Table, change: Change, flows: &[Rc<Flow>]) -> String {
             .columns
             .iter()
             .filter(|column| names.contains(&column.name))
-            .map(|column| format!("NULL::{} AS {}", column.type_sql, quote_identifier(&column.name)))
+            .map(|column| format!("NULL::{} AS {}", column.base_sql, quote_identifier(&column.name)))
             .collect();
         format!("(SELECT {}) AS {alias}", columns.join(", "))
     };
@@ -104,7 +105,13 @@ struct Parts {
 fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str, origin: Origin) -> Parts {
     let compiled = &flow.compiled;
     let key = if change == Change::Delete { "old.usher_key" } else { "new.usher_key" };
+    // What the flow was checked against may have changed since: nothing here may fail in the writer.
+    let fits_organization = |sql: &str| match sql.strip_prefix("new.") {
+        Some(name) => table.columns.iter().any(|column| quote_identifier(&column.name) == name && column.is_uuid()),
+        None => true,
+    };
     let organization = match &compiled.organization {
+        Some(sql) if !fits_organization(sql) => "NULL::uuid".to_owned(),
         Some(sql) if change == Change::Delete => sql.replacen("new.", "old.", 1),
         Some(sql) => sql.clone(),
         None => format!("{}::uuid", quote_literal(default_organization)),
@@ -113,7 +120,7 @@ fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str,
     let fits = compiled.new.iter().chain(&compiled.old).all(|name| table.column(name).is_some());
     let all: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let condition = match &flow.definition.condition {
-        Some(condition) if compiled.simple && fits => format!("({condition}\n)"),
+        Some(condition) if fits && condition_is_safe(&flow.definition, table) => format!("({condition}\n)"),
         _ => "true".to_owned(),
     };
     Parts {
@@ -145,15 +152,15 @@ pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organi
         .map(|flow| {
             let p = parts(flow, table, change, default_organization, origin);
             format!(
-                "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
-                flow.id, flow.version, flow.definition.lane, p.organization, p.key, p.new, p.old, p.condition
+                "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS fallback, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
+                flow.id, flow.version, flow.definition.lane, flow.definition.mode == Mode::Transactional, p.organization, p.key, p.new, p.old, p.condition
             )
         })
         .collect();
     format!(
-        "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old)
+        "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
 SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), {},
-       f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", {}, f.new, f.old
+       f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", f.fallback, {}, f.new, f.old
   FROM {} CROSS JOIN LATERAL ({}) AS f",
         table.oid.to_u32(),
         origin.job,

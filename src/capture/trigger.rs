@@ -159,7 +159,7 @@ fn plan(installed: Installed, relation: pg_sys::Oid, change: Change, table: &str
     if let Some(found) = found {
         return Ok(found);
     }
-    let _nest = Nest::pinned_path();
+    xact::remember_only_now();
     let _acting = role::internal(installed.owner);
     let plan = Rc::new(build(installed, relation, change, table, named)?);
     PLANS.with_borrow_mut(|plans| {

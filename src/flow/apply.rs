@@ -1,8 +1,9 @@
 //! Running a flow over a batch: one statement in one subtransaction; on error halves, until only the poison is left.
 
 use super::cause::{self, Cause};
+use super::definition::OnError;
 use super::store::Flow;
-use crate::error::Result;
+use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::subxact::{self, Failure};
@@ -52,6 +53,8 @@ pub struct Failed {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     Worker,
+    /// `process_jobs` in somebody's session.
+    Session,
     /// Inside the transaction that made the change.
     Writer,
 }
@@ -85,18 +88,14 @@ pub enum Stop {
     Broken(Failure),
 }
 
-/// Applies a range once, whole: all or nothing but for failed checks. For the writer's transaction.
+/// Applies a range once, whole: all or nothing but for failed checks, and for further rows of one target key, which must
+/// come later. For the writer's transaction, which gets one subtransaction and no more.
 pub fn apply_whole(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Failed>, Failure> {
     let words = subxact::attempt(|| once(run, from, to))?;
-    let mut failed = Vec::new();
-    for word in words {
-        match word.failed {
-            Some(check) => failed.push(Failed { n: word.n, failure: check_failure(&check) }),
-            // A second row for one target key: after the first, by itself.
-            None => failed.extend(apply_whole(run, word.n, word.n)?),
-        }
-    }
-    Ok(failed)
+    Ok(words
+        .into_iter()
+        .map(|word| Failed { n: word.n, failure: check_failure(word.failed.as_deref().unwrap_or("one target row at a time")) })
+        .collect())
 }
 
 /// Applies jobs `from..=to` of a batch. What fails alone is returned; everything else has taken effect.
@@ -190,9 +189,13 @@ fn once(run: &Run<'_>, from: i32, to: i32) -> Result<Vec<Word>> {
 fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>, from: i32, to: i32) -> Result<Vec<Word>> {
     let Run { flow, owner, batch, place, .. } = *run;
     let program = flow.program()?;
-    let _nest = Nest::pinned_path().lock_timeout(flow.definition.lock_timeout);
+    let fence = Nest::fence().lock_timeout(flow.definition.lock_timeout);
+    let may_defer = xact::may_defer()?;
     // Never in the writer's transaction: it would fire the writer's own pending checks.
-    let settle = place == Place::Worker && xact::may_defer()?;
+    let settle = place != Place::Writer && may_defer;
+    // A worker commits with no rights at all; anybody else's COMMIT would run what the target left for it as themselves.
+    let triggers_only = flow.definition.on_error == OnError::Abort;
+    let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
     let words = {
         let _caused = cause::enter(cause.clone());
         let _for_flow = identity::for_flow(for_organization);
@@ -214,9 +217,17 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
             if settle {
                 spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
             }
+            if let Some(before) = &before
+                && !xact::pending(triggers_only)?.is_subset(before)
+            {
+                return Err(UsherError::state("the effect left something for COMMIT, where it would run with other rights")
+                    .detail("A deferred constraint or trigger on the target, or on what its triggers write, is pending.")
+                    .hint("Let the flow run in a worker (\"mode\": \"realtime\"), or make the constraint immediate."));
+            }
             Ok(words)
         })?
     };
+    drop(fence);
     if let Some(link) = &program.link {
         let excluded: Vec<i32> = words.iter().map(|word| word.n).collect();
         record_links(flow, owner, link, batch, from, to, &excluded)?;
@@ -229,9 +240,9 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
 fn attribute(run: &Run<'_>, causes: &[(Cause, pgrx::Uuid)], before: i64, from: i32, to: i32) -> Result<()> {
     let program = run.flow.program()?;
     let Some(parents) = &program.parents else { return Ok(()) };
-    let _nest = Nest::pinned_path();
     Spi::connect_mut(|client| {
         let table = {
+            let _fence = Nest::fence();
             let _acting = role::act_as(run.flow.run_as);
             spi::query(client, parents, &arguments(run.batch, from, to))?.first()
         };
@@ -272,6 +283,7 @@ UPDATE usher.queue AS q SET cause = c.cause, trail = c.trail
 fn record_links(flow: &Flow, owner: Oid, sql: &str, batch: &Batch, from: i32, to: i32, excluded: &[i32]) -> Result<()> {
     Spi::connect_mut(|client| {
         let table = {
+            let _fence = Nest::fence();
             let _acting = role::act_as(flow.run_as);
             spi::query(client, sql, &arguments(batch, from, to))?.first()
         };
@@ -303,7 +315,7 @@ fn record_links(flow: &Flow, owner: Oid, sql: &str, batch: &Batch, from: i32, to
 /// What the flow would write for one row, undone afterwards.
 pub fn preview(flow_as: Oid, sql: &str, batch: &Batch, lock_timeout: i64) -> Result<Vec<pgrx::JsonB>> {
     let rows = subxact::rehearse(|| {
-        let _nest = Nest::pinned_path().lock_timeout(lock_timeout);
+        let _fence = Nest::fence().lock_timeout(lock_timeout);
         let _caused = cause::enter(Cause::default());
         let _acting = role::act_as(flow_as);
         spi::all(sql, &arguments(batch, 1, batch.size), |row| Ok(row.get::<pgrx::JsonB>(1)?))

@@ -2,7 +2,7 @@
 
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
-use pgrx::pg_sys::Oid;
+use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
 
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct Column {
     pub type_sql: String,
     pub type_oid: Oid,
     pub collation: Oid,
+    /// The type without its domains and modifier: a NULL of it runs nobody's checks.
+    pub base_sql: String,
     /// A built-in scalar: kept in a job as a JSON value of its own kind. Anything else is kept as its type's output text,
     /// which no cast of the table's owner can bend: capture runs with the rights of the installation's owner.
     pub native: bool,
@@ -19,6 +21,12 @@ pub struct Column {
     pub compare_as_text: bool,
     /// Written by PostgreSQL alone.
     pub generated: bool,
+}
+
+impl Column {
+    pub fn is_uuid(&self) -> bool {
+        self.type_oid == pg_sys::UUIDOID
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +47,7 @@ impl Table {
     }
 
     pub fn has_organization(&self) -> bool {
-        self.column("organization_id").is_some_and(|column| column.type_sql == "uuid")
+        self.column("organization_id").is_some_and(Column::is_uuid)
     }
 
     /// The column, or a refusal that names the nearest one.
@@ -121,7 +129,13 @@ pub fn table(name: &str, at: &str) -> Result<Table> {
         return Err(UsherError::definition(format!("{name} in {at} belongs to pg_usher itself"))
             .hint("Use the functions of schema usher, such as usher.enqueue_sync_job()."));
     }
-    read(oid, &schema, &relation)
+    let table = read(oid, &schema, &relation)?;
+    if table.column("organization_id").is_some_and(|column| !column.is_uuid()) {
+        return Err(UsherError::definition(format!("organization_id of {name} in {at} is not a uuid"))
+            .detail("Flows keep to their organization by this column; with another type they could not.")
+            .hint("ALTER TABLE … ALTER COLUMN organization_id TYPE uuid, or give the column another name."));
+    }
+    Ok(table)
 }
 
 /// Reads a table by oid.
@@ -136,7 +150,7 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
                FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base WHERE t.typtype = 'd')
          SELECT b.name, b.type_sql, b.atttypid, b.attcollation, b.generated,
                 t.oid IN (16, 20, 21, 23, 700, 701, 1700, 25, 1043, 1042, 19, 2950, 1082, 1083, 1266, 1114, 1184) AS native,
-                t.typname IN ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') AS compare_as_text
+                pg_catalog.format_type(t.oid, -1) AS base_sql, t.typname IN ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') AS compare_as_text
            FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base
           WHERE t.typtype <> 'd' ORDER BY b.attnum",
         &[spi::arg(oid)],
@@ -148,7 +162,8 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
                 collation: row.get::<Oid>(4)?.unwrap_or(Oid::INVALID),
                 generated: row.get::<bool>(5)?.unwrap_or(false),
                 native: row.get::<bool>(6)?.unwrap_or(false),
-                compare_as_text: row.get::<bool>(7)?.unwrap_or(false),
+                base_sql: row.get::<String>(7)?.unwrap_or_default(),
+                compare_as_text: row.get::<bool>(8)?.unwrap_or(false),
             })
         },
     )?;

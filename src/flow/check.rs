@@ -120,19 +120,20 @@ fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
 
 /// Definitions that would hurt the writer are refused: what a deferred constraint finds comes only at its COMMIT.
 fn fits_mode(definition: &Definition, target: Option<&str>) -> Result<()> {
-    let (Mode::Transactional, OnError::Continue, Some(target)) = (definition.mode, definition.on_error, target) else {
+    let (Mode::Transactional, Some(target)) = (definition.mode, target) else {
         return Ok(());
     };
     let table = catalog::table(target, "\"then\"")?;
+    // A flow that may abort its writer may leave keys to COMMIT; a trigger would run there with the writer's rights.
     let deferred = spi::read::<String>(
-        "SELECT c.conname::text FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferred
+        "SELECT c.conname::text FROM pg_catalog.pg_constraint c WHERE c.conrelid = $1 AND c.condeferred AND c.contype <> 't' AND NOT $2
          UNION ALL SELECT t.tgname::text FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND t.tginitdeferred AND NOT t.tgisinternal LIMIT 1",
-        &[spi::arg(table.oid)],
+        &[spi::arg(table.oid), spi::arg(definition.on_error == OnError::Abort)],
     )?;
     match deferred {
         Some(name) => Err(UsherError::definition(format!("\"{name}\" on {target} is checked only at COMMIT"))
-            .detail("What it finds would fail the writer's COMMIT although the flow's error was caught.")
-            .hint("Use \"mode\": \"realtime\", or \"on_error\": \"abort\" if the writer shall fail.")),
+            .detail("It would run at the writer's COMMIT, with the writer's rights, and what it finds would fail the COMMIT.")
+            .hint("Use \"mode\": \"realtime\", or \"on_error\": \"abort\" for a key if the writer shall fail, or make it immediate.")),
         None => Ok(()),
     }
 }

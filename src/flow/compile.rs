@@ -113,8 +113,6 @@ struct Writer<'a> {
     joins: BTreeMap<String, Table>,
     new: &'a [String],
     old: &'a [String],
-    /// The condition still has to be evaluated here.
-    with_condition: bool,
 }
 
 impl Writer<'_> {
@@ -171,7 +169,8 @@ impl Writer<'_> {
 
     fn range(&self) -> String {
         let mut sql = " WHERE b.n BETWEEN $7 AND $8".to_owned();
-        if let (true, Some(condition)) = (self.with_condition, &self.definition.condition) {
+        // Also when the writer has evaluated it: the table may have changed between then and now.
+        if let Some(condition) = &self.definition.condition {
             let _ = write!(sql, " AND ({condition}\n)");
         }
         sql
@@ -252,18 +251,15 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let organization = organization(definition, source.as_ref(), &all)?;
     let target = target(definition)?;
 
-    let mut writer =
-        Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old, with_condition: !simple };
+    let writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old };
     let (apply, preview) = match (&definition.then, &target) {
         (Then::Call { function }, _) => call(&writer, &catalog::function(function)?)?,
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
-            writer.with_condition = true;
             (apply, write(&writer, then, target, true)?)
         }
         (_, None) => return Err(UsherError::internal("a flow that writes has no target")),
     };
-    writer.with_condition = !simple;
     let link = match (&definition.link, &target) {
         (Some(link), Some(target)) => Some(link_statement(&writer, link, target)),
         _ => None,
@@ -290,6 +286,14 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         old,
     };
     Ok(Program { compiled, apply, link, parents, preview })
+}
+
+/// True when a flow's condition can be evaluated by the writer, as the table is now.
+pub fn condition_is_safe(definition: &Definition, source: &Table) -> bool {
+    let Some(condition) = &definition.condition else { return true };
+    let shape = pg::subxact::rehearse(|| pg::expr::parse(condition)).ok().and_then(|nodes| super::shape::read(&nodes));
+    let tried = format!("SELECT 1 FROM {0} AS new CROSS JOIN {0} AS old WHERE ({condition}\n)", source.sql);
+    shape.is_some_and(|shape| safe_in_writer(&shape, source)) && pg::subxact::rehearse(|| pg::spi::plans(&tried, &[])).is_ok()
 }
 
 /// True when the condition cannot fail in the writer: simple by its form, and columns compared with each other are of
@@ -326,7 +330,7 @@ fn organization(definition: &Definition, source: Option<&Table>, all: &Expressio
     }
     match shape.columns.as_slice() {
         [ColumnUse { alias, column: Some(name) }]
-            if alias == "new" && shape.simple && source.column(name).is_some_and(|column| column.type_sql == "uuid") =>
+            if alias == "new" && shape.simple && source.column(name).is_some_and(Column::is_uuid) =>
         {
             Ok(Some(format!("new.{}", quote_identifier(name))))
         }
@@ -526,25 +530,23 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
         let _ = write!(checks, " WHEN ({text}\n) IS FALSE THEN {}", quote_literal(name));
     }
     let failed = if checks.is_empty() { "NULL::text".to_owned() } else { format!("CASE{checks} END") };
-    let rows = |with_condition: bool| {
-        let from = w.from();
-        let range = Writer { joins: w.joins.clone(), with_condition, ..*w }.range();
-        format!(
-            "WITH s AS MATERIALIZED (SELECT b.n AS usher_n{fields} FROM {from}{range}),
- v AS MATERIALIZED (SELECT s.*, {failed} AS usher_failed FROM s)"
-        )
-    };
+    let rows = format!(
+        "WITH s AS MATERIALIZED (SELECT b.n AS usher_n{fields} FROM {}{}),
+ v AS MATERIALIZED (SELECT s.*, {failed} AS usher_failed FROM s)",
+        w.from(),
+        w.range()
+    );
     let arguments = arguments.join(", ");
     let effect = format!("SELECT {}({arguments}) FROM v WHERE v.usher_failed IS NULL ORDER BY v.usher_n", function.sql);
     let apply = format!(
         // The count makes every call happen; the row without a number that it leaves is skipped by the reader.
         "{}, w AS MATERIALIZED ({effect}) SELECT v.usher_n::integer, v.usher_failed, false
    FROM (SELECT pg_catalog.count(*) AS calls FROM w) AS done LEFT JOIN v ON v.usher_failed IS NOT NULL ORDER BY 1",
-        rows(w.with_condition)
+        rows
     );
     let preview = format!(
         "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
-        rows(true),
+        rows,
         quote_literal(&function.sql)
     );
     Ok((apply, preview))

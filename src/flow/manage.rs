@@ -1,7 +1,7 @@
 //! Making, changing and removing flows.
 
 use super::check::checked;
-use super::definition::{Definition, When};
+use super::definition::{Definition, Mode, When};
 use super::store;
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi, xact};
@@ -166,6 +166,13 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     release(name, "flow broken")?;
     change_lane(name, checked.definition.lane as i16)?;
+    if checked.definition.mode == Mode::Transactional {
+        // What is still queued comes first: later changes of its rows line up behind it.
+        spi::run(
+            "UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback",
+            &[spi::arg(name)],
+        )?;
+    }
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))
 }
@@ -193,7 +200,7 @@ fn change_lane(name: &str, lane: i16) -> Result<()> {
         |row| Ok(row.get::<i64>(1)?.unwrap_or(0)),
     )?;
     if let Some(first) = moved.into_iter().min() {
-        xact::note(lane as usize, first);
+        xact::note_locked(lane as usize, first);
     }
     spi::run(
         "UPDATE usher.queue_waiting w SET lane = $2 FROM usher.flows f WHERE f.name = $1 AND w.flow_id = f.id AND w.op <> 'R' AND w.lane <> $2",

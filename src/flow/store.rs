@@ -58,6 +58,7 @@ thread_local! {
 }
 
 fn fresh() {
+    pg::xact::remember_only_now();
     let generation = pg::relcache::generation();
     let schema = pg::relcache::schema_generation();
     KNOWN.with_borrow_mut(|known| {

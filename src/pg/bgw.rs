@@ -108,6 +108,21 @@ pub fn sleep(most: Duration) {
     pgrx::check_for_interrupts!();
 }
 
+unsafe extern "C" {
+    /// kill(2) of the C library that the server itself is linked with.
+    fn kill(pid: i32, signal: i32) -> i32;
+}
+
+/// Asks another process of this server to end.
+pub fn ask_to_end(pid: i32) {
+    if pid > 0 {
+        // SAFETY: a signal to a process that entered its pid into our shared memory and has not left.
+        unsafe {
+            kill(pid, pg_sys::SIGTERM as i32);
+        }
+    }
+}
+
 /// Sleeps whether or not the latch is set.
 pub fn pause(time: Duration) {
     let wanted = pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
@@ -149,6 +164,8 @@ pub fn transaction<T>(
         let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
             pg_sys::SetCurrentStatementStartTimestamp();
             pg_sys::StartTransactionCommand();
+            pg_sys::XactIsoLevel = pg_sys::XACT_READ_COMMITTED as i32;
+            pg_sys::XactReadOnly = false;
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             match work() {
                 Ok(value) => {

@@ -19,6 +19,8 @@ pub fn no_backtraces() {
 /// Nothing is done for a setting that has the wanted value already: opening and closing a level costs.
 pub struct Nest {
     level: Option<i32>,
+    /// Whatever was set meanwhile goes back too, even what somebody's function set for good.
+    undo: bool,
 }
 
 const PATH: &CStr = c"pg_catalog, pg_temp";
@@ -26,7 +28,7 @@ const PATH: &CStr = c"pg_catalog, pg_temp";
 impl Nest {
     /// Names resolve as compiled: `pg_catalog` alone, temporary objects last.
     pub fn pinned_path() -> Self {
-        let mut nest = Self { level: None };
+        let mut nest = Self::open().plain_sql();
         // SAFETY: reads the session's search path, a NUL-terminated string that lives until it is set anew.
         let current = unsafe { pg_sys::namespace_search_path };
         // SAFETY: as above; checked for null first.
@@ -36,9 +38,35 @@ impl Nest {
         nest
     }
 
+    /// Around code that is not ours: it finds the pinned path, and every setting that it changes, for itself or for the
+    /// session, goes back when this is dropped. A trigger of a target must not leave anything behind in the writer's
+    /// session or in a worker.
+    pub fn fence() -> Self {
+        let mut nest = Self { level: None, undo: true }.plain_sql();
+        nest.set(c"search_path", PATH);
+        nest
+    }
+
+    /// SQL text means what it meant when it was checked: settings that change how it is read or written are as by default.
+    fn plain_sql(mut self) -> Self {
+        // SAFETY: reads three settings of the session.
+        let (strings, quotes, nulls) =
+            unsafe { (pg_sys::standard_conforming_strings, pg_sys::quote_all_identifiers, pg_sys::Transform_null_equals) };
+        if !strings {
+            self.set(c"standard_conforming_strings", c"on");
+        }
+        if quotes {
+            self.set(c"quote_all_identifiers", c"off");
+        }
+        if nulls {
+            self.set(c"transform_null_equals", c"off");
+        }
+        self
+    }
+
     /// Nothing yet: for settings that follow.
     pub fn open() -> Self {
-        Self { level: None }
+        Self { level: None, undo: false }
     }
 
     /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
@@ -89,7 +117,7 @@ impl Drop for Nest {
         // An error on its way out ends in a (sub)transaction abort, which closes every level itself.
         if let (Some(level), false) = (self.level, std::thread::panicking()) {
             // SAFETY: the level was opened by this guard in this transaction and is the innermost still open.
-            unsafe { pg_sys::AtEOXact_GUC(true, level) }
+            unsafe { pg_sys::AtEOXact_GUC(!self.undo, level) }
         }
     }
 }
@@ -97,7 +125,6 @@ impl Drop for Nest {
 /// Names resolve in `pg_catalog` alone until this is dropped, whatever the session's setting says. Far cheaper than a
 /// setting, and only for our own statements: while it holds, `SET search_path` of a called function would have no effect.
 pub struct CatalogOnly {
-    #[cfg(any(feature = "pg17", feature = "pg18"))]
     _nest: Nest,
 }
 
@@ -107,7 +134,7 @@ impl CatalogOnly {
         let mut path = pg_sys::OverrideSearchPath { schemas: std::ptr::null_mut(), addCatalog: true, ..Default::default() };
         // SAFETY: the path is copied; popped by Drop, or by the end of the (sub)transaction on error.
         unsafe { pg_sys::PushOverrideSearchPath(&mut path) }
-        Self {}
+        Self { _nest: Nest::open().plain_sql() }
     }
 
     /// These majors have no such override: the setting has to do.

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod expr;
 pub mod guc;
 pub mod ids;
+pub mod locks;
 pub mod relcache;
 pub mod role;
 pub mod shmem;

@@ -29,6 +29,8 @@ pub struct Slot {
     prepared: [AtomicI64; LANES],
     /// Something about waiting jobs changed: look at the due times again.
     due_changed: AtomicBool,
+    /// The same, by a transaction that was prepared.
+    prepared_due: AtomicBool,
     busy_kind: AtomicI32,
     busy_lane: AtomicI32,
     busy_from: AtomicI64,
@@ -41,6 +43,8 @@ pub struct Slot {
 #[repr(C)]
 pub struct Shared {
     launcher_pid: AtomicI32,
+    /// A session asks for workers; other wake-ups of the launcher do not.
+    launcher_asked: AtomicBool,
     launcher_latch: AtomicUsize,
     slots: [Slot; SLOTS],
 }
@@ -52,6 +56,7 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             launcher_pid: AtomicI32::new(0),
+            launcher_asked: AtomicBool::new(false),
             launcher_latch: AtomicUsize::new(0),
             slots: std::array::from_fn(|_| Slot {
                 database: AtomicU32::new(0),
@@ -61,6 +66,7 @@ impl Default for Shared {
                 low: std::array::from_fn(|_| AtomicI64::new(NONE)),
                 prepared: std::array::from_fn(|_| AtomicI64::new(NONE)),
                 due_changed: AtomicBool::new(false),
+                prepared_due: AtomicBool::new(false),
                 busy_kind: AtomicI32::new(0),
                 busy_lane: AtomicI32::new(-1),
                 busy_from: AtomicI64::new(0),
@@ -139,7 +145,8 @@ pub fn signal(low: &[i64; LANES], due_changed: bool, ended: Ended) {
             }
         }
         if due_changed {
-            slot.due_changed.store(true, SeqCst);
+            let mark = if ended == Ended::Prepared { &slot.prepared_due } else { &slot.due_changed };
+            mark.store(true, SeqCst);
         }
         if wake {
             set_latch(slot.latch.load(SeqCst));
@@ -150,6 +157,7 @@ pub fn signal(low: &[i64; LANES], due_changed: bool, ended: Ended) {
 /// Wakes the launcher: a database may want workers now.
 pub fn signal_launcher() {
     if available() {
+        SHARED.get().launcher_asked.store(true, SeqCst);
         set_latch(SHARED.get().launcher_latch.load(SeqCst));
     }
 }
@@ -157,6 +165,17 @@ pub fn signal_launcher() {
 pub fn launcher_arrives() {
     SHARED.get().launcher_pid.store(std::process::id() as i32, SeqCst);
     SHARED.get().launcher_latch.store(my_latch(), SeqCst);
+}
+
+/// True once after a session has asked for workers.
+pub fn launcher_was_asked() -> bool {
+    SHARED.get().launcher_asked.swap(false, SeqCst)
+}
+
+/// Processes that an earlier launcher has started and that this one does not know.
+pub fn orphans() -> Vec<(usize, i32)> {
+    let known = |(index, slot): (usize, &Slot)| (slot.database.load(SeqCst) != 0).then(|| (index, slot.pid.load(SeqCst)));
+    slots().iter().enumerate().filter_map(known).collect()
 }
 
 pub fn launcher_pid() -> i32 {
@@ -227,7 +246,15 @@ impl Mine {
     }
 
     pub fn has_prepared(self) -> bool {
-        self.slot().prepared.iter().any(|mark| mark.load(SeqCst) != NONE)
+        self.slot().prepared_due.load(SeqCst) || self.slot().prepared.iter().any(|mark| mark.load(SeqCst) != NONE)
+    }
+
+    pub fn take_prepared_due(self) -> bool {
+        self.slot().prepared_due.swap(false, SeqCst)
+    }
+
+    pub fn put_prepared_due(self) {
+        self.slot().prepared_due.store(true, SeqCst);
     }
 
     pub fn put_prepared(self, lane: usize, position: i64) {

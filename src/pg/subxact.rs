@@ -20,8 +20,7 @@ pub struct Failure {
 impl Failure {
     /// One line for a job's `error_message`.
     pub fn line(&self) -> String {
-        // "Failing row contains (…)" would show columns of the target to whoever may read the job.
-        match self.detail.as_deref().filter(|detail| !detail.starts_with("Failing row contains")) {
+        match &self.detail {
             Some(detail) => format!("{} ({}; {})", self.message, detail, self.sqlstate),
             None => format!("{} ({})", self.message, self.sqlstate),
         }
@@ -56,6 +55,8 @@ impl From<Failure> for UsherError {
 fn failure(code: PgSqlErrorCode, message: &str, detail: Option<&str>, hint: Option<&str>) -> Failure {
     // SAFETY: unpack_sql_state returns a static buffer of five characters and a NUL, copied at once.
     let sqlstate = unsafe { std::ffi::CStr::from_ptr(pg_sys::unpack_sql_state(code as i32)).to_string_lossy().into_owned() };
+    // Details that show whole rows or foreign keys' values would tell them to people who may not read the table.
+    let detail = detail.filter(|text| !text.starts_with("Failing row contains") && !text.contains("conflicts with existing key"));
     Failure { sqlstate, code, message: mask(message), detail: detail.map(mask), hint: hint.map(str::to_owned) }
 }
 

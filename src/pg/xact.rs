@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 struct Pending {
     low: [i64; LANES],
@@ -32,6 +33,7 @@ thread_local! {
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
     static SEQUENCE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
     static DEFERRABLE: Cell<(u64, bool)> = const { Cell::new((0, true)) };
+    static FORGET: Cell<bool> = const { Cell::new(false) };
     static AT_END: RefCell<Vec<fn()>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -49,6 +51,9 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         }
     } else if event == XACT_EVENT_PREPARE {
         shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
+    }
+    if FORGET.take() {
+        super::relcache::forget();
     }
     AT_END.with_borrow(|hooks| hooks.iter().for_each(|hook| hook()));
 }
@@ -153,6 +158,27 @@ pub fn is_mine(xid: i64) -> bool {
 pub fn sees_new_commits() -> bool {
     // SAFETY: reads a backend-local variable.
     unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
+}
+
+/// What is remembered from the catalog now may be old: a transaction with one snapshot does not see what others have
+/// changed meanwhile. It is forgotten when the transaction ends.
+pub fn remember_only_now() {
+    if !sees_new_commits() {
+        register();
+        FORGET.set(true);
+    }
+}
+
+/// Relations for which something deferrable is pending until COMMIT; `triggers_only` leaves out keys and foreign keys,
+/// which check with their owners' rights and can only fail.
+pub fn pending(triggers_only: bool) -> Result<HashSet<u32>> {
+    let relations = super::spi::read_all(
+        "SELECT DISTINCT tgrelid FROM pg_catalog.pg_trigger WHERE tgdeferrable AND NOT (tgisinternal AND $1)",
+        &[super::spi::arg(triggers_only)],
+        |row| Ok(row.get::<Oid>(1)?.unwrap_or(Oid::INVALID)),
+    )?;
+    // SAFETY: looks through this transaction's own list of trigger events.
+    Ok(relations.into_iter().filter(|oid| unsafe { pg_sys::AfterTriggerPendingOnRel(*oid) }).map(|oid| oid.to_u32()).collect())
 }
 
 /// True when this database has anything that is checked only at COMMIT: constraints, keys or triggers.

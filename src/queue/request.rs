@@ -78,6 +78,7 @@ fn all_routes() -> Result<Rc<Vec<Route>>> {
     if known == generation {
         return Ok(routes);
     }
+    xact::remember_only_now();
     let routes = Rc::new(spi::read_all(
         "SELECT f.definition ->> 'from', f.definition ->> 'to', f.definition -> 'when' ->> 'request', f.name, f.id, f.version,
                 f.definition ->> 'priority', f.definition ->> 'mode'

@@ -59,6 +59,8 @@ pub fn installed() -> Result<Installed> {
 /// Creates or migrates the tables; returns what was done.
 fn migrate() -> Result<String> {
     let _quiet = pg::guc::Nest::pinned_path().quiet();
+    // Tables that are there are changed by their owner's rights, not by the caller's greater ones.
+    let _acting = installed().ok().map(|installed| pg::role::internal(installed.owner));
     let fresh = pg::catalog::usher_relation("installation").is_none();
     let before = if fresh { 0 } else { spi::one::<i32>("SELECT schema_level FROM usher.installation", &[])?.unwrap_or(0) };
     if before > SCHEMA_LEVEL {

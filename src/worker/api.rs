@@ -16,6 +16,21 @@ fn process_jobs(max: default!(Option<i32>, 1000)) -> std::result::Result<i32, Er
     Ok(process(max.unwrap_or(1000))?)
 }
 
+/// Keeps the workers away from a lane until the end of the caller's transaction: for maintenance and tests.
+///
+/// Arguments: `lane`, by name. Errors: 42501 for callers who are no operators, 22023 for an unknown lane.
+#[pg_extern(volatile, parallel_unsafe)]
+fn hold_lane(lane: Option<String>) -> std::result::Result<(), ErrorReport> {
+    identity::require_operator("hold lanes")?;
+    let named = lane.unwrap_or_default();
+    let lane = crate::queue::LANES.iter().position(|known| *known == named).ok_or_else(|| {
+        UsherError::invalid(format!("lane \"{named}\" is unknown"))
+            .hint(format!("Use one of: {}.", crate::queue::LANES.join(", ")))
+    })?;
+    crate::pg::locks::take_lane(lane as i16);
+    Ok(())
+}
+
 fn process(most: i32) -> Result<i32> {
     let installed = identity::require_operator("process jobs")?;
     if !(1..=100_000).contains(&most) {

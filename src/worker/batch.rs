@@ -5,8 +5,8 @@ use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
 use crate::flow::store as flows;
 use crate::flow::store::Flow;
+use crate::pg::role;
 use crate::pg::shmem::{Mine, Source};
-use crate::pg::{role, spi};
 use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -24,24 +24,13 @@ pub struct Done {
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
-const LOCK: i32 = 1_970_497_650;
-
-fn take_lanes(lanes: &[i16]) -> Result<bool> {
-    for lane in lanes {
-        let taken = spi::read::<bool>(
-            "SELECT pg_catalog.pg_try_advisory_xact_lock($1, $2)",
-            &[spi::arg(LOCK), spi::arg(i32::from(*lane))],
-        )?;
-        if taken != Some(true) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+fn take_lanes(lanes: &[i16]) -> bool {
+    lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane))
 }
 
 /// Ready jobs of one lane, from a position on.
 pub fn ready(installed: Installed, lane: usize, position: i64, most: i32, mine: Option<Mine>) -> Result<Done> {
-    if !take_lanes(&[lane as i16])? {
+    if !take_lanes(&[lane as i16]) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
@@ -52,14 +41,14 @@ pub fn ready(installed: Installed, lane: usize, position: i64, most: i32, mine: 
         }
         drop(acting);
         let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
-        run(client, installed, claim)?;
+        run(client, installed, place_of(mine), claim)?;
         Ok(done)
     })
 }
 
 /// Waiting jobs that are due now.
 pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -> Result<Done> {
-    if !take_lanes(lanes)? {
+    if !take_lanes(lanes) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
@@ -70,7 +59,7 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
         }
         drop(acting);
         let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
-        run(client, installed, claim)?;
+        run(client, installed, place_of(mine), claim)?;
         if done.jobs > 0 {
             let _acting = role::internal(installed.owner);
             store::release_followers(&*flows::classes()?)?;
@@ -79,7 +68,23 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     })
 }
 
-fn run(client: &mut SpiClient<'_>, installed: Installed, claim: Claim) -> Result<()> {
+/// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
+/// that the others go on.
+pub fn bury(installed: Installed, lane: usize, position: i64, reason: &str) -> Result<Done> {
+    if !take_lanes(&[lane as i16]) {
+        return Ok(Done { busy: true, ..Done::default() });
+    }
+    Spi::connect_mut(|client| {
+        let _acting = role::internal(installed.owner);
+        let claim = store::claim_ready(client, lane, position, 1)?;
+        for group in &claim.groups {
+            store::take_back(group, &all(group, |n| dead(n, reason, "XX000")))?;
+        }
+        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+    })
+}
+
+fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
     if claim.groups.is_empty() {
         return Ok(());
     }
@@ -93,15 +98,15 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, claim: Claim) -> Result
         by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
     }
     for groups in by_class.into_values() {
-        class(client, installed, groups, anything_waits)?;
+        class(client, installed, place, groups, anything_waits)?;
     }
     Ok(())
 }
 
-fn class(client: &mut SpiClient<'_>, installed: Installed, groups: Vec<Group>, anything_waits: bool) -> Result<()> {
+fn class(client: &mut SpiClient<'_>, installed: Installed, place: Place, groups: Vec<Group>, anything_waits: bool) -> Result<()> {
     let mut works = Vec::with_capacity(groups.len());
     for group in groups {
-        works.extend(begin(client, installed, group, anything_waits)?);
+        works.extend(begin(client, installed, place, group, anything_waits)?);
     }
     let shared = if works.len() > 1 { shared_rows(&works)? } else { Vec::new() };
     // Rows whose earlier change will be tried again: later ones line up behind it.
@@ -144,6 +149,10 @@ fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
     Ok(jobs)
 }
 
+fn place_of(mine: Option<Mine>) -> Place {
+    if mine.is_some() { Place::Worker } else { Place::Session }
+}
+
 fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
     (1..=group.batch.size).map(make).collect()
 }
@@ -157,7 +166,13 @@ fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
 }
 
 /// Takes a group up, or puts it where it belongs when its flow does not run now.
-fn begin(client: &mut SpiClient<'_>, installed: Installed, group: Group, anything_waits: bool) -> Result<Option<Work>> {
+fn begin(
+    client: &mut SpiClient<'_>,
+    installed: Installed,
+    place: Place,
+    group: Group,
+    anything_waits: bool,
+) -> Result<Option<Work>> {
     let Some(id) = group.flow else {
         store::take_back(&group, &all(&group, |n| dead(n, "the job names no flow", "XX000")))?;
         return Ok(None);
@@ -176,7 +191,7 @@ fn begin(client: &mut SpiClient<'_>, installed: Installed, group: Group, anythin
         return Ok(None);
     }
     let (group, segments) = group.arrange(client, flow.rows_are_free())?;
-    let mut work = Work { id, installed, group, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    let mut work = Work { id, installed, place, group, segments, back: Vec::new(), gone: HashSet::new(), details: None };
     for n in store::homeless(&work.group)? {
         work.give_back(dead(n, NO_ORGANIZATION, "23503"));
     }
@@ -195,6 +210,7 @@ const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; a
 struct Work {
     id: i32,
     installed: Installed,
+    place: Place,
     group: Group,
     segments: Vec<Segment>,
     back: Vec<Back>,
@@ -276,7 +292,7 @@ impl Work {
                     Chain::ByTarget(causes) => Causes::ByTarget(causes),
                     Chain::Each(causes) => Causes::Each(causes),
                 },
-                place: Place::Worker,
+                place: self.place,
             };
             match apply::apply(&run, first, last) {
                 Ok(failed) => self.failed(&flow, failed, held)?,

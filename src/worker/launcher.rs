@@ -28,39 +28,52 @@ pub extern "C-unwind" fn usher_launcher_main(_arg: pg_sys::Datum) {
     bgw::prepare_process();
     bgw::connect_without_database();
     shmem::launcher_arrives();
+    end_orphans();
     let mut posts: Vec<Post> = Vec::new();
     loop {
         bgw::reset_latch();
         pgrx::check_for_interrupts!();
-        bgw::reload_if_asked();
-        align(&mut posts);
-        let soonest = posts.iter().filter(|post| post.running.is_none()).map(|post| post.not_before).min();
-        let now = Instant::now();
-        let rest = soonest.map_or(TICK, |at| at.saturating_duration_since(now).min(TICK));
-        let slept_from = now;
-        bgw::sleep(rest + Duration::from_millis(1));
-        if slept_from.elapsed() < rest {
-            // Woken: a session has run setup(), a worker has ended, or the settings changed. Whoever waits may try now,
-            // but not faster than once a second after failures.
+        // A session that ran setup(), or new settings, may have changed what a waiting post would find.
+        let reloaded = bgw::reload_if_asked();
+        if shmem::launcher_was_asked() || reloaded {
             for post in posts.iter_mut().filter(|post| post.running.is_none()) {
-                post.not_before =
-                    post.not_before.min(Instant::now() + Duration::from_millis(if post.short_lives > 3 { 1_000 } else { 20 }));
+                post.not_before = Instant::now();
             }
         }
+        align(&mut posts);
+        let soonest = posts.iter().filter(|post| post.running.is_none()).map(|post| post.not_before).min();
+        let rest = soonest.map_or(TICK, |at| at.saturating_duration_since(Instant::now()).min(TICK));
+        bgw::sleep(rest + Duration::from_millis(1));
     }
 }
 
-fn wanted() -> Vec<(u32, String, u32)> {
+/// Workers of a launcher that has died go on unknown to us: they end, and their slots are free for new ones.
+fn end_orphans() {
+    let orphans = shmem::orphans();
+    for (_, pid) in &orphans {
+        bgw::ask_to_end(*pid);
+    }
+    let until = Instant::now() + SHORT_LIFE;
+    while Instant::now() < until && shmem::orphans().iter().any(|(_, pid)| *pid != 0) {
+        bgw::pause(Duration::from_millis(20));
+    }
+    for (slot, _) in orphans {
+        shmem::release(slot);
+    }
+}
+
+/// None when the databases could not be read: then everything stays as it is.
+fn wanted() -> Option<Vec<(u32, String, u32)>> {
     let lanes: &[u32] = if settings::workers() >= 2 { &[LANES_TOP, LANES_REST] } else { &[LANES_TOP | LANES_REST] };
     let listed = settings::databases();
     let found = bgw::transaction(|_| None, || Ok(catalog::databases()));
-    let Ok(databases) = found else { return Vec::new() };
+    let databases = found.ok()?;
     let databases = databases.into_iter().filter(|(_, name)| listed.contains(name));
-    databases.flat_map(|(oid, name)| lanes.iter().map(move |lanes| (oid, name.clone(), *lanes))).collect()
+    Some(databases.flat_map(|(oid, name)| lanes.iter().map(move |lanes| (oid, name.clone(), *lanes))).collect())
 }
 
 fn align(posts: &mut Vec<Post>) {
-    let wanted = wanted();
+    let Some(wanted) = wanted() else { return };
     for post in posts.iter_mut() {
         let keep = wanted.iter().any(|(database, _, lanes)| *database == post.database && *lanes == post.lanes);
         if let Some((slot, child, since)) = &mut post.running {

@@ -28,6 +28,10 @@ struct Lane {
     /// There may be ready jobs behind the position.
     dirty: bool,
     credit: u32,
+    /// After a batch that failed as a whole: smaller ones, down to the job that is to blame.
+    most: Option<i32>,
+    /// Why the last single job failed its batch.
+    to_blame: Option<String>,
 }
 
 struct Loop {
@@ -39,6 +43,8 @@ struct Loop {
     tick_at: Instant,
     prepared_at: Instant,
     maintains: bool,
+    /// The last batch was of due jobs: ready ones get their turn first.
+    due_had_its_turn: bool,
 }
 
 enum Outcome {
@@ -62,7 +68,9 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let now = Instant::now();
     let mut state = Loop {
         mine,
-        lanes: served.map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number] }).collect(),
+        lanes: served
+            .map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number], most: None, to_blame: None })
+            .collect(),
         numbers: Vec::new(),
         due_at: None,
         due_known: false,
@@ -70,7 +78,15 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         prepared_at: now,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
         maintains: lanes & (1 << 3) != 0,
+        due_had_its_turn: false,
     };
+    // Transactions that were prepared before this process was there are found by looking.
+    if any_prepared() {
+        for lane in &state.lanes {
+            mine.put_prepared(lane.number, 1);
+        }
+        mine.put_prepared_due();
+    }
     state.numbers = state.lanes.iter().map(|lane| lane.number as i16).collect();
     while state.turn() {}
 }
@@ -94,14 +110,17 @@ impl Loop {
                 return self.gone();
             }
         }
-        if self.due_at.is_some_and(|due| now >= due) {
-            self.due_at = None;
-            return self.due();
-        }
         if !self.due_known {
             return self.look_at_due_times();
         }
-        match self.next_lane() {
+        let next = self.next_lane();
+        if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
+            self.due_at = None;
+            self.due_had_its_turn = true;
+            return self.due();
+        }
+        self.due_had_its_turn = false;
+        match next {
             Some(index) => self.ready(index),
             None => {
                 self.rest();
@@ -118,6 +137,12 @@ impl Loop {
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
             self.prepared_at = Instant::now() + PREPARED_TICK;
+            if self.mine.take_prepared_due() {
+                self.due_known = false;
+                if any_prepared() {
+                    self.mine.put_prepared_due();
+                }
+            }
         }
         for lane in &mut self.lanes {
             let mut low = self.mine.take_low(lane.number);
@@ -152,46 +177,66 @@ impl Loop {
 
     fn ready(&mut self, index: usize) -> bool {
         let (lane, position) = (self.lanes[index].number, self.lanes[index].position);
-        let most = settings::batch_size();
+        let most = self.lanes[index].most.unwrap_or(settings::batch_size());
         let mine = self.mine;
-        match self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))) {
+        let outcome = match self.lanes[index].to_blame.take() {
+            None => self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))),
+            Some(reason) => self.work(move |installed| batch::bury(installed, lane, position, &reason)),
+        };
+        let state = &mut self.lanes[index];
+        match outcome {
             Ok(Outcome::Gone) => self.gone(),
-            Ok(Outcome::Did(done)) => {
-                let state = &mut self.lanes[index];
-                if done.busy {
+            Ok(Outcome::Did(done)) if done.busy => {
+                // Somebody else has the lane: the others go on meanwhile.
+                state.credit = 0;
+                if self.lanes.iter().all(|lane| !lane.dirty || lane.credit == 0) {
                     bgw::nap(Duration::from_millis(5));
-                } else {
-                    state.credit = state.credit.saturating_sub(1);
-                    state.position = state.position.max(done.last);
-                    state.dirty = done.jobs >= most;
-                    // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which
-                    // costs a fraction. A lone job never waits.
-                    if (CROWD..CROWD * 50).contains(&done.jobs) {
-                        bgw::pause(GATHER);
-                    }
-                    // A failed job now waits for its next try.
-                    self.due_known = self.due_known && done.jobs == 0;
                 }
                 true
             }
-            Err(()) => true,
+            Ok(Outcome::Did(done)) => {
+                state.credit = state.credit.saturating_sub(1);
+                state.position = state.position.max(done.last);
+                state.dirty = done.jobs >= most;
+                state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
+                // A failed job now waits for its next try.
+                self.due_known = self.due_known && done.jobs == 0;
+                // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
+                // a fraction. A lone job never waits.
+                if (CROWD..CROWD * 50).contains(&done.jobs) {
+                    bgw::pause(GATHER);
+                }
+                true
+            }
+            Err(reason) => {
+                // Nothing of the batch has happened. Smaller ones find the job that is to blame; that one is put aside.
+                if most > 1 {
+                    state.most = Some(most / 2);
+                } else {
+                    state.to_blame = Some(reason);
+                }
+                true
+            }
         }
     }
 
+    /// Lane by lane, so that one that somebody else has does not stop the others.
     fn due(&mut self) -> bool {
         let most = settings::batch_size();
-        let (mine, numbers) = (self.mine, self.numbers.clone());
+        let mine = self.mine;
         self.due_known = false;
-        match self.work(move |installed| batch::due(installed, &numbers, most, Some(mine))) {
-            Ok(Outcome::Gone) => self.gone(),
-            Ok(Outcome::Did(done)) => {
-                if done.busy {
-                    bgw::nap(Duration::from_millis(5));
-                }
-                true
+        let mut busy = false;
+        for lane in self.numbers.clone() {
+            match self.work(move |installed| batch::due(installed, &[lane], most, Some(mine))) {
+                Ok(Outcome::Gone) => return self.gone(),
+                Ok(Outcome::Did(done)) => busy |= done.busy,
+                Err(_) => {}
             }
-            Err(()) => true,
         }
+        if busy {
+            bgw::nap(Duration::from_millis(5));
+        }
+        true
     }
 
     fn look_at_due_times(&mut self) -> bool {
@@ -199,6 +244,10 @@ impl Loop {
         let mut due = None;
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
+            // A leader that was cancelled, or died, leaves followers behind.
+            if store::anything_waits()? {
+                store::release_followers(&*crate::flow::store::classes()?)?;
+            }
             due = store::next_due(&numbers)?;
             Ok(())
         });
@@ -211,7 +260,7 @@ impl Loop {
     }
 
     /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
-    fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, ()> {
+    fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, String> {
         bgw::report_activity("working", true);
         let outcome = bgw::transaction(commit_as, || {
             if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
@@ -233,6 +282,7 @@ impl Loop {
             log!("usher worker: a batch failed and is tried again: {}", failure.line());
             bgw::nap(Duration::from_secs(1));
             self.due_known = false;
+            failure.line()
         })
     }
 

@@ -7,8 +7,8 @@ use usher_clients::{
 
 const LONG: Duration = wait::LONG;
 /// Who holds this lock holds the worker of the normal lane (src/worker/batch.rs), so that jobs gather for one batch.
-const HOLD: &str = "SELECT pg_advisory_lock(1970497650, 3)";
-const RELEASE: &str = "SELECT pg_advisory_unlock(1970497650, 3)";
+const HOLD: &str = "BEGIN; SELECT usher.hold_lane('normal')";
+const RELEASE: &str = "ROLLBACK";
 
 /// A database with these tables, and a role that may write them and nothing else.
 fn with_tables(name: &str, tables: &str) -> (Database, Client) {

@@ -166,8 +166,8 @@ fn eight_writers_of_the_same_rows_keep_the_order() {
 }
 
 /// Who holds this lock holds the worker of the normal lane (src/worker/batch.rs), so that jobs gather for one batch.
-const HOLD: &str = "SELECT pg_advisory_lock(1970497650, 3)";
-const RELEASE: &str = "SELECT pg_advisory_unlock(1970497650, 3)";
+const HOLD: &str = "BEGIN; SELECT usher.hold_lane('normal')";
+const RELEASE: &str = "ROLLBACK";
 
 #[test]
 fn changes_by_people_and_by_flows_keep_the_order() {

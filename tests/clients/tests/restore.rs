@@ -62,7 +62,7 @@ fn a_dump_carries_flows_history_and_pending_work() {
     settled(here, wait::LONG);
     // Work that has not run: ready jobs, because the worker is held, and one for later.
     let mut holder = database.connect();
-    run(&mut holder, "SELECT pg_advisory_lock(1970497650, 3)");
+    run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
     run(here, "UPDATE public.a SET v = 10 WHERE id = 1; INSERT INTO public.a VALUES (3, 3)");
     enqueue(here, "acme", "left", "right", &json!({"action": "call", "id": 1}));
     run(

@@ -9,8 +9,8 @@ use usher_clients::{Client, Database, Uuid, flow, json, number, run, settled, va
 const JOBS: i64 = 100_000;
 const ROUNDS: usize = 5;
 /// What a worker takes while it works on a lane (src/worker/batch.rs): who holds it holds the worker.
-pub const HOLD: &str = "SELECT pg_advisory_lock(1970497650, 3)";
-pub const RELEASE: &str = "SELECT pg_advisory_unlock(1970497650, 3)";
+pub const HOLD: &str = "BEGIN; SELECT usher.hold_lane('normal')";
+pub const RELEASE: &str = "ROLLBACK";
 
 pub fn measure(database: &Database) -> Vec<Figure> {
     let mut client = database.connect();
