@@ -19,8 +19,9 @@ const TICK: Duration = Duration::from_secs(60);
 const PREPARED_TICK: Duration = Duration::from_secs(1);
 
 /// Jobs that arrived while one batch ran: from here on it is a crowd.
-const CROWD: i32 = 4;
-const GATHER: Duration = Duration::from_millis(4);
+const CROWD: i32 = 8;
+/// Short enough that a thousand jobs a second are no crowd: then fewer than that arrive in one pause.
+const GATHER: Duration = Duration::from_millis(2);
 
 struct Lane {
     number: usize,
