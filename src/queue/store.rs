@@ -24,6 +24,8 @@ pub struct Group {
     repeats: bool,
     /// One version and one hop for all.
     uniform: Option<(i32, i16)>,
+    /// Some job's organization does not exist.
+    pub some_homeless: bool,
 }
 
 /// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them: one statement can do them.
@@ -39,6 +41,8 @@ pub struct Claim {
     pub groups: Vec<Group>,
     pub jobs: i32,
     pub last: i64,
+    /// Some job waits: rows may have earlier changes.
+    pub anything_waits: bool,
 }
 
 /// What follows the deletion in both claims: history and grouping, each group in the order of its positions.
@@ -52,7 +56,9 @@ SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.min(o.flow_version), pg_catalog.min(o.hop),
        pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
-       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop)
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop),
+       pg_catalog.bool_and(o.organization_id IN (SELECT g.id FROM usher.organizations g)),
+       (SELECT EXISTS (SELECT FROM usher.queue_waiting))
   FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.seq) AS o
  GROUP BY o.flow_id";
 
@@ -110,7 +116,7 @@ pub fn claim_due(client: &mut SpiClient<'_>, lanes: &[i16], most: i32) -> Result
 
 fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Result<Claim> {
     let mut table = spi::query(client, sql, arguments)?;
-    let mut claim = Claim { groups: Vec::with_capacity(table.len()), jobs: 0, last: 0 };
+    let mut claim = Claim { groups: Vec::with_capacity(table.len()), jobs: 0, last: 0, anything_waits: false };
     while table.next().is_some() {
         let flow = table.get::<i32>(1)?;
         let size = table.get::<i32>(2)?.unwrap_or(0);
@@ -122,7 +128,9 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Res
             Some(true) => table.get::<i32>(5)?.zip(table.get::<i16>(6)?),
             _ => None,
         };
-        claim.groups.push(Group { repeats: has_repeats(keys.into_iter().flatten()), uniform, ..group });
+        let some_homeless = table.get::<bool>(19)? != Some(true);
+        claim.anything_waits |= table.get::<bool>(20)? == Some(true);
+        claim.groups.push(Group { repeats: has_repeats(keys.into_iter().flatten()), uniform, some_homeless, ..group });
     }
     Ok(claim)
 }
@@ -145,6 +153,7 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
         hops: column(11)?,
         repeats: false,
         uniform: None,
+        some_homeless: false,
     })
 }
 
@@ -177,8 +186,8 @@ impl Group {
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
         let jobs: Vec<(Option<i64>, i32, i16)> =
             keys.into_iter().zip(versions).zip(hops).map(|((key, version), hop)| (key, version, hop)).collect();
-        let (flow, size) = (self.flow, self.batch.size);
-        Ok((Self { flow, ..read_group(&table, 1, size)? }, cut(&jobs)))
+        let (flow, size, some_homeless) = (self.flow, self.batch.size, self.some_homeless);
+        Ok((Self { flow, some_homeless, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
 }
 

@@ -89,7 +89,7 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
-    let anything_waits = store::anything_waits()?;
+    let anything_waits = claim.anything_waits;
     let classes = flows::classes()?;
     // Flows of one class do the same rows of the same target: what they do is put into one order.
     let mut by_class: BTreeMap<i32, Vec<Group>> = BTreeMap::new();
@@ -192,8 +192,10 @@ fn begin(
     }
     let (group, segments) = group.arrange(client, flow.rows_are_free())?;
     let mut work = Work { id, installed, place, group, segments, back: Vec::new(), gone: HashSet::new(), details: None };
-    for n in store::homeless(&work.group)? {
-        work.give_back(dead(n, NO_ORGANIZATION, "23503"));
+    if work.group.some_homeless {
+        for n in store::homeless(&work.group)? {
+            work.give_back(dead(n, NO_ORGANIZATION, "23503"));
+        }
     }
     if anything_waits {
         for n in store::parked(&work.group, &flows::siblings(id)?)? {
