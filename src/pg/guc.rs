@@ -157,7 +157,7 @@ impl Drop for CatalogOnly {
 
 /// Sets the whole session as our own statements want it: for worker processes, which run nothing else.
 pub fn prepare_session() {
-    for (name, value) in [(c"search_path", PATH), (c"lock_timeout", c"2000"), (c"plan_cache_mode", c"force_generic_plan")] {
+    for (name, value) in [(c"search_path", PATH), (c"lock_timeout", c"2000")] {
         // SAFETY: both strings are constants; set outside a transaction for the process's life.
         unsafe {
             pg_sys::SetConfigOption(
