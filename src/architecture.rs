@@ -4,8 +4,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms from the top to the bottom; rooms of one row do not call each other.
-const ROWS: &[&[&str]] =
-    &[&["worker"], &["pack", "insight"], &["capture"], &["queue"], &["flow"], &["registry"], &["setup"], GROUND];
+const ROWS: &[&[&str]] = &[
+    &["worker"],
+    &["pack", "insight", "expose", "revenue", "notify"],
+    &["capture"],
+    &["queue"],
+    &["flow"],
+    &["guard"],
+    &["registry"],
+    &["setup"],
+    GROUND,
+];
 /// What everything stands on; these three know each other.
 const GROUND: &[&str] = &["pg", "settings", "error"];
 

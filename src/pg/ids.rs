@@ -18,3 +18,9 @@ pub fn database() -> u32 {
     // SAFETY: a process-local variable that is set before any of our code can run in a connected process.
     unsafe { pg_sys::MyDatabaseId.to_u32() }
 }
+
+/// The number that this server's data directory got when it was made; clones of files keep it, pg_upgrade changes it.
+pub fn system() -> i64 {
+    // SAFETY: reads the control data that every process has.
+    unsafe { pg_sys::GetSystemIdentifier() }.cast_signed()
+}

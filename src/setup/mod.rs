@@ -10,10 +10,26 @@ use crate::pg::spi;
 use pgrx::pg_sys::Oid;
 use std::cell::RefCell;
 
-/// The tables as this version knows them. A migration raises it by one and adds a step to [`migrate`].
-const SCHEMA_LEVEL: i32 = 1;
+/// The tables, step by step: a new installation takes all steps, an older one those that it lacks, so that both end
+/// alike. A step that was in a tagged version is never edited; what comes later is a further step.
+const STEPS: &[(i32, &[&str])] = &[
+    (1, &[include_str!("../../sql/setup/tables.sql")]),
+    (
+        2,
+        &[
+            include_str!("../../sql/setup/copies.sql"),
+            include_str!("../../sql/setup/drift.sql"),
+            include_str!("../../sql/setup/links.sql"),
+            include_str!("../../sql/setup/revenue.sql"),
+            include_str!("../../sql/setup/audit.sql"),
+            include_str!("../../sql/setup/shadow.sql"),
+            include_str!("../../sql/setup/notices.sql"),
+        ],
+    ),
+];
+/// The level of tables that this version knows.
+const SCHEMA_LEVEL: i32 = STEPS[STEPS.len() - 1].0;
 
-const TABLES: &str = include_str!("../../sql/setup/tables.sql");
 const ACCESS: &str = include_str!("../../sql/setup/access.sql");
 
 /// What every room needs to know of a set-up installation.
@@ -26,6 +42,9 @@ pub struct Installed {
     /// False in a copy: the tables were set up in another database and restored here. Its jobs wait until somebody runs
     /// setup() here, which a running restore surely does not.
     pub home: bool,
+    /// The tables are those of this version. Between installing a newer library and setup() they are not: what the older
+    /// version did goes on meanwhile.
+    pub up_to_date: bool,
 }
 
 thread_local! {
@@ -48,11 +67,27 @@ pub fn installed() -> Result<Installed> {
     let acting = pg::role::internal(owner);
     let default_organization = spi::read::<pgrx::Uuid>("SELECT id FROM usher.organizations WHERE slug = 'default'", &[])?
         .ok_or_else(UsherError::not_set_up)?;
-    let home = spi::read::<bool>("SELECT database = $1 FROM usher.installation", &[spi::arg(Oid::from(pg::ids::database()))])?
-        .ok_or_else(UsherError::not_set_up)?;
+    // As JSON: tables of an older version lack the column.
+    let marks = spi::read_all(
+        "SELECT i.database = $1 AND COALESCE((pg_catalog.to_jsonb(i) ->> 'system_identifier')::bigint = $2, true), i.schema_level
+           FROM usher.installation AS i",
+        &[spi::arg(Oid::from(pg::ids::database())), spi::arg(pg::ids::system())],
+        |row| Ok((row.get::<bool>(1)?.unwrap_or(false), row.get::<i32>(2)?.unwrap_or(0))),
+    )?;
+    let (home, level) = marks.into_iter().next().ok_or_else(UsherError::not_set_up)?;
     drop(acting);
-    let installed = Installed { owner, flows, default_organization, home };
+    let installed = Installed { owner, flows, default_organization, home, up_to_date: level == SCHEMA_LEVEL };
     INSTALLED.set(Some((generation, installed)));
+    Ok(installed)
+}
+
+/// The installation, for what needs the tables of this very version.
+pub fn current() -> Result<Installed> {
+    let installed = installed()?;
+    if !installed.up_to_date {
+        return Err(UsherError::state("the tables of pg_usher are of another version than its library")
+            .hint("Run SELECT usher.setup(); as their owner."));
+    }
     Ok(installed)
 }
 
@@ -68,13 +103,18 @@ fn migrate() -> Result<String> {
             .detail(format!("The tables are at level {before}, this version knows level {SCHEMA_LEVEL}."))
             .hint("Install the newer version of the extension: ALTER EXTENSION pg_usher UPDATE."));
     }
-    if before < 1 {
-        spi::script(TABLES)?;
+    for (_, scripts) in STEPS.iter().filter(|(level, _)| *level > before) {
+        scripts.iter().try_for_each(|script| spi::script(script))?;
     }
+    // The mark of a copy stays: setup() makes the tables fit, usher.resume() says that its jobs may run here. What has no
+    // system yet is of version 0.1, which knew only the database.
     spi::run(
-        "INSERT INTO usher.installation (schema_level, database) VALUES ($1, $2)
-         ON CONFLICT ON CONSTRAINT installation_pkey DO UPDATE SET schema_level = EXCLUDED.schema_level, database = EXCLUDED.database",
-        &[spi::arg(SCHEMA_LEVEL), spi::arg(Oid::from(pg::ids::database()))],
+        "INSERT INTO usher.installation AS i (schema_level, database, system_identifier) VALUES ($1, $2, $3)
+         ON CONFLICT ON CONSTRAINT installation_pkey DO UPDATE
+            SET schema_level = EXCLUDED.schema_level,
+                system_identifier = CASE WHEN i.database = EXCLUDED.database THEN COALESCE(i.system_identifier, EXCLUDED.system_identifier)
+                                         ELSE COALESCE(i.system_identifier, 0) END",
+        &[spi::arg(SCHEMA_LEVEL), spi::arg(Oid::from(pg::ids::database())), spi::arg(pg::ids::system())],
     )?;
     spi::run(
         "INSERT INTO usher.organizations (id, slug, name) VALUES ($1, 'default', 'Default organization')
