@@ -4,6 +4,7 @@
 #   cluster.sh start | stop [fast|immediate] | restart | destroy | status
 #   cluster.sh psql [arguments]     start it and open psql in it
 #   cluster.sh env                  the lines a shell or a program needs to reach it
+#   cluster.sh upgrade FROM BIN     make it out of the stopped scratch cluster in FROM by pg_upgrade; BIN: its programs
 #   USHER_PRELOAD=''                start without the extension preloaded
 . "$(dirname "$0")/lib.sh"
 pg_detect
@@ -105,6 +106,16 @@ start() {
   die "the scratch cluster did not start; its log is $LOG"
 }
 
+# Both server processes that pg_upgrade starts load the extension, as they would in real life.
+upgrade() {
+  local from=$1 bin=$2
+  [ ! -e "$DATA" ] || die "$HOME_DIR has a cluster already"
+  create
+  write_settings || true
+  as_pg env -C "$HOME_DIR" "$PG_BIN/pg_upgrade" --old-bindir "$bin" --new-bindir "$PG_BIN" --old-datadir "$from/data" --new-datadir "$DATA" \
+    --socketdir "$HOME_DIR" --username postgres
+}
+
 stop() {
   if running; then
     as_pg "$PG_BIN/pg_ctl" stop -D "$DATA" -m "$1" -w -t 60 >/dev/null
@@ -144,5 +155,6 @@ case ${1:-} in
     exec "$PG_BIN/psql" "$@"
     ;;
   env) show_env ;;
-  *) die "usage: scripts/cluster.sh start|stop|restart|destroy|status|psql|env" ;;
+  upgrade) upgrade "$2" "$3" ;;
+  *) die "usage: scripts/cluster.sh start|stop|restart|destroy|status|psql|env|upgrade" ;;
 esac

@@ -15,7 +15,7 @@ GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_read
 GRANT EXECUTE ON FUNCTION
     usher.setup, usher.create_organization, usher.create_system,
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
-    usher.process_jobs, usher.hold_lane, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
+    usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
 -- An operator may own the tables: the owner's triggers and statements call these.
 GRANT EXECUTE ON FUNCTION
@@ -48,6 +48,7 @@ COMMENT ON FUNCTION usher.retry_sync_job IS 'runs a dead, failed or cancelled jo
 COMMENT ON FUNCTION usher.wait_for IS 'waits until a job has ended or the timeout is over; returns the job as it then stands';
 COMMENT ON FUNCTION usher.process_jobs IS 'runs one batch of jobs in the caller''s transaction; returns how many';
 COMMENT ON FUNCTION usher.hold_lane IS 'keeps the workers away from a lane until the end of the transaction';
+COMMENT ON FUNCTION usher.resume IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.status IS 'one screen: workers, lanes, flows, last errors, as far as the caller may see';
 COMMENT ON FUNCTION usher.install_pack IS 'installs a pack or brings it to this version: tables, role, flows';
 COMMENT ON FUNCTION usher.remove_pack IS 'removes a pack''s flows; its tables and rows stay';
@@ -61,3 +62,5 @@ COMMENT ON FUNCTION usher.capture IS 'internal: turns a statement''s changed row
 COMMENT ON FUNCTION usher.capture_statement IS 'internal: numbers statements, so that nested triggers keep their order';
 COMMENT ON FUNCTION usher.flows_changed IS 'internal: keeps capture triggers in line with usher.flows';
 COMMENT ON FUNCTION usher.update_integration_sync_timestamp IS 'internal: keeps updated_at of a link';
+COMMENT ON FUNCTION usher.follow_ddl IS 'internal: looks again at the flows that a schema change touches';
+COMMENT ON FUNCTION usher.follow_drop IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';

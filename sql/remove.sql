@@ -5,8 +5,8 @@ CREATE FUNCTION usher.remove(confirm text DEFAULT NULL) RETURNS text
     SET client_min_messages = warning
     AS $$
 DECLARE
-    relation record;
-    dropped integer := 0;
+    tables text;
+    dropped integer;
 BEGIN
     IF confirm IS DISTINCT FROM 'remove all data' THEN
         RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
@@ -16,13 +16,13 @@ BEGIN
     END IF;
     PERFORM usher.detach_all();
     DROP VIEW IF EXISTS usher.sync_jobs;
-    FOR relation IN
-        SELECT c.relname FROM pg_class c
-         WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
-    LOOP
-        EXECUTE format('DROP TABLE usher.%I CASCADE', relation.relname);
-        dropped := dropped + 1;
-    END LOOP;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
     DROP SEQUENCE IF EXISTS usher.queue_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END

@@ -35,6 +35,7 @@ mod pg_tests_queue;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
+extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
 extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["queue"]);
 extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 

@@ -12,6 +12,7 @@ static CLAIMS_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>
 static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CAPTURE: GucSetting<bool> = GucSetting::<bool>::new(true);
+static OUTBOUND: GucSetting<bool> = GucSetting::<bool>::new(true);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static HISTORY_DAYS: GucSetting<i32> = GucSetting::<i32>::new(30);
 
@@ -66,6 +67,14 @@ pub fn register() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    GucRegistry::define_bool_guc(
+        c"usher.outbound",
+        c"Off: nothing that leaves the database is handed out; it waits.",
+        c"For clones: ALTER DATABASE copy SET usher.outbound = off.",
+        &OUTBOUND,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"usher.batch_size",
         c"Jobs that a worker handles in one transaction.",
@@ -116,6 +125,11 @@ pub fn user_id() -> Option<String> {
 
 pub fn capture() -> bool {
     CAPTURE.get()
+}
+
+/// False: work that leaves the database waits.
+pub fn outbound() -> bool {
+    OUTBOUND.get()
 }
 
 pub fn batch_size() -> i32 {

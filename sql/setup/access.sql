@@ -14,7 +14,8 @@ SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_syste
        usher.lane_name(w.lane),
        CASE WHEN w.due_at <= pg_catalog.clock_timestamp() AND usher.job_in_progress(true, w.lane, w.seq) THEN 'in_progress'
             WHEN w.waiting_for = 'retry' THEN 'failed' ELSE 'pending' END,
-       w.waiting_for, w.attempts, w.due_at, w.last_attempted_at, w.error_message, w.created_at, NULL
+       CASE WHEN w.waiting_for = 'external worker' AND pg_catalog.current_setting('usher.outbound', true) = 'off' THEN 'outbound is off' ELSE w.waiting_for END,
+       w.attempts, w.due_at, w.last_attempted_at, w.error_message, w.created_at, NULL
   FROM usher.queue_waiting w LEFT JOIN usher.flow_versions f ON f.flow_id = w.flow_id AND f.version = w.flow_version
 UNION ALL
 SELECT d.id, d.organization_id, f.name, COALESCE(d.source_system, f.source_system), COALESCE(d.target_system, f.target_system),

@@ -4,6 +4,7 @@ use super::attach;
 use super::trigger::raise;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
+use crate::flow::drift;
 use crate::pg::{self, role};
 use crate::registry::identity;
 use crate::setup;
@@ -72,5 +73,10 @@ fn detach_all() -> std::result::Result<i32, ErrorReport> {
 fn attach_all() -> std::result::Result<i32, ErrorReport> {
     let installed = identity::require_operator("attach pg_usher to tables")?;
     let _acting = role::internal(installed.owner);
+    if installed.up_to_date {
+        for finding in drift::look_again(&drift::unrecorded()?)? {
+            warning!("{}", finding.line());
+        }
+    }
     Ok(i32::try_from(attach::sync_all()?).unwrap_or(i32::MAX))
 }

@@ -4,8 +4,7 @@ use crate::error::{Result, UsherError};
 use crate::flow::catalog;
 use crate::flow::definition::{Change, When};
 use crate::flow::store;
-use crate::pg::subxact;
-use crate::pg::{guc::Nest, spi};
+use crate::pg::{event, guc::Nest, spi, subxact};
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -127,6 +126,7 @@ fn same(wanted: &str, existing: &str) -> bool {
 
 /// Runs DDL on an application's table; a busy table is a clear error with a remedy, not a queue of waiting writers.
 fn locked(relation: &str, sql: &str) -> Result<()> {
+    let _ours = event::ours();
     subxact::attempt(|| spi::script(sql)).map_err(|failure| {
         let error = UsherError::from(failure.clone());
         if failure.sqlstate == "55P03" {
@@ -140,8 +140,7 @@ fn locked(relation: &str, sql: &str) -> Result<()> {
 /// Every table that has capture triggers or should have some.
 pub fn sync_all() -> Result<usize> {
     let tables = spi::read_all(
-        "SELECT DISTINCT v.compiled ->> 'source' FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
-          WHERE v.compiled ->> 'source' IS NOT NULL",
+        "SELECT DISTINCT f.definition -> 'when' ->> 'change' FROM usher.flows f WHERE f.definition -> 'when' ->> 'change' IS NOT NULL",
         &[],
         |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
     )?;
@@ -156,6 +155,7 @@ pub fn sync_all() -> Result<usize> {
 /// `usher.setup()` makes it all again. Runs with the owner's rights.
 pub fn detach_all() -> Result<usize> {
     let _nest = Nest::pinned_path().quiet().lock_timeout(5_000);
+    let _ours = event::ours();
     let triggers = spi::all(
         "SELECT pg_catalog.format('DROP TRIGGER %I ON %s', t.tgname, pg_catalog.format('%I.%I', n.nspname, c.relname)), pg_catalog.format('%I.%I', n.nspname, c.relname)
            FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

@@ -11,6 +11,7 @@
 
 mod api;
 pub mod attach;
+mod ddl;
 mod nesting;
 mod statement;
 mod transactional;

@@ -49,6 +49,14 @@ pub struct Compiled {
     pub row_determines_key: bool,
 }
 
+impl Compiled {
+    /// As it is kept with its version.
+    pub fn stored(&self) -> Result<pgrx::JsonB> {
+        let json = serde_json::to_value(self);
+        json.map(pgrx::JsonB).map_err(|e| UsherError::internal(format!("a compiled flow cannot be stored: {e}")))
+    }
+}
+
 /// A flow made ready to run.
 pub struct Program {
     pub compiled: Compiled,

@@ -1,7 +1,9 @@
 //! Making, changing and removing flows.
 
 use super::check::checked;
+use super::compile::Compiled;
 use super::definition::{Definition, Mode, When};
+use super::drift::{self, Needs};
 use super::store;
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi, xact};
@@ -75,7 +77,8 @@ fn check_route(definition: &Definition, name: &str) -> Result<()> {
 
 struct Checked {
     definition: Definition,
-    compiled: serde_json::Value,
+    compiled: Compiled,
+    needs: Needs,
     run_as: Oid,
 }
 
@@ -94,9 +97,8 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     }
     let named: Vec<&str> = definition.from.iter().chain(&definition.to).map(String::as_str).collect();
     systems::ensure(&named)?;
-    let compiled = serde_json::to_value(&program.compiled)
-        .map_err(|e| UsherError::internal(format!("a compiled flow cannot be stored: {e}")))?;
-    Ok(Checked { definition, compiled, run_as })
+    let needs = drift::needs(&definition, &program, run_as).map_err(in_flow)?;
+    Ok(Checked { definition, compiled: program.compiled, needs, run_as })
 }
 
 const NEW_VERSION: &str = "
@@ -125,13 +127,22 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
             spi::arg(name),
             spi::arg(JsonB(json)),
             spi::arg(checked.run_as),
-            spi::arg(JsonB(checked.compiled)),
+            spi::arg(checked.compiled.stored()?),
             spi::arg(by),
             spi::arg(pack.map(str::to_owned)),
         ],
     )?;
+    stands_on(installed, name, &checked.needs)?;
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
+}
+
+fn stands_on(installed: Installed, name: &str, needs: &Needs) -> Result<i32> {
+    let id = spi::one::<i32>("SELECT id FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or_default();
+    if installed.up_to_date {
+        drift::record(id, needs)?;
+    }
+    Ok(id)
 }
 
 fn what(definition: &Definition) -> String {
@@ -149,6 +160,8 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     let by = identity::actor();
     let checked = check(name, &json, installed.owner)?;
     let _acting = role::internal(installed.owner);
+    let was_broken =
+        spi::read::<bool>("SELECT state = 'broken' FROM usher.flows WHERE name = $1", &[spi::arg(name)])? == Some(true);
     spi::run(
         &format!(
             "WITH f AS (UPDATE usher.flows SET definition = $2, run_as = $3::oid::regrole, version = version + 1, state = 'ok', reason = NULL,
@@ -159,12 +172,15 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
             spi::arg(name),
             spi::arg(JsonB(json)),
             spi::arg(checked.run_as),
-            spi::arg(JsonB(checked.compiled)),
+            spi::arg(checked.compiled.stored()?),
             spi::arg(by),
         ],
     )?;
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
-    release(name, "flow broken")?;
+    let id = stands_on(installed, name, &checked.needs)?;
+    if was_broken {
+        drift::mend(id)?;
+    }
     change_lane(name, checked.definition.lane as i16)?;
     if checked.definition.mode == Mode::Transactional {
         // What is still queued comes first: later changes of its rows line up behind it.
@@ -209,12 +225,12 @@ fn change_lane(name: &str, lane: i16) -> Result<()> {
     Ok(())
 }
 
-/// Jobs that waited for their flow are due again; those of a version that no longer fits run with the newest.
-fn release(name: &str, reason: &str) -> Result<()> {
+/// Jobs that waited for their flow to be switched on are due again.
+fn release(name: &str) -> Result<()> {
     let released = spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = CASE WHEN $2 = 'flow broken' THEN f.version ELSE w.flow_version END FROM usher.flows f
-          WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = $2",
-        &[spi::arg(name), spi::arg(reason)],
+        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now() FROM usher.flows f
+          WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = 'flow disabled'",
+        &[spi::arg(name)],
     )?;
     if released > 0 {
         xact::note_due_changed();
@@ -230,7 +246,7 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
         &[spi::arg(name), spi::arg(on)],
     )?;
     if on {
-        release(name, "flow disabled")?;
+        release(name)?;
     }
     let state = if on { "on" } else { "off" };
     Ok(if changed > 0 { format!("flow {name} is {state}") } else { format!("flow {name} was {state} already") })

@@ -12,6 +12,7 @@ pub mod cause;
 pub mod check;
 pub mod compile;
 pub mod definition;
+pub mod drift;
 mod expressions;
 pub mod manage;
 pub mod retry;

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::pg::{role, shmem, spi};
 use crate::queue::LANES;
 use crate::registry::identity::{self, Right};
+use crate::settings;
 use crate::setup;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -56,10 +57,21 @@ fn workers(lines: &mut Vec<Line>, home: bool) {
         lines.push((
             "worker",
             "none".to_owned(),
-            "waits for setup()".to_owned(),
-            Some("the tables were restored from another database: SELECT usher.setup() lets their jobs run here".to_owned()),
+            "waits for resume()".to_owned(),
+            Some(
+                "the tables come from another database or server: SELECT usher.resume('moved') if this one takes its place, usher.resume('copy') if that one lives on"
+                    .to_owned(),
+            ),
         ));
         return;
+    }
+    if !settings::outbound() {
+        lines.push((
+            "outbound",
+            "off".to_owned(),
+            "held".to_owned(),
+            Some("usher.outbound is off: what leaves the database waits until it is on again".to_owned()),
+        ));
     }
     if !shmem::available() {
         lines.push((

@@ -5,6 +5,8 @@
 
 pub mod bgw;
 pub mod catalog;
+pub mod depend;
+pub mod event;
 pub mod expr;
 pub mod guc;
 pub mod ids;

@@ -26,7 +26,7 @@ impl Failure {
         }
     }
 
-    /// The statement does not fit the catalog (any more): class 42 without the rights and ambiguity of data.
+    /// The statement may not fit the catalog (any more), or its role may have lost a right: worth looking at the flow.
     pub fn is_drift(&self) -> bool {
         matches!(
             self.code,
@@ -37,6 +37,7 @@ impl Failure {
                 | PgSqlErrorCode::ERRCODE_DATATYPE_MISMATCH
                 | PgSqlErrorCode::ERRCODE_INVALID_COLUMN_REFERENCE
                 | PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME
+                | PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE
         )
     }
 

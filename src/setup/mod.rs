@@ -39,8 +39,8 @@ pub struct Installed {
     pub owner: Oid,
     pub flows: Oid,
     pub default_organization: pgrx::Uuid,
-    /// False in a copy: the tables were set up in another database and restored here. Its jobs wait until somebody runs
-    /// setup() here, which a running restore surely does not.
+    /// False in a copy: the tables were set up in another database or server and brought here. Its jobs wait until
+    /// somebody says with resume() what this database is, which a running restore surely does not.
     pub home: bool,
     /// The tables are those of this version. Between installing a newer library and setup() they are not: what the older
     /// version did goes on meanwhile.
@@ -91,9 +91,23 @@ pub fn current() -> Result<Installed> {
     Ok(installed)
 }
 
+/// Writes down that the tables are at home here. Runs with the owner's rights.
+pub fn make_home(resumed_as: &str) -> Result<()> {
+    spi::run(
+        "UPDATE usher.installation SET database = $1, system_identifier = $2, resumed_at = pg_catalog.now(), resumed_as = $3",
+        &[spi::arg(Oid::from(pg::ids::database())), spi::arg(pg::ids::system()), spi::arg(resumed_as)],
+    )?;
+    // Every session hears of it when this commits.
+    pg::catalog::invalidate(installed()?.flows);
+    pg::relcache::forget();
+    pg::xact::note_launcher();
+    Ok(())
+}
+
 /// Creates or migrates the tables; returns what was done.
 fn migrate() -> Result<String> {
     let _quiet = pg::guc::Nest::pinned_path().quiet();
+    let _ours = pg::event::ours();
     // Tables that are there are changed by their owner's rights, not by the caller's greater ones.
     let _acting = installed().ok().map(|installed| pg::role::internal(installed.owner));
     let fresh = pg::catalog::usher_relation("installation").is_none();
@@ -121,11 +135,16 @@ fn migrate() -> Result<String> {
          ON CONFLICT ON CONSTRAINT organizations_slug_key DO NOTHING",
         &[spi::arg(pg::ids::uuid_v7())],
     )?;
+    // From here on the tables are those of this version.
+    pg::relcache::forget();
     spi::script(ACCESS)?;
     pg::relcache::forget();
     pg::xact::note_launcher();
-    Ok(match before {
-        0 => format!("pg_usher {} is set up", env!("CARGO_PKG_VERSION")),
-        _ => format!("pg_usher {} is up to date", env!("CARGO_PKG_VERSION")),
-    })
+    let done = if before == 0 { "set up" } else { "up to date" };
+    let held = if installed()?.home {
+        ""
+    } else {
+        "; its jobs are held: these tables come from another database or server, usher.resume() says what to do"
+    };
+    Ok(format!("pg_usher {} is {done}{held}", env!("CARGO_PKG_VERSION")))
 }

@@ -37,8 +37,9 @@ fn process(most: i32) -> Result<i32> {
         return Err(UsherError::invalid(format!("max is {most}")).hint("Give a number from 1 to 100000."));
     }
     if !installed.home {
-        return Err(UsherError::state("this database is a copy: its jobs were made elsewhere and wait")
-            .hint("SELECT usher.setup(); makes it the one that runs them."));
+        return Err(UsherError::state("this database is a copy: its jobs were made elsewhere and wait").hint(
+            "SELECT usher.resume('moved'); if it takes the original's place, usher.resume('copy') if the original lives on.",
+        ));
     }
     let mut jobs = 0;
     for lane in 0..LANES {

@@ -8,6 +8,7 @@ mod batch;
 mod launcher;
 mod maintenance;
 mod process;
+mod resume;
 
 /// Registers the launcher, while the library is being preloaded.
 pub fn register() {

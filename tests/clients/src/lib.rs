@@ -28,8 +28,18 @@ fn variable(name: &str) -> String {
 
 /// One attempt to connect, as a superuser (PGUSER) or as another role.
 pub fn try_connect(database: &str, user: Option<&str>) -> Result<Client, postgres::Error> {
+    open(&variable("PGHOST"), database, user)
+}
+
+/// Connects, as a superuser, to a database of another scratch cluster.
+#[track_caller]
+pub fn connect_to(cluster: &str, database: &str) -> Client {
+    open(cluster, database, None).unwrap_or_else(|error| panic!("{cluster}, {database}: {}", wait::describe(&error)))
+}
+
+fn open(host: &str, database: &str, user: Option<&str>) -> Result<Client, postgres::Error> {
     Config::new()
-        .host(&variable("PGHOST"))
+        .host(host)
         .port(variable("PGPORT").parse().unwrap_or(5432))
         .user(user.unwrap_or(&variable("PGUSER")))
         .dbname(database)

@@ -63,8 +63,16 @@ pub fn kill_postmaster(database: &Database) -> Client {
 /// scripts/cluster.sh, for the very cluster that the environment describes.
 #[track_caller]
 pub fn cluster(arguments: &[&str]) {
-    let output = Command::new(variable("USHER_CLUSTER")).args(arguments).env("USHER_HOME", variable("PGHOST")).output();
-    match output {
+    cluster_in(&variable("PGHOST"), arguments, None);
+}
+
+/// scripts/cluster.sh for the cluster in a folder, with the programs of another PostgreSQL if one is named.
+#[track_caller]
+pub fn cluster_in(home: &str, arguments: &[&str], pg_config: Option<&str>) {
+    let mut command = Command::new(variable("USHER_CLUSTER"));
+    let own = format!("{}/pg_config", variable("USHER_PGBIN"));
+    command.args(arguments).env("USHER_HOME", home).env("PG_CONFIG", pg_config.unwrap_or(&own));
+    match command.output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => panic!(
             "cluster.sh {} failed: {}{}",

@@ -1,7 +1,8 @@
-//! What waits survives `pg_dump | psql`: into a new database, with flows, history, policies and pending work.
+//! Copies of a database: what waits survives `pg_dump | psql`, `pg_restore`, a template copy and `pg_upgrade`, and nothing
+//! runs there until somebody has said what the copy is.
 
 use std::process::{Command, Stdio};
-use usher_clients::{Client, Database, enqueue, flow, json, number, role, run, settled, text, wait};
+use usher_clients::{Client, Database, connect_to, enqueue, flow, json, number, refused, role, run, server, settled, text, wait};
 
 fn program(name: &str) -> Command {
     let folder = std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set by scripts/cluster.sh env");
@@ -50,6 +51,20 @@ fn prepare(client: &mut Client) {
     );
 }
 
+const SUMMARY: &str =
+    "SELECT string_agg(concat_ws(' ', flow, status, payload), '; ' ORDER BY created_at, id) FROM usher.sync_jobs";
+
+/// Everything is there as it was, nothing runs: no worker, no batch by hand, and it says why.
+#[track_caller]
+fn held(client: &mut Client, before: &str) {
+    let sure = refused(client, "SELECT usher.process_jobs()");
+    assert_eq!(sure.code().code(), "55000", "{sure}");
+    assert!(sure.hint().is_some_and(|hint| hint.contains("usher.resume('moved')")), "{sure}");
+    assert_eq!(text(client, SUMMARY), before, "jobs as they were");
+    assert_eq!(text(client, "SELECT value FROM usher.status() WHERE section = 'worker'"), "waits for resume()");
+    assert!(server::workers(client).is_empty(), "no worker stays in a copy");
+}
+
 #[test]
 fn a_dump_carries_flows_history_and_pending_work() {
     let database = Database::create("usher_test_dump");
@@ -69,14 +84,17 @@ fn a_dump_carries_flows_history_and_pending_work() {
         here,
         "SELECT usher.enqueue_sync_job('acme', 'left', 'right', '{\"action\": \"call\", \"id\": 2}', run_at => now() + interval '1 s', unique_key => 'two')",
     );
-    let summary = "SELECT string_agg(concat_ws(' ', flow, status, payload), '; ' ORDER BY created_at, id) FROM usher.sync_jobs";
-    let before = text(here, summary);
+    let before = text(here, SUMMARY);
 
     let copy = Database::create_empty("usher_test_restored");
     copy_database(&database.name, &copy.name);
     let mut client = copy.connect();
     let there = &mut client;
-    run(there, "SELECT usher.setup()");
+    held(there, &before);
+    // setup() makes the tables fit; it does not say whose work this is.
+    assert!(text(there, "SELECT usher.setup()").contains("jobs are held"));
+    held(there, &before);
+    assert!(text(there, "SELECT usher.resume('moved')").contains("4 jobs go on"), "{}", wait::jobs(there));
     copy.await_workers();
     settled(there, wait::LONG);
     assert!(before.contains("pending") && before.contains("dead") && before.contains("synced"), "the test itself: {before}");
@@ -105,4 +123,160 @@ fn a_dump_carries_flows_history_and_pending_work() {
     );
     settled(there, wait::LONG);
     assert_eq!(number(there, "SELECT count(*) FROM public.calls"), 2);
+}
+
+/// Ready and delayed work inside the database, and work for a party outside.
+fn with_pending_work(database: &Database) -> (Client, Client) {
+    let mut client = database.connect();
+    prepare(&mut client);
+    run(&mut client, "SELECT usher.create_system('away', 'external')");
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
+    run(&mut client, "INSERT INTO public.a VALUES (1, 1), (2, 2)");
+    enqueue(&mut client, "default", "left", "away", &json!({"tell": "them"}));
+    (client, holder)
+}
+
+#[test]
+fn a_copy_beside_its_original_leaves_the_outside_to_it() {
+    let database = Database::create("usher_test_original");
+    let (mut client, holder) = with_pending_work(&database);
+    let here = &mut client;
+    let file = format!("{}/usher_test.dump", std::env::temp_dir().display());
+    let dumped = program("pg_dump").args(["-Fc", "-f", &file, &database.name]).status().expect("pg_dump runs");
+    assert!(dumped.success());
+    let copy = Database::create_empty("usher_test_copied");
+    let restored =
+        program("pg_restore").args(["--exit-on-error", "-j", "2", "-d", &copy.name, &file]).output().expect("pg_restore runs");
+    assert!(restored.status.success(), "{}", String::from_utf8_lossy(&restored.stderr));
+    let _ = std::fs::remove_file(&file);
+    let mut client = copy.connect();
+    let there = &mut client;
+    let before = text(here, SUMMARY);
+    held(there, &before);
+    // Two words, and only by those who run the installation.
+    assert_eq!(refused(there, "SELECT usher.resume('whatever')").code().code(), "22023");
+    assert_eq!(refused(there, "SELECT usher.resume(NULL)").code().code(), "22023");
+    role(there, "clients_restore_member", "NOLOGIN");
+    run(there, "GRANT usher_member TO clients_restore_member; SET ROLE clients_restore_member");
+    assert_eq!(refused(there, "SELECT usher.resume('moved')").code().code(), "42501");
+    run(there, "RESET ROLE");
+    let said = text(there, "SELECT usher.resume('copy')");
+    assert!(said.contains("2 jobs go on, 1 for workers outside are cancelled"), "{said}");
+    copy.await_workers();
+    settled(there, wait::LONG);
+    assert_eq!(number(there, "SELECT count(*) FROM public.b"), 2, "what stays inside the database is done in the copy too");
+    assert_eq!(
+        text(there, "SELECT status || ': ' || error_message FROM usher.sync_jobs WHERE target_system = 'away'"),
+        "cancelled: this database is a copy: the original does it"
+    );
+    assert!(text(there, "SELECT usher.resume('moved')").starts_with("nothing is held"), "said once is enough");
+    // What flows stand on is known under its numbers here: a change is seen by its statement.
+    run(there, "ALTER TABLE public.b RENAME v TO w");
+    assert_eq!(text(there, "SELECT state FROM usher.flows WHERE name = 'copy'"), "broken");
+    run(there, "ALTER TABLE public.b RENAME w TO v");
+    assert_eq!(text(there, "SELECT state FROM usher.flows WHERE name = 'copy'"), "ok");
+    // The original has lost nothing by it.
+    drop(holder);
+    wait::until_true(here, "SELECT count(*) = 2 FROM public.b");
+    assert_eq!(text(here, "SELECT waiting_for FROM usher.sync_jobs WHERE target_system = 'away'"), "external worker");
+    // A clone of the files has the same marks: there the switch holds what leaves the database.
+    run(here, &format!("ALTER DATABASE {} SET usher.outbound = off", database.name));
+    let mut clone = database.connect();
+    assert_eq!(text(&mut clone, "SELECT waiting_for FROM usher.sync_jobs WHERE target_system = 'away'"), "outbound is off");
+    assert_eq!(text(&mut clone, "SELECT value FROM usher.status() WHERE section = 'outbound'"), "held");
+}
+
+#[test]
+fn a_template_copy_waits_to_be_told() {
+    let database = Database::create("usher_test_template");
+    let (client, holder) = with_pending_work(&database);
+    drop((client, holder));
+    let mut admin = usher_clients::connect("postgres", None);
+    let copy = Database::create_empty("usher_test_template_copy");
+    // Workers of the template are sessions in it; create_empty has just taken it out of usher.databases.
+    run(&mut admin, &format!("DROP DATABASE {} WITH (FORCE)", copy.name));
+    wait::until(wait::LONG, "the template has no sessions", || {
+        admin.batch_execute(&format!("CREATE DATABASE {} TEMPLATE {}", copy.name, database.name)).is_ok()
+    });
+    let mut client = copy.connect();
+    let before = text(&mut client, SUMMARY);
+    held(&mut client, &before);
+    run(&mut client, "SELECT usher.resume('moved')");
+    copy.await_workers();
+    wait::until_true(&mut client, "SELECT count(*) = 2 FROM public.b");
+    assert_eq!(text(&mut client, "SELECT waiting_for FROM usher.sync_jobs WHERE target_system = 'away'"), "external worker");
+}
+
+/// A scratch cluster of its own, beside the common one; gone at the end.
+struct Cluster(String);
+
+impl Cluster {
+    fn new(name: &str) -> Self {
+        let cluster = Self(format!("{}-{name}", std::env::var("PGHOST").expect("PGHOST is set by scripts/cluster.sh env")));
+        cluster.act(&["destroy"], None);
+        cluster
+    }
+
+    #[track_caller]
+    fn act(&self, arguments: &[&str], pg_config: Option<&str>) {
+        server::cluster_in(&self.0, arguments, pg_config);
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = std::panic::catch_unwind(|| self.act(&["destroy"], None));
+    }
+}
+
+/// The majors from which this one can be upgraded: itself, and an older one with the extension beside it.
+fn upgrades() -> Vec<String> {
+    let new = std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set by scripts/cluster.sh env");
+    let older = std::env::var("USHER_OLD_PGBIN").ok().filter(|bin| *bin != new);
+    std::iter::once(new).chain(older).collect()
+}
+
+#[test]
+fn pg_upgrade_carries_everything_and_holds_it() {
+    for (n, old_bin) in upgrades().into_iter().enumerate() {
+        let old = Cluster::new(&format!("o{n}"));
+        let new = Cluster::new(&format!("n{n}"));
+        let config = format!("{old_bin}/pg_config");
+        old.act(&["start"], Some(&config));
+        let mut client = connect_to(&old.0, "postgres");
+        let here = &mut client;
+        run(here, "CREATE EXTENSION pg_usher; SELECT usher.setup()");
+        prepare(here);
+        run(here, "SELECT usher.install_pack('live_events')");
+        run(here, "INSERT INTO public.a VALUES (1, 1)");
+        wait::until_true(here, "SELECT count(*) = 1 FROM public.b");
+        let mut holder = connect_to(&old.0, "postgres");
+        run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
+        run(here, "INSERT INTO public.a VALUES (2, 2); UPDATE public.a SET v = 5 WHERE id = 1");
+        let before = text(here, SUMMARY);
+        assert!(before.contains("pending") && before.contains("synced"), "the test itself: {before}");
+        drop(holder);
+        drop(client);
+        // The session's end has let the lane go; stopped at once, the worker has not come to the jobs, or has done them.
+        old.act(&["stop"], Some(&config));
+        new.act(&["upgrade", &old.0, &old_bin], None);
+        new.act(&["start"], None);
+        let mut client = connect_to(&new.0, "postgres");
+        let there = &mut client;
+        let waiting = text(there, SUMMARY);
+        held(there, &waiting);
+        run(there, "SELECT usher.resume('moved')");
+        wait::until_true(
+            there,
+            "SELECT coalesce((SELECT v FROM public.b WHERE id = 1), 0) = 5 AND EXISTS (SELECT FROM public.b WHERE id = 2)",
+        );
+        // The catalog's numbers may be others: a change is still seen by its statement, and captured by its trigger.
+        run(there, "ALTER TABLE public.a RENAME v TO w");
+        assert_eq!(text(there, "SELECT state FROM usher.flows WHERE name = 'copy'"), "broken");
+        run(there, "ALTER TABLE public.a RENAME w TO v; INSERT INTO public.a VALUES (3, 3)");
+        wait::until_true(there, "SELECT EXISTS (SELECT FROM public.b WHERE id = 3)");
+        assert_eq!(number(there, "SELECT count(*) FROM usher.flows WHERE pack = 'live_events' AND state = 'broken'"), 0);
+        drop(client);
+    }
 }

@@ -1,0 +1,156 @@
+//! What PostgreSQL calls when somebody changes the schema.
+//!
+//! A flow that no longer fits is marked broken by the very statement that broke it, with a warning to whoever ran it; one
+//! that fits again goes on. Tables that gained partitions, and tables whose capture triggers were dropped by a migration
+//! tool, get what their flows need at once. Nothing here may fail the statement.
+
+use super::attach;
+use crate::error::Result as Outcome;
+use crate::flow::drift::{self, Finding};
+use crate::pg::{event, role, spi, subxact};
+use crate::registry::identity;
+use crate::setup;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+
+/// Says that a function is called by PostgreSQL's version 1 convention, which `CREATE FUNCTION … LANGUAGE c` asks for.
+macro_rules! callable {
+    ($name:ident) => {
+        #[doc(hidden)]
+        #[allow(unsafe_code, reason = "the server looks this function up by its name")]
+        #[unsafe(no_mangle)]
+        pub extern "C" fn $name() -> &'static pg_sys::Pg_finfo_record {
+            const RECORD: pg_sys::Pg_finfo_record = pg_sys::Pg_finfo_record { api_version: 1 };
+            &RECORD
+        }
+    };
+}
+callable!(pg_finfo_usher_follow_ddl);
+callable!(pg_finfo_usher_follow_drop);
+
+#[pg_guard]
+#[allow(unsafe_code, reason = "the server looks this function up by its name")]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    follow(changed);
+    pg_sys::Datum::from(0)
+}
+
+#[pg_guard]
+#[allow(unsafe_code, reason = "the server looks this function up by its name")]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
+    follow(dropped);
+    pg_sys::Datum::from(0)
+}
+
+/// Who ran the statement, and so reads what is said about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Audience {
+    Operator,
+    Anybody,
+}
+
+/// Runs `look` unless there is nothing to follow: no tables yet, tables of an older version, a copy that is held (a
+/// restore may be running and will bring the triggers itself).
+fn follow(look: impl FnOnce(Audience) -> Outcome<()>) {
+    if event::is_ours() {
+        return;
+    }
+    let outcome = subxact::attempt(|| {
+        let Ok(installed) = setup::installed() else { return Ok(()) };
+        if !(installed.home && installed.up_to_date) {
+            return Ok(());
+        }
+        let _ours = event::ours();
+        let audience = if identity::is_operator() { Audience::Operator } else { Audience::Anybody };
+        let _acting = role::internal(installed.owner);
+        look(audience)
+    });
+    if let Err(failure) = outcome {
+        warning!("pg_usher could not follow this change of the schema: {}; a worker tries again within a minute", failure.line());
+    }
+}
+
+fn changed(audience: Audience) -> Outcome<()> {
+    // GRANT names no object, and may still be what a broken flow waits for.
+    let (classes, objects) = both(spi::read_all(
+        "SELECT DISTINCT c.classid, c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() AS c WHERE c.schema_name IS DISTINCT FROM 'pg_temp'",
+        &[],
+        pair,
+    )?);
+    if objects.is_empty() {
+        return Ok(());
+    }
+    drift::follow_renames(&objects)?;
+    look_at(&classes, &objects, audience)?;
+    attach_to(
+        "SELECT DISTINCT f.definition -> 'when' ->> 'change', NULL::text
+           FROM unnest($1::oid[]) AS t (id) CROSS JOIN LATERAL (SELECT t.id UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(t.id) AS a) AS r
+           JOIN usher.flow_dependencies d ON d.object = r.id AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.attnum = 0
+           JOIN usher.flows f ON f.id = d.flow_id
+          WHERE f.definition -> 'when' ->> 'change' IS NOT NULL",
+        &[spi::arg(objects)],
+    )
+}
+
+fn dropped(audience: Audience) -> Outcome<()> {
+    let (classes, objects) = both(spi::read_all(
+        "SELECT DISTINCT o.classid, o.objid FROM pg_catalog.pg_event_trigger_dropped_objects() AS o WHERE NOT o.is_temporary",
+        &[],
+        pair,
+    )?);
+    if objects.is_empty() {
+        return Ok(());
+    }
+    look_at(&classes, &objects, audience)?;
+    // Of a dropped trigger only the names are left. Its table still stands, unless it went with it.
+    attach_to(
+        "SELECT DISTINCT f.definition -> 'when' ->> 'change', o.address_names[3]
+           FROM pg_catalog.pg_event_trigger_dropped_objects() AS o
+           JOIN pg_catalog.pg_namespace n ON n.nspname = o.address_names[1]
+           JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = o.address_names[2]
+           CROSS JOIN LATERAL (SELECT c.oid AS id UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(c.oid) AS a) AS r
+           JOIN usher.flow_dependencies d ON d.object = r.id AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.attnum = 0
+           JOIN usher.flows f ON f.id = d.flow_id
+          WHERE o.object_type = 'trigger' AND f.definition -> 'when' ->> 'change' IS NOT NULL",
+        &[],
+    )
+}
+
+fn pair(row: &pgrx::spi::SpiTupleTable<'_>) -> Outcome<(Oid, Oid)> {
+    Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<Oid>(2)?.unwrap_or(Oid::INVALID)))
+}
+
+fn both(pairs: Vec<(Oid, Oid)>) -> (Vec<Oid>, Vec<Oid>) {
+    pairs.into_iter().unzip()
+}
+
+/// Flows that stand on what changed.
+fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> {
+    for finding in drift::look_again(&drift::touched(classes, objects)?)? {
+        match &finding {
+            // The reason quotes the definition.
+            Finding::Broken { flow, .. } if audience == Audience::Anybody => {
+                warning!("flow \"{flow}\" no longer fits the database and is broken; its jobs wait until an operator mends it");
+            }
+            Finding::Broken { .. } => warning!("{}", finding.line()),
+            Finding::Mended { .. } => notice!("{}", finding.line()),
+        }
+    }
+    Ok(())
+}
+
+/// The capture triggers of the tables that a query names, with the dropped trigger that led to it.
+fn attach_to(sql: &str, arguments: spi::Args<'_>) -> Outcome<()> {
+    let tables = spi::read_all(sql, arguments, |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?)))?;
+    for (table, trigger) in tables {
+        let changed = attach::sync(&table)?;
+        if let (Some(trigger), true) = (trigger, changed > 0) {
+            warning!(
+                "trigger {trigger} is back on {table}: flows need it; usher.disable_flow() or usher.drop_flow() stops a flow"
+            );
+        }
+    }
+    Ok(())
+}

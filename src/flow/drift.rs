@@ -1,0 +1,294 @@
+//! Schema changes under flows: what each flow stands on, and looking at it again when one of those things changes.
+//!
+//! Owns `usher.flow_dependencies`. The event triggers of `capture::ddl` call [`follow`] inside the statement that changes
+//! something; the worker's minute and `usher.attach_all()` call [`look_again`] for what no event tells (rights, roles).
+
+use super::catalog;
+use super::check::checked;
+use super::compile::{Program, TYPES};
+use super::definition::{Definition, When};
+use super::store;
+use crate::error::Result;
+use crate::pg::{depend, role, spi, subxact, xact};
+use crate::setup;
+use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
+
+/// What a flow stands on.
+pub struct Needs {
+    /// `(class, object)` of what its statements refer to.
+    objects: Vec<(Oid, Oid)>,
+    source: Option<Oid>,
+    target: Option<Oid>,
+    /// Columns of the source that it uses.
+    columns: Vec<String>,
+}
+
+/// What a checked flow stands on, found with the rights under which its statements run.
+pub fn needs(definition: &Definition, program: &Program, run_as: Oid) -> Result<Needs> {
+    let source = match &definition.when {
+        When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?.oid),
+        When::Request { .. } => None,
+    };
+    let target = definition.then.table().map(|table| catalog::table(table, "\"then\"")).transpose()?.map(|table| table.oid);
+    let statements: Vec<&str> = [Some(&program.apply), program.link.as_ref(), program.parents.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+        .collect();
+    let objects = subxact::rehearse(|| {
+        let _acting = role::act_as(run_as);
+        depend::referenced(&statements, TYPES)
+    })?;
+    let columns = program.compiled.new.iter().chain(&program.compiled.old).cloned().collect();
+    Ok(Needs { objects, source, target, columns })
+}
+
+/// `$1` flow, `$2` and `$3` classes and objects, `$4` source, `$5` target, `$6` the source's columns that the flow uses.
+const RECORD: &str = "
+WITH direct AS (
+    SELECT d.class, d.object FROM unnest($2::oid[], $3::oid[]) AS d (class, object)
+    UNION SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.id FROM unnest(ARRAY[$4, $5]) AS t (id) WHERE t.id IS NOT NULL),
+relations AS (SELECT c.oid, c.relnamespace FROM direct d JOIN pg_catalog.pg_class c ON c.oid = d.object AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass)
+INSERT INTO usher.flow_dependencies (flow_id, class, object, attnum, name)
+SELECT $1, d.class, d.object, 0, NULL FROM direct d
+-- A schema that gets another name takes its tables and functions along.
+UNION SELECT $1, 'pg_catalog.pg_namespace'::pg_catalog.regclass, n.oid, 0, NULL
+  FROM pg_catalog.pg_namespace n
+ WHERE n.nspname <> 'pg_catalog'
+   AND (n.oid IN (SELECT r.relnamespace FROM relations r)
+        OR n.oid IN (SELECT p.pronamespace FROM direct d JOIN pg_catalog.pg_proc p ON p.oid = d.object AND d.class = 'pg_catalog.pg_proc'::pg_catalog.regclass))
+-- ON CONFLICT needs a unique index on the key.
+UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0, NULL
+  FROM pg_catalog.pg_index i WHERE i.indrelid = $5 AND i.indisunique
+-- Types that somebody made: of columns that are read or written.
+UNION SELECT $1, 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid, 0, NULL
+  FROM relations r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
+UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum, a.attname::text
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = $4 AND a.attname = ANY ($6) AND NOT a.attisdropped
+ON CONFLICT ON CONSTRAINT flow_dependencies_pkey DO UPDATE SET name = EXCLUDED.name";
+
+/// Writes down what a flow stands on. Runs with the owner's rights.
+pub fn record(flow: i32, needs: &Needs) -> Result<()> {
+    spi::run("DELETE FROM usher.flow_dependencies WHERE flow_id = $1", &[spi::arg(flow)])?;
+    let (classes, objects): (Vec<Oid>, Vec<Oid>) = needs.objects.iter().copied().unzip();
+    spi::run(
+        RECORD,
+        &[
+            spi::arg(flow),
+            spi::arg(classes),
+            spi::arg(objects),
+            spi::arg(needs.source),
+            spi::arg(needs.target),
+            spi::arg(needs.columns.clone()),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Flows that stand on one of the objects, and flows that are broken: whatever has changed may be what they wait for.
+/// Runs with the owner's rights.
+pub fn touched(classes: &[Oid], objects: &[Oid]) -> Result<Vec<i32>> {
+    spi::read_all(
+        "SELECT d.flow_id FROM usher.flow_dependencies d JOIN unnest($1::oid[], $2::oid[]) AS t (class, object) ON d.object = t.object AND d.class = t.class
+         UNION SELECT f.id FROM usher.flows f WHERE f.state = 'broken'",
+        &[spi::arg(classes.to_vec()), spi::arg(objects.to_vec())],
+        |row| Ok(row.get::<i32>(1)?.unwrap_or_default()),
+    )
+}
+
+/// Flows that wait for a change. Runs with the owner's rights.
+pub fn broken() -> Result<Vec<i32>> {
+    spi::read_all("SELECT f.id FROM usher.flows f WHERE f.state = 'broken'", &[], |row| {
+        Ok(row.get::<i32>(1)?.unwrap_or_default())
+    })
+}
+
+/// `$1` flows, `$2` old and `$3` new names: the images of jobs that wait take a column's new name, as the table did.
+/// In one go, so that two columns may have swapped their names.
+fn rename_in(table: &str) -> String {
+    let renamed = |side: &str| {
+        format!(
+            "CASE WHEN j.{side} IS NULL THEN NULL ELSE
+                 (SELECT COALESCE(pg_catalog.jsonb_object_agg(COALESCE(r.new_name, e.key), e.value), '{{}}')
+                    FROM pg_catalog.jsonb_each(j.{side}) AS e (key, value)
+                    LEFT JOIN unnest($1::integer[], $2::text[], $3::text[]) AS r (flow_id, old_name, new_name) ON r.flow_id = j.flow_id AND r.old_name = e.key) END"
+        )
+    };
+    format!(
+        "UPDATE usher.{table} AS j SET new = {}, old = {}
+          WHERE j.flow_id = ANY ($1) AND j.op <> 'R'
+            AND EXISTS (SELECT FROM unnest($1::integer[], $2::text[]) AS r (flow_id, old_name)
+                         WHERE r.flow_id = j.flow_id AND (pg_catalog.jsonb_exists(j.new, r.old_name) OR pg_catalog.jsonb_exists(j.old, r.old_name)))",
+        renamed("new"),
+        renamed("old")
+    )
+}
+
+/// Columns of sources that have another name now: jobs that were captured before carry them under the old one. Returns
+/// how many jobs were changed. Runs with the owner's rights.
+pub fn follow_renames(objects: &[Oid]) -> Result<usize> {
+    let renames = spi::read_all(
+        "SELECT d.flow_id, d.name, a.attname::text
+           FROM usher.flow_dependencies d
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = d.object AND a.attnum = d.attnum AND NOT a.attisdropped
+          WHERE d.object = ANY ($1::oid[]) AND d.attnum > 0 AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attname <> d.name",
+        &[spi::arg(objects.to_vec())],
+        |row| {
+            Ok((
+                row.get::<i32>(1)?.unwrap_or_default(),
+                row.get::<String>(2)?.unwrap_or_default(),
+                row.get::<String>(3)?.unwrap_or_default(),
+            ))
+        },
+    )?;
+    if renames.is_empty() {
+        return Ok(0);
+    }
+    let flows: Vec<i32> = renames.iter().map(|(flow, ..)| *flow).collect();
+    let old: Vec<String> = renames.iter().map(|(_, old, _)| old.clone()).collect();
+    let new: Vec<String> = renames.into_iter().map(|(.., new)| new).collect();
+    let arguments = [spi::arg(flows), spi::arg(old), spi::arg(new)];
+    let mut changed = 0;
+    for table in ["queue", "queue_waiting", "dead_letters"] {
+        changed += spi::run(&rename_in(table), &arguments)?;
+    }
+    // From here on the column is watched under its new name.
+    spi::run(
+        "UPDATE usher.flow_dependencies d SET name = r.new_name FROM unnest($1::integer[], $2::text[], $3::text[]) AS r (flow_id, old_name, new_name)
+          WHERE d.flow_id = r.flow_id AND d.attnum > 0 AND d.name = r.old_name",
+        &arguments,
+    )?;
+    Ok(changed)
+}
+
+/// What was found about a flow that was looked at again.
+pub enum Finding {
+    Broken { flow: String, reason: String },
+    Mended { flow: String },
+}
+
+impl Finding {
+    pub fn line(&self) -> String {
+        match self {
+            Self::Broken { flow, reason } => {
+                format!("flow \"{flow}\" no longer fits the database and is broken: {reason}; its jobs wait")
+            }
+            Self::Mended { flow } => format!("flow \"{flow}\" fits the database again; its jobs go on"),
+        }
+    }
+}
+
+/// Compiles flows again, as the catalog is now: those that no longer fit become broken, broken ones that fit go on with
+/// their jobs. Runs with the owner's rights.
+pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
+    let subjects = spi::read_all(
+        "SELECT id, name, definition, run_as::oid, CASE WHEN state = 'broken' THEN COALESCE(reason, '') END FROM usher.flows WHERE id = ANY ($1)",
+        &[spi::arg(flows.to_vec())],
+        |row| {
+            let definition = row.get::<JsonB>(3)?.map(|json| json.0).unwrap_or_default();
+            Ok((
+                row.get::<i32>(1)?.unwrap_or_default(),
+                row.get::<String>(2)?.unwrap_or_default(),
+                definition,
+                row.get::<Oid>(4)?.unwrap_or(Oid::INVALID),
+                row.get::<String>(5)?,
+            ))
+        },
+    )?;
+    let installed = setup::installed()?;
+    let mut findings = Vec::new();
+    let mut changed = 0;
+    for (id, flow, definition, run_as, broken) in subjects {
+        match (again(&definition, run_as), broken) {
+            (Ok((needs, compiled)), broken) => {
+                if installed.up_to_date {
+                    record(id, &needs)?;
+                }
+                // A function that takes whole rows takes today's columns.
+                changed += spi::run(
+                    "UPDATE usher.flow_versions v SET compiled = $2 FROM usher.flows f
+                      WHERE f.id = $1 AND v.flow_id = f.id AND v.version = f.version AND v.compiled <> $2",
+                    &[spi::arg(id), spi::arg(compiled)],
+                )?;
+                if broken.is_some() {
+                    mend(id)?;
+                    findings.push(Finding::Mended { flow });
+                }
+            }
+            (Err(reason), broken) => {
+                store::set_state(id, Some(&reason))?;
+                if broken.is_none() {
+                    findings.push(Finding::Broken { flow, reason });
+                }
+            }
+        }
+    }
+    if changed > 0 {
+        crate::pg::catalog::invalidate(installed.flows);
+    }
+    Ok(findings)
+}
+
+fn again(definition: &serde_json::Value, run_as: Oid) -> std::result::Result<(Needs, JsonB), String> {
+    if role::name_of(run_as).is_none() {
+        return Err("the role that it runs as is gone".to_owned());
+    }
+    let definition: Definition = store::parse(definition).map_err(|error| error.message)?;
+    let program = subxact::rehearse(|| checked(&definition, run_as)).map_err(|failure| failure.line())?;
+    let needs = needs(&definition, &program, run_as).map_err(|error| error.message)?;
+    Ok((needs, program.compiled.stored().map_err(|error| error.message)?))
+}
+
+/// Flows about which nothing is written down: after an upgrade, a restore. Runs with the owner's rights.
+pub fn unrecorded() -> Result<Vec<i32>> {
+    spi::read_all(
+        "SELECT f.id FROM usher.flows f WHERE f.state = 'ok' AND NOT EXISTS (SELECT FROM usher.flow_dependencies d WHERE d.flow_id = f.id)",
+        &[],
+        |row| Ok(row.get::<i32>(1)?.unwrap_or_default()),
+    )
+}
+
+/// A flow fits again: its jobs are due, with its newest version. Those whose image lacks a column that it needs (it was
+/// captured while there was none of that name) would write NULL: they go to the dead letters with the remedy.
+pub fn mend(flow: i32) -> Result<()> {
+    store::set_state(flow, None)?;
+    let waiting = spi::run(&lacking("queue_waiting", "AND j.waiting_for = 'flow broken'", WAITING), &[spi::arg(flow)])?;
+    let ready = spi::run(&lacking("queue", "", READY), &[spi::arg(flow)])?;
+    let released = spi::run(
+        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = f.version FROM usher.flows f
+          WHERE f.id = $1 AND w.flow_id = f.id AND w.waiting_for = 'flow broken'",
+        &[spi::arg(flow)],
+    )?;
+    if waiting + ready + released > 0 {
+        xact::note_due_changed();
+    }
+    Ok(())
+}
+
+const WAITING: &str = "w.attempts, w.last_attempted_at, w.source_system, w.target_system";
+const READY: &str = "0, NULL::timestamptz, NULL::text, NULL::text";
+
+/// `$1` flow: moves the jobs that lack a column to the dead letters.
+fn lacking(table: &str, which: &str, rest: &str) -> String {
+    let missing = |side: &str| {
+        format!(
+            "SELECT c.name FROM pg_catalog.jsonb_array_elements_text(v.compiled -> '{side}') AS c (name) WHERE NOT pg_catalog.jsonb_exists(j.{side}, c.name)"
+        )
+    };
+    let (new, old) = (missing("new"), missing("old"));
+    format!(
+        "WITH lacking AS (
+             SELECT j.organization_id, j.id,
+                    (SELECT pg_catalog.string_agg(DISTINCT m.name, ', ')
+                       FROM (SELECT n.name FROM ({new}) AS n WHERE j.op IN ('I', 'U') UNION ALL SELECT o.name FROM ({old}) AS o WHERE j.op IN ('U', 'D')) AS m) AS lost
+               FROM usher.{table} j JOIN usher.flows f ON f.id = j.flow_id JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+              WHERE j.flow_id = $1 AND j.op <> 'R' {which}),
+         w AS (DELETE FROM usher.{table} j USING lacking l WHERE l.lost IS NOT NULL AND j.organization_id = l.organization_id AND j.id = l.id RETURNING j.*, l.lost)
+         INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                         attempts, last_attempted_at, source_system, target_system, error_message, sqlstate)
+         SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
+                {rest}, 'captured while its flow was broken, it carries no ' || w.lost || '; give the value with usher.retry_sync_job(job, changes)', '42703'
+           FROM w"
+    )
+}
