@@ -112,8 +112,9 @@ upgrade() {
   [ ! -e "$DATA" ] || die "$HOME_DIR has a cluster already"
   create
   write_settings || true
-  as_pg env -C "$HOME_DIR" "$PG_BIN/pg_upgrade" --old-bindir "$bin" --new-bindir "$PG_BIN" --old-datadir "$from/data" --new-datadir "$DATA" \
+  as_pg env -C "$DATA" "$PG_BIN/pg_upgrade" --old-bindir "$bin" --new-bindir "$PG_BIN" --old-datadir "$from/data" --new-datadir "$DATA" \
     --socketdir "$HOME_DIR" --username postgres
+  as_pg rm -f "$DATA/delete_old_cluster.sh"
 }
 
 stop() {
