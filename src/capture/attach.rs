@@ -2,7 +2,7 @@
 
 use crate::error::{Result, UsherError};
 use crate::flow::catalog;
-use crate::flow::definition::{Change, When};
+use crate::flow::definition::Change;
 use crate::flow::store;
 use crate::pg::{event, guc::Nest, spi, subxact};
 use pgrx::pg_sys::Oid;
@@ -33,17 +33,16 @@ fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
             ),
         );
     };
-    for flow in store::listeners(table)? {
-        let When::Change { on, .. } = &flow.definition.when else { continue };
-        events.extend(on.iter().copied());
-        match &flow.definition.trigger_name {
-            None => shared.extend(on.iter().copied()),
-            Some(name) => {
+    for listener in store::listening(table)? {
+        events.extend(listener.on.iter().copied());
+        match listener.trigger {
+            None => shared.extend(listener.on),
+            Some((name, flow)) => {
                 // The first event carries the name itself; a trigger with transition tables can have only one.
                 let order = [Change::Update, Change::Insert, Change::Delete];
-                for (at, change) in order.into_iter().filter(|change| on.contains(change)).enumerate() {
+                for (at, change) in order.into_iter().filter(|change| listener.on.contains(change)).enumerate() {
                     let name = if at == 0 { name.clone() } else { format!("{name}_{}", change.word()) };
-                    add(&name, change, &flow.name);
+                    add(&name, change, &flow);
                 }
             }
         }

@@ -9,7 +9,7 @@ use crate::flow::compile::condition_is_safe;
 use crate::flow::definition::{Change, Mode};
 use crate::flow::store::Flow;
 use pgrx::spi::{quote_identifier, quote_literal};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Stands for "the row names no organization": the worker puts such a job into the dead letters.
@@ -147,28 +147,75 @@ fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str,
 
 /// The INSERT for all flows that share a trigger.
 pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organization: &str, origin: Origin) -> String {
-    let arms: Vec<String> = flows
-        .iter()
-        .map(|flow| {
-            let p = parts(flow, table, change, default_organization, origin);
-            format!(
-                "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS fallback, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
-                flow.id, flow.version, flow.definition.lane, flow.definition.mode == Mode::Transactional, p.organization, p.key, p.new, p.old, p.condition
-            )
-        })
-        .collect();
+    let parts: Vec<Parts> = flows.iter().map(|flow| parts(flow, table, change, default_organization, origin)).collect();
+    let matches = match flows {
+        [flow] => one(flow, &parts[0]),
+        _ => several(flows, &parts),
+    };
     format!(
         "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
 SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), {},
        f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", f.fallback, {}, f.new, f.old
-  FROM {} CROSS JOIN LATERAL ({}) AS f",
+  FROM {} CROSS JOIN LATERAL ({matches}) AS f",
         table.oid.to_u32(),
         origin.job,
         origin.hop,
         change.letter(),
         origin.trail_text,
         rows(table, change, flows),
-        arms.join(" UNION ALL ")
+    )
+}
+
+fn one(flow: &Flow, p: &Parts) -> String {
+    format!(
+        "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS fallback, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
+        flow.id,
+        flow.version,
+        flow.definition.lane,
+        flow.definition.mode == Mode::Transactional,
+        p.organization,
+        p.key,
+        p.new,
+        p.old,
+        p.condition
+    )
+}
+
+/// All conditions as one array of the numbers of those that hold: a thousand of them are then one expression, where a
+/// thousand sub-queries would have to be made ready for every statement. What flows have in common is spelt out once.
+fn several(flows: &[Rc<Flow>], parts: &[Parts]) -> String {
+    let list = |value: &dyn Fn(usize) -> String| (0..flows.len()).map(value).collect::<Vec<_>>().join(",");
+    // Expressions that several flows share, by their text: (the text, the numbers of those flows).
+    let shared = |text: &dyn Fn(&Parts) -> &String, none: &str| {
+        let mut groups: BTreeMap<&String, Vec<usize>> = BTreeMap::new();
+        for (n, p) in parts.iter().enumerate() {
+            groups.entry(text(p)).or_default().push(n);
+        }
+        if let Some((text, _)) = groups.first_key_value().filter(|_| groups.len() == 1) {
+            return (*text).clone();
+        }
+        let mut which = vec![0; parts.len()];
+        let mut cases = String::new();
+        for (group, (text, members)) in groups.iter().enumerate() {
+            members.iter().for_each(|n| which[*n] = group);
+            cases += &format!(" WHEN {group} THEN {text}");
+        }
+        format!("CASE ('{{{}}}'::integer[])[m.n]{cases} ELSE {none} END", list(&|n| which[n].to_string()))
+    };
+    format!(
+        "SELECT ('{{{}}}'::integer[])[m.n] AS flow_id, ('{{{}}}'::integer[])[m.n] AS flow_version, ('{{{}}}'::smallint[])[m.n] AS lane,
+                ('{{{}}}'::boolean[])[m.n] AS fallback, {} AS organization_id, {} AS row_key, {} AS new, {} AS old
+           FROM unnest(ARRAY[{}]::integer[]) AS m (n) WHERE m.n IS NOT NULL",
+        list(&|n| flows[n].id.to_string()),
+        list(&|n| flows[n].version.to_string()),
+        list(&|n| flows[n].definition.lane.to_string()),
+        list(&|n| (flows[n].definition.mode == Mode::Transactional).to_string()),
+        shared(&|p| &p.organization, "NULL::uuid"),
+        parts[0].key,
+        shared(&|p| &p.new, "NULL::jsonb"),
+        shared(&|p| &p.old, "NULL::jsonb"),
+        // Arrays count from 1.
+        list(&|n| format!("CASE WHEN {} THEN {} END", parts[n].condition, n + 1)),
     )
 }
 

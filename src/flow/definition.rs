@@ -262,6 +262,26 @@ fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str], at: &str) 
     }
 }
 
+/// The kinds of change that `"on"` lists; insert and update when it is not there.
+pub fn changes(on: Option<&Value>) -> Parsed<Vec<Change>> {
+    let Some(list) = on else { return Ok(vec![Change::Insert, Change::Update]) };
+    texts(list, "\"on\"")?
+        .iter()
+        .map(|word| match word.as_str() {
+            "insert" => Ok(Change::Insert),
+            "update" => Ok(Change::Update),
+            "delete" => Ok(Change::Delete),
+            other => refuse(
+                format!("\"{other}\" in \"on\" is not a change"),
+                format!(
+                    "Did you mean \"{}\"? Use insert, update, delete.",
+                    nearest(other, &["insert", "update", "delete"]).unwrap_or_default()
+                ),
+            ),
+        })
+        .collect()
+}
+
 fn when(value: &Value) -> Parsed<When> {
     let object = object(value, "\"when\"")?;
     let (kind, value) = one_of(object, &["change", "request", "event", "schedule", "webhook"], "\"when\"")?;
@@ -269,24 +289,7 @@ fn when(value: &Value) -> Parsed<When> {
         "change" => {
             known_keys(object, &["change", "on"], "\"when\"")?;
             let table = text(value, "\"change\"")?;
-            let on = match object.get("on") {
-                None => vec![Change::Insert, Change::Update],
-                Some(list) => texts(list, "\"on\"")?
-                    .iter()
-                    .map(|word| match word.as_str() {
-                        "insert" => Ok(Change::Insert),
-                        "update" => Ok(Change::Update),
-                        "delete" => Ok(Change::Delete),
-                        other => refuse(
-                            format!("\"{other}\" in \"on\" is not a change"),
-                            format!(
-                                "Did you mean \"{}\"? Use insert, update, delete.",
-                                nearest(other, &["insert", "update", "delete"]).unwrap_or_default()
-                            ),
-                        ),
-                    })
-                    .collect::<Parsed<Vec<_>>>()?,
-            };
+            let on = changes(object.get("on"))?;
             if on.is_empty() {
                 return refuse("\"on\" is empty", "Name at least one of insert, update, delete.");
             }

@@ -1,7 +1,7 @@
 //! Flows as this process knows them: loaded once, forgotten when `usher.flows` changes.
 
 use super::compile::{self, Compiled, Program};
-use super::definition::{Definition, When};
+use super::definition::{self, Change, Definition, When};
 use crate::error::{Result, UsherError};
 use crate::pg::{self, spi};
 use pgrx::JsonB;
@@ -79,34 +79,39 @@ pub fn get(id: i32, version: i32) -> Result<Option<Rc<Flow>>> {
     if let Some(found) = KNOWN.with_borrow(|known| known.flows.get(&(id, version)).cloned()) {
         return Ok(found);
     }
+    let loaded = load("f.id = $1 AND v.version = $2", &[spi::arg(id), spi::arg(version)])?.into_iter().next();
+    KNOWN.with_borrow_mut(|known| known.flows.insert((id, version), loaded.clone()));
+    Ok(loaded)
+}
+
+/// Reads versions of flows, in one query, in the order of their ids.
+fn load(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Rc<Flow>>> {
     let circles = circles()?;
-    let loaded = spi::read_all(
-        "SELECT f.name, f.enabled, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, 'broken') END, v.run_as::oid, v.definition, v.compiled
-           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = $2 WHERE f.id = $1",
-        &[spi::arg(id), spi::arg(version)],
+    spi::read_all(
+        &format!(
+            "SELECT f.id, v.version, f.name, f.enabled, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, 'broken') END, v.run_as::oid, v.definition, v.compiled
+               FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id WHERE {which} ORDER BY f.id"
+        ),
+        arguments,
         |row| {
-            let definition = row.get::<JsonB>(5)?.map(|json| json.0).unwrap_or_default();
-            let compiled = row.get::<JsonB>(6)?.map(|json| json.0).unwrap_or_default();
-            Ok(Flow {
+            let id = row.get::<i32>(1)?.unwrap_or_default();
+            let definition = row.get::<JsonB>(7)?.map(|json| json.0).unwrap_or_default();
+            let compiled = row.get::<JsonB>(8)?.map(|json| json.0).unwrap_or_default();
+            Ok(Rc::new(Flow {
                 id,
-                version,
-                name: row.get::<String>(1)?.unwrap_or_default(),
-                enabled: row.get::<bool>(2)?.unwrap_or(false),
-                broken: row.get::<String>(3)?,
-                run_as: row.get::<Oid>(4)?.unwrap_or(Oid::INVALID),
+                version: row.get::<i32>(2)?.unwrap_or_default(),
+                name: row.get::<String>(3)?.unwrap_or_default(),
+                enabled: row.get::<bool>(4)?.unwrap_or(false),
+                broken: row.get::<String>(5)?,
+                run_as: row.get::<Oid>(6)?.unwrap_or(Oid::INVALID),
                 definition: parse(&definition)?,
                 compiled: serde_json::from_value(compiled)
                     .map_err(|e| UsherError::internal(format!("a stored flow cannot be read: {e}")))?,
                 in_circle: circles.contains(&id),
                 program: OnceCell::new(),
-            })
+            }))
         },
-    )?
-    .into_iter()
-    .next()
-    .map(Rc::new);
-    KNOWN.with_borrow_mut(|known| known.flows.insert((id, version), loaded.clone()));
-    Ok(loaded)
+    )
 }
 
 /// A flow at its current version. Runs with the owner's rights.
@@ -128,11 +133,13 @@ pub fn newest(id: i32) -> Result<Option<Rc<Flow>>> {
 
 /// Parses a definition and turns a refusal into the crate's error.
 pub fn parse(value: &serde_json::Value) -> Result<Definition> {
-    Definition::parse(value).map_err(|refusal| {
-        let error =
-            if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
-        error.hint(refusal.hint)
-    })
+    Definition::parse(value).map_err(refused)
+}
+
+fn refused(refusal: definition::Refusal) -> UsherError {
+    let error =
+        if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
+    error.hint(refusal.hint)
 }
 
 /// Flows whose effect can lead back to their own source, by the tables that they name. What a called function writes is
@@ -215,23 +222,41 @@ pub fn siblings(id: i32) -> Result<Vec<i32>> {
     Ok(found)
 }
 
+/// What the flows of a table ask of its triggers.
+pub struct Listener {
+    pub on: Vec<Change>,
+    /// The trigger's name and its flow's, for a flow that has a trigger of its own.
+    pub trigger: Option<(String, String)>,
+}
+
+/// What the enabled flows of a table (by `schema.table`) listen to, each combination once: a thousand flows that share a
+/// trigger are one line. Runs with the owner's rights.
+pub fn listening(table: &str) -> Result<Vec<Listener>> {
+    spi::read_all(
+        "SELECT DISTINCT v.definition -> 'when' -> 'on', v.definition ->> 'trigger_name', CASE WHEN v.definition ? 'trigger_name' THEN f.name END
+           FROM usher.flow_versions v JOIN usher.flows f ON f.id = v.flow_id AND f.version = v.version AND f.enabled
+          WHERE v.compiled ->> 'source' = $1",
+        &[spi::arg(table)],
+        |row| {
+            let on = row.get::<JsonB>(1)?.map(|json| json.0);
+            Ok(Listener { on: definition::changes(on.as_ref()).map_err(refused)?, trigger: row.get::<String>(2)?.zip(row.get::<String>(3)?) })
+        },
+    )
+}
+
 /// The enabled, current flows for changes of a table (by `schema.table`). Runs with the owner's rights.
 pub fn listeners(table: &str) -> Result<Vec<Rc<Flow>>> {
-    let ids = spi::read_all(
-        "SELECT f.id, f.version FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
-          WHERE v.compiled ->> 'source' = $1 AND f.enabled ORDER BY f.id",
-        &[spi::arg(table)],
-        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default())),
-    )?;
-    let mut flows = Vec::new();
-    for (id, version) in ids {
-        if let Some(flow) = get(id, version)?
-            && matches!(flow.definition.when, When::Change { .. })
-        {
-            flows.push(flow);
+    fresh();
+    let flows = load("v.version = f.version AND v.compiled ->> 'source' = $1 AND f.enabled", &[spi::arg(table)])?;
+    KNOWN.with_borrow_mut(|known| {
+        for flow in &flows {
+            // One object for all who use it: its program is compiled once.
+            known.flows.entry((flow.id, flow.version)).or_insert_with(|| Some(flow.clone()));
         }
-    }
-    Ok(flows)
+    });
+    let known = KNOWN
+        .with_borrow(|known| flows.iter().filter_map(|flow| known.flows[&(flow.id, flow.version)].clone()).collect::<Vec<_>>());
+    Ok(known.into_iter().filter(|flow| matches!(flow.definition.when, When::Change { .. })).collect())
 }
 
 /// Marks a flow as broken, so that its jobs wait; or as fitting again. Runs with the owner's rights.

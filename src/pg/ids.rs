@@ -3,6 +3,8 @@
 use pgrx::pg_sys;
 
 /// A version 7 uuid (RFC 9562): 48 bits of Unix milliseconds first, so that new rows go to the right edge of an index.
+/// The random bits come from a generator that each process seeds at its first id; the postmaster, from which all others
+/// are forked, makes none.
 pub fn uuid_v7() -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(*uuid::Uuid::now_v7().as_bytes())
 }

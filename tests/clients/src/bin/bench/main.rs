@@ -3,6 +3,7 @@
 //! Prints a line for each and writes `target/bench.json`. A gate that is not reached is said, and is no failure: what a
 //! machine with few cores shows is for people to judge. Database: `usher_bench`, made anew.
 
+mod capture;
 mod drain;
 mod inserts;
 mod latency;
@@ -65,6 +66,8 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let begin = Instant::now();
+    // BENCH=capture runs the parts whose title has that word.
+    let only = std::env::var("BENCH").unwrap_or_default();
     let database = Database::create("usher_bench");
     let mut client = database.connect();
     println!("{}", text(&mut client, "SELECT split_part(version(), ' on ', 1)"));
@@ -77,7 +80,11 @@ fn main() {
         ("100,000 jobs against hand-written SQL", drain::measure as fn(&Database) -> Vec<Figure>),
         ("from the change to its effect against a bare commit", latency::measure),
         ("single-row INSERTs, captured and not", inserts::measure),
-    ] {
+        ("many flows, a million rows, a session's memory", capture::measure),
+    ]
+    .into_iter()
+    .filter(|(what, _)| what.contains(&only))
+    {
         println!("{what}");
         for figure in measure(&database) {
             let (name, value, baseline, unit) = (&figure.name, round(figure.value), round(figure.baseline), figure.unit);
@@ -99,6 +106,10 @@ fn main() {
             )
         })
         .collect();
+    if !only.is_empty() {
+        println!("only a part: target/bench.json stays as it is");
+        return;
+    }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench.json");
     let text = usher_clients::serde_json::to_string_pretty(&all).expect("figures are JSON");
     std::fs::write(path, text + "\n").unwrap_or_else(|e| panic!("{path} cannot be written: {e}"));
