@@ -8,6 +8,8 @@ GRANT EXECUTE ON FUNCTION
     usher.grant_membership, usher.revoke_membership,
     usher.status, usher.actor, usher.member_organizations, usher.managed_organizations, usher.version, usher.uuid_v7
     TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.reverse_ticket_revenue TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue, usher.unbind_ticket_revenue TO usher_operator;
 -- What the view usher.sync_jobs is made of runs with the rights of its reader.
 GRANT EXECUTE ON FUNCTION usher.lane_name, usher.change_payload, usher.job_in_progress TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_reader;
@@ -64,3 +66,7 @@ COMMENT ON FUNCTION usher.flows_changed IS 'internal: keeps capture triggers in 
 COMMENT ON FUNCTION usher.update_integration_sync_timestamp IS 'internal: keeps updated_at of a link';
 COMMENT ON FUNCTION usher.follow_ddl IS 'internal: looks again at the flows that a schema change touches';
 COMMENT ON FUNCTION usher.follow_drop IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
+COMMENT ON FUNCTION usher.ingest_ticket_revenue IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.reverse_ticket_revenue IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
+COMMENT ON FUNCTION usher.bind_ticket_revenue IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.unbind_ticket_revenue IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';

@@ -1,7 +1,7 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
-//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`capture`] notices changes;
-//! [`queue`] keeps jobs; [`flow`] decides what to do; [`registry`] knows who takes part; [`setup`] makes the tables;
+//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`revenue`] takes in ticket
+//! sales; [`capture`] notices changes; [`queue`] keeps jobs; [`flow`] decides what to do; [`registry`] knows who takes part; [`setup`] makes the tables;
 //! [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
@@ -17,6 +17,7 @@ mod pack;
 mod pg;
 mod queue;
 mod registry;
+mod revenue;
 mod settings;
 mod setup;
 mod worker;
