@@ -24,6 +24,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/audit.sql"),
             include_str!("../../sql/setup/shadow.sql"),
             include_str!("../../sql/setup/notices.sql"),
+            include_str!("../../sql/setup/expose.sql"),
         ],
     ),
 ];
@@ -121,6 +122,8 @@ fn migrate() -> Result<String> {
          ON CONFLICT ON CONSTRAINT organizations_slug_key DO NOTHING",
         &[spi::arg(pg::ids::uuid_v7())],
     )?;
+    // What the script calls must find the tables as they are now.
+    pg::relcache::forget();
     spi::script(ACCESS)?;
     pg::relcache::forget();
     pg::xact::note_launcher();
