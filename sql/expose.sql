@@ -99,7 +99,7 @@ BEGIN
 END
 $$;
 
--- What rpc_project_to_event does: asks the pack's flow for the event of a project's production.
+-- What rpc_project_to_event does: asks the pack's flows for the event of a project's production.
 CREATE FUNCTION usher.project_to_event(organization text, project uuid, event_data jsonb DEFAULT '{}') RETURNS usher.sync_job
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
@@ -114,7 +114,7 @@ BEGIN
         RAISE EXCEPTION 'the project is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.projects.';
     END IF;
     IF to_regclass('compvss.productions') IS NULL OR to_regclass('gvteway.events') IS NULL
-       OR NOT EXISTS (SELECT FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_event') THEN
+       OR NOT EXISTS (SELECT FROM usher.flow_versions AS f WHERE f.name = 'live_events.describe_event') THEN
         RAISE EXCEPTION 'the pack live_events is not installed'
             USING ERRCODE = 'object_not_in_prerequisite_state',
                   HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
@@ -150,7 +150,16 @@ BEGIN
         RAISE EXCEPTION 'project % does not exist in organization "%"', project, organization
             USING ERRCODE = 'undefined_object', HINT = 'SELECT id, code, name FROM atlvs.projects shows the projects you may see.';
     END IF;
-    RETURN usher.enqueue_sync_job(organization, 'compvss', 'gvteway', jsonb_build_object('action', 'create_event', 'production_id', production)
-        || CASE WHEN event_data = '{}' THEN '{}'::jsonb ELSE jsonb_build_object('event', event_data) END);
+    -- Without data the request that every production makes for itself: it leaves an event that exists as it is.
+    BEGIN
+        RETURN usher.enqueue_sync_job(organization, 'compvss', 'gvteway', CASE
+            WHEN jsonb_strip_nulls(event_data) = '{}' THEN jsonb_build_object('action', 'create_event', 'production_id', production)
+            ELSE jsonb_build_object('action', 'describe_event', 'production_id', production, 'event', event_data) END);
+    EXCEPTION WHEN invalid_parameter_value THEN
+        -- The tables are there, the flow is not.
+        RAISE EXCEPTION 'the flow that makes events is gone'
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = SQLERRM,
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events''); it brings back what is missing.';
+    END;
 END
 $$;

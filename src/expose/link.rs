@@ -10,6 +10,7 @@ use crate::registry::identity::{self, Right};
 use crate::setup::{self, Installed};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::spi::SpiTupleTable;
 use pgrx::trigger_support::PgTriggerOperation as Op;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Map, Value};
@@ -39,6 +40,7 @@ struct Link {
     error_message: Option<String>,
     metadata: Option<Value>,
     created_at: Option<TimestampWithTimeZone>,
+    updated_at: Option<TimestampWithTimeZone>,
 }
 
 fn raise<T>(result: Outcome<T>) -> T {
@@ -74,14 +76,14 @@ fn written<'a>(trigger: &'a PgTrigger<'a>) -> Outcome<Option<Row<'a>>> {
         Op::Insert => {
             let mut row = trigger.new().ok_or_else(missing)?.into_owned();
             let link = insert(installed, &shape, read(&shape, &row)?)?;
-            show(&shape, &mut row, link, true)?;
+            show(&shape, &mut row, link)?;
             Ok(Some(row))
         }
         Op::Update => {
             let mut row = trigger.new().ok_or_else(missing)?.into_owned();
             let old = trigger.old().ok_or_else(missing)?.into_owned();
             let Some(link) = update(installed, &shape, &read(&shape, &old)?, read(&shape, &row)?)? else { return Ok(None) };
-            show(&shape, &mut row, link, false)?;
+            show(&shape, &mut row, link)?;
             Ok(Some(row))
         }
         _ => {
@@ -111,6 +113,7 @@ fn read(shape: &Shape, row: &Row<'_>) -> Outcome<Link> {
         error_message: text("error_message")?,
         metadata: row.get_by_name::<JsonB>("metadata").map_err(broken)?.map(|json| json.0),
         created_at: time("created_at")?,
+        updated_at: time("updated_at")?,
     })
 }
 
@@ -119,8 +122,7 @@ fn canonical(id: String) -> String {
     if id.len() == 36 && uuid::Uuid::try_parse(&id).is_ok() { id.to_ascii_lowercase() } else { id }
 }
 
-fn show(shape: &Shape, row: &mut Row<'_>, link: Link, fresh: bool) -> Outcome<()> {
-    let now = TimestampWithTimeZone::try_from(ids::clock()).map_err(|_| UsherError::internal("the clock is out of range"))?;
+fn show(shape: &Shape, row: &mut Row<'_>, link: Link) -> Outcome<()> {
     row.set_by_name("id", link.id).map_err(broken)?;
     row.set_by_name("organization_id", link.organization).map_err(broken)?;
     row.set_by_name(&shape.left, link.left).map_err(broken)?;
@@ -131,10 +133,8 @@ fn show(shape: &Shape, row: &mut Row<'_>, link: Link, fresh: bool) -> Outcome<()
     row.set_by_name("status", link.status).map_err(broken)?;
     row.set_by_name("last_synced_at", link.last_synced_at).map_err(broken)?;
     row.set_by_name("metadata", link.metadata.map(JsonB)).map_err(broken)?;
-    if fresh {
-        row.set_by_name("created_at", link.created_at).map_err(broken)?;
-    }
-    row.set_by_name("updated_at", now).map_err(broken)
+    row.set_by_name("created_at", link.created_at).map_err(broken)?;
+    row.set_by_name("updated_at", link.updated_at).map_err(broken)
 }
 
 /// The organization of a new link: the one given, else the only one that the caller manages.
@@ -174,6 +174,13 @@ fn checked(shape: &Shape, link: &Link) -> Outcome<()> {
     Ok(())
 }
 
+type Times = [Option<TimestampWithTimeZone>; 3];
+
+/// last_synced_at, updated_at, created_at.
+fn times(row: &SpiTupleTable<'_>) -> Outcome<Times> {
+    Ok([row.get(1)?, row.get(2)?, row.get(3)?])
+}
+
 fn insert(installed: Installed, shape: &Shape, link: Link) -> Outcome<Link> {
     let organization = organization(link.organization)?;
     let status = link.status.clone().unwrap_or_else(|| "pending".to_owned());
@@ -186,10 +193,10 @@ fn insert(installed: Installed, shape: &Shape, link: Link) -> Outcome<Link> {
     };
     checked(shape, &link)?;
     let _acting = role::internal(installed.owner);
-    let times = spi::all(
+    let written = spi::all(
         "INSERT INTO usher.links (organization_id, id, kind, left_id, right_id, ids, status, last_synced_at, error_message, metadata, created_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, COALESCE($8, CASE WHEN $7 = 'synced' THEN pg_catalog.now() END), $9, $10, COALESCE($11, pg_catalog.now()))
-         ON CONFLICT DO NOTHING RETURNING created_at, last_synced_at",
+         ON CONFLICT DO NOTHING RETURNING last_synced_at, updated_at, created_at",
         &[
             spi::arg(organization),
             spi::arg(link.id),
@@ -203,10 +210,10 @@ fn insert(installed: Installed, shape: &Shape, link: Link) -> Outcome<Link> {
             spi::arg(link.metadata.clone().map(JsonB)),
             spi::arg(link.created_at),
         ],
-        |row| Ok((row.get::<TimestampWithTimeZone>(1)?, row.get::<TimestampWithTimeZone>(2)?)),
+        times,
     )?;
-    match times.into_iter().next() {
-        Some((created_at, last_synced_at)) => Ok(Link { created_at, last_synced_at, ..link }),
+    match written.into_iter().next() {
+        Some([last_synced_at, updated_at, created_at]) => Ok(Link { last_synced_at, updated_at, created_at, ..link }),
         None => {
             Err(UsherError::new(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, format!("this {} link exists already", shape.kind))
                 .detail(format!("{} {}", shape.left, link.left.unwrap_or_default()))
@@ -235,13 +242,13 @@ fn update(installed: Installed, shape: &Shape, old: &Link, new: Link) -> Outcome
         changes.insert(name.clone(), Value::Null);
     }
     let _acting = role::internal(installed.owner);
-    let times = spi::all(
+    let written = spi::all(
         "UPDATE usher.links AS l
             SET left_id = CASE WHEN $3 THEN $4 ELSE l.left_id END, right_id = CASE WHEN $5 THEN $6 ELSE l.right_id END,
                 ids = CASE WHEN $7 THEN pg_catalog.jsonb_strip_nulls(l.ids || $8) ELSE l.ids END, status = CASE WHEN $9 THEN $10 ELSE l.status END,
                 last_synced_at = CASE WHEN $11 THEN pg_catalog.now() WHEN $12 THEN $13 ELSE l.last_synced_at END,
                 error_message = CASE WHEN $14 THEN $15 ELSE l.error_message END, metadata = CASE WHEN $16 THEN $17 ELSE l.metadata END
-          WHERE l.organization_id = $1 AND l.id = $2 RETURNING l.last_synced_at",
+          WHERE l.organization_id = $1 AND l.id = $2 RETURNING l.last_synced_at, l.updated_at, l.created_at",
         &[
             spi::arg(organization),
             spi::arg(old.id),
@@ -261,9 +268,10 @@ fn update(installed: Installed, shape: &Shape, old: &Link, new: Link) -> Outcome
             spi::arg(new.metadata != old.metadata),
             spi::arg(new.metadata.clone().map(JsonB)),
         ],
-        |row| Ok(row.get::<TimestampWithTimeZone>(1)?),
+        times,
     )?;
-    Ok(times.into_iter().next().map(|last_synced_at| Link { last_synced_at, ..new }))
+    let link = |[last_synced_at, updated_at, created_at]: Times| Link { last_synced_at, updated_at, created_at, ..new };
+    Ok(written.into_iter().next().map(link))
 }
 
 fn delete(installed: Installed, link: &Link) -> Outcome<bool> {

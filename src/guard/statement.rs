@@ -60,7 +60,8 @@ impl Form<'_> {
             return "NULL::text".to_owned();
         }
         let columns: Vec<String> = key.iter().map(|name| format!("{alias}.{}", quote_identifier(name))).collect();
-        format!("pg_catalog.concat_ws(',', {})", columns.join(", "))
+        let between = if self.name == "usher.audited_tables" { '.' } else { ',' };
+        format!("pg_catalog.concat_ws('{between}', {})", columns.join(", "))
     }
 
     /// The rows as organization_id, object, old, new and key.
