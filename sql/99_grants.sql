@@ -10,6 +10,7 @@ GRANT EXECUTE ON FUNCTION
     TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.reverse_ticket_revenue TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue, usher.unbind_ticket_revenue TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.managed_organization, usher.deal_to_project, usher.project_to_event TO usher_member;
 -- What the view usher.sync_jobs is made of runs with the rights of its reader.
 GRANT EXECUTE ON FUNCTION usher.lane_name, usher.change_payload, usher.job_in_progress TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_reader;
@@ -19,6 +20,10 @@ GRANT EXECUTE ON FUNCTION
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
     usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
+GRANT EXECUTE ON FUNCTION
+    usher.audit_table, usher.unaudit_table, usher.expose_api, usher.hide_api, usher.renew_api, usher.drop_api
+    TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit, usher.audit_log_stays, usher.write_link TO usher_operator;
 -- An operator may own the tables: the owner's triggers and statements call these.
 GRANT EXECUTE ON FUNCTION
     usher.capture, usher.capture_statement, usher.flows_changed, usher.update_integration_sync_timestamp,
@@ -70,3 +75,15 @@ COMMENT ON FUNCTION usher.ingest_ticket_revenue IS 'takes in ticket revenue, onc
 COMMENT ON FUNCTION usher.reverse_ticket_revenue IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.bind_ticket_revenue IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
 COMMENT ON FUNCTION usher.unbind_ticket_revenue IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
+COMMENT ON FUNCTION usher.audit_table IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
+COMMENT ON FUNCTION usher.unaudit_table IS 'enters changes of a table no more; its entries stay';
+COMMENT ON FUNCTION usher.audit IS 'internal: enters a statement''s changed rows into usher.audit_log';
+COMMENT ON FUNCTION usher.audit_log_stays IS 'internal: refuses changes of usher.audit_log';
+COMMENT ON FUNCTION usher.expose_api IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
+COMMENT ON FUNCTION usher.hide_api IS 'takes back what usher.expose_api() made in a schema';
+COMMENT ON FUNCTION usher.renew_api IS 'internal: brings what was exposed to this version';
+COMMENT ON FUNCTION usher.drop_api IS 'internal: drops what was exposed; usher.setup() makes it again';
+COMMENT ON FUNCTION usher.write_link IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.managed_organization IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.deal_to_project IS 'internal: what rpc_deal_to_project does';
+COMMENT ON FUNCTION usher.project_to_event IS 'internal: what rpc_project_to_event does';

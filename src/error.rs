@@ -139,6 +139,33 @@ pub fn mask(text: &str) -> String {
     out
 }
 
+/// True for names such as `api_key` or `reset_token`: what stands under them is never shown.
+pub fn is_secret_name(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    SECRET_WORDS.iter().any(|word| lower.contains(word))
+}
+
+/// Number of single-letter edits between two words.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
+            corner = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}
+
+/// The word of `known` that is nearest to `given`.
+pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
+    known.iter().copied().min_by_key(|word| distance(given, word))
+}
+
 #[cfg(test)]
 mod unit {
     use super::mask;

@@ -1,8 +1,9 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
-//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`revenue`] takes in ticket
-//! sales; [`capture`] notices changes; [`queue`] keeps jobs; [`flow`] decides what to do; [`registry`] knows who takes part; [`setup`] makes the tables;
-//! [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
+//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`expose`] shows the hub under
+//! other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`] keeps jobs; [`flow`] decides what
+//! to do; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`] makes the tables; [`pg`] holds
+//! everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
 
@@ -10,7 +11,9 @@ use pgrx::prelude::*;
 
 mod capture;
 mod error;
+mod expose;
 mod flow;
+mod guard;
 mod insight;
 mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
@@ -37,7 +40,8 @@ mod pg_tests_queue;
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
 extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
-extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["queue"]);
+extension_sql_file!("../sql/expose.sql", name = "expose", requires = ["queue"]);
+extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["expose"]);
 extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 
 /// Loaded into a session by its first call, or into the postmaster by `shared_preload_libraries`; only the latter brings

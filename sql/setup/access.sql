@@ -82,7 +82,35 @@ DROP TRIGGER IF EXISTS update_integration_sync_timestamp ON usher.links;
 CREATE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
     FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();
 
+-- What people do to pg_usher's own tables is entered in the log; of links what they do by hand, the rest is history.
+DO $$
+DECLARE
+    own record;
+    event text;
+BEGIN
+    FOR own IN SELECT * FROM (VALUES
+        ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
+        ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
+        ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
+    LOOP
+        FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
+            EXECUTE pg_catalog.format(
+                'CREATE OR REPLACE TRIGGER usher_audit_%s AFTER %1$s ON usher.%I %s FOR EACH STATEMENT EXECUTE FUNCTION usher.audit(%s)',
+                event, own.name,
+                CASE event WHEN 'insert' THEN 'REFERENCING NEW TABLE AS usher_new' WHEN 'delete' THEN 'REFERENCING OLD TABLE AS usher_old'
+                           WHEN 'update' THEN 'REFERENCING OLD TABLE AS usher_old NEW TABLE AS usher_new' ELSE '' END,
+                (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(c), ', ') FROM pg_catalog.unnest(own.columns) AS c));
+        END LOOP;
+    END LOOP;
+END
+$$;
+CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays();
+GRANT SELECT ON usher.audit_log TO usher_member;
+
 SELECT usher.maintain_history(30);
 
 -- Tables whose flows are known get their triggers (again): after a restore, a re-install, a migration.
 SELECT usher.attach_all();
+-- Views and functions that were made for existing clients: as this version has them.
+SELECT usher.renew_api();

@@ -5,6 +5,7 @@ use super::trigger::raise;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
 use crate::flow::drift;
+use crate::guard::{attach as audits, audit};
 use crate::pg::{self, role};
 use crate::registry::identity;
 use crate::setup;
@@ -53,19 +54,21 @@ fn follow(trigger: &PgTrigger<'_>) -> Outcome<()> {
     Ok(())
 }
 
-/// Drops every capture trigger and returns their number, and with them the view, policies and triggers of pg_usher's own
-/// tables that stand on the extension's functions. Flows, jobs and data stay; `usher.setup()` makes everything again.
+/// Drops every capture and audit trigger and returns their number, and with them what `usher.expose_api()` made, and the
+/// view, policies and triggers of pg_usher's own tables that stand on the extension's functions. Flows, jobs and data stay;
+/// `usher.setup()` makes everything again.
 /// To be run before DROP EXTENSION. Until then members see nothing (row level security stays on).
 ///
 /// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
 #[pg_extern(volatile, parallel_unsafe)]
 fn detach_all() -> std::result::Result<i32, ErrorReport> {
     let installed = identity::require_operator("detach pg_usher from tables")?;
+    audit::note(installed, None, "usher.triggers.detached", "all", None, None)?;
     let _acting = role::internal(installed.owner);
     Ok(i32::try_from(attach::detach_all()?).unwrap_or(i32::MAX))
 }
 
-/// Attaches what flows need and is missing, and drops what they no longer need; returns how many triggers changed.
+/// Attaches what flows and audits need and is missing, drops what flows no longer need; returns how many triggers changed.
 /// Tables that gained partitions, and tables whose triggers a migration tool dropped, are mended by it.
 ///
 /// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
@@ -73,10 +76,12 @@ fn detach_all() -> std::result::Result<i32, ErrorReport> {
 fn attach_all() -> std::result::Result<i32, ErrorReport> {
     let installed = identity::require_operator("attach pg_usher to tables")?;
     let _acting = role::internal(installed.owner);
+    let mut changed = attach::sync_all()?;
     if installed.up_to_date {
         for finding in drift::look_again(&drift::unrecorded()?)? {
             warning!("{}", finding.line());
         }
+        changed += audits::sync_all()?;
     }
-    Ok(i32::try_from(attach::sync_all()?).unwrap_or(i32::MAX))
+    Ok(i32::try_from(changed).unwrap_or(i32::MAX))
 }

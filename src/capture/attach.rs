@@ -1,10 +1,12 @@
 //! Creating and dropping capture triggers, so that each table has just those that its flows need.
 
-use crate::error::{Result, UsherError};
+use crate::error::Result;
 use crate::flow::catalog;
 use crate::flow::definition::Change;
 use crate::flow::store;
-use crate::pg::{event, guc::Nest, spi, subxact};
+use crate::guard::attach as audit;
+use crate::pg::trigger::locked;
+use crate::pg::{event, guc::Nest, spi};
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -123,19 +125,6 @@ fn same(wanted: &str, existing: &str) -> bool {
     words(wanted) == words(existing)
 }
 
-/// Runs DDL on an application's table; a busy table is a clear error with a remedy, not a queue of waiting writers.
-fn locked(relation: &str, sql: &str) -> Result<()> {
-    let _ours = event::ours();
-    subxact::attempt(|| spi::script(sql)).map_err(|failure| {
-        let error = UsherError::from(failure.clone());
-        if failure.sqlstate == "55P03" {
-            error.hint(format!("{relation} is busy: end the transactions that hold it and try again."))
-        } else {
-            error
-        }
-    })
-}
-
 /// Every table that has capture triggers or should have some.
 pub fn sync_all() -> Result<usize> {
     let tables = spi::read_all(
@@ -150,7 +139,7 @@ pub fn sync_all() -> Result<usize> {
     Ok(changed)
 }
 
-/// Drops every capture trigger of the database, and whatever else of ours would keep the extension from being dropped.
+/// Drops every capture and audit trigger of the database, and whatever else of ours would keep the extension from being dropped.
 /// `usher.setup()` makes it all again. Runs with the owner's rights.
 pub fn detach_all() -> Result<usize> {
     let _nest = Nest::pinned_path().quiet().lock_timeout(5_000);
@@ -166,9 +155,12 @@ pub fn detach_all() -> Result<usize> {
     for (sql, relation) in &triggers {
         locked(relation, sql)?;
     }
-    // What else stands on the extension's functions: the view, the policies and triggers of its own tables.
+    // What else stands on the extension's functions: audits, what was exposed, the view, the policies and triggers of its
+    // own tables.
+    let audits = audit::detach_all()?;
     spi::script(
-        "DROP VIEW IF EXISTS usher.sync_jobs;
+        "SELECT usher.drop_api();
+         DROP VIEW IF EXISTS usher.sync_jobs;
          DO $$
          DECLARE
              statement text;
@@ -186,7 +178,7 @@ pub fn detach_all() -> Result<usize> {
              END LOOP;
          END $$",
     )?;
-    Ok(triggers.len())
+    Ok(triggers.len() + audits)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 use super::attach;
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding};
+use crate::guard::attach as audits;
 use crate::pg::{event, role, spi, subxact};
 use crate::registry::identity;
 use crate::setup;
@@ -65,7 +66,12 @@ fn follow(look: impl FnOnce(Audience) -> Outcome<()>) {
         let _ours = event::ours();
         let audience = if identity::is_operator() { Audience::Operator } else { Audience::Anybody };
         let _acting = role::internal(installed.owner);
-        look(audience)
+        look(audience)?;
+        // Dropped audit triggers, new partitions of audited tables.
+        if spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])? == Some(true) {
+            audits::sync_all()?;
+        }
+        Ok(())
     });
     if let Err(failure) = outcome {
         warning!("pg_usher could not follow this change of the schema: {}; a worker tries again within a minute", failure.line());

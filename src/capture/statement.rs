@@ -57,13 +57,7 @@ fn image(alias: &str, table: &Table, used: &[String]) -> String {
         .iter()
         .filter(|column| used.contains(&column.name))
         .map(|column| {
-            let value = format!("{alias}.{}", quote_identifier(&column.name));
-            // Not `::text`: the table's owner may have made a cast of that name, and this runs with other rights.
-            let value = if column.native {
-                value
-            } else {
-                format!("CASE WHEN pg_catalog.num_nulls({value}) = 0 THEN pg_catalog.concat({value}) END")
-            };
+            let value = column.json_sql(alias);
             format!("{}, {value}", quote_literal(&column.name))
         })
         .collect();

@@ -1,9 +1,11 @@
 //! Running a flow over a batch: one statement in one subtransaction; on error halves, until only the poison is left.
 
 use super::cause::{self, Cause};
+use super::compile::Program;
 use super::definition::OnError;
 use super::store::Flow;
 use crate::error::{Result, UsherError};
+use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::subxact::{self, Failure};
@@ -12,6 +14,7 @@ use crate::registry::{identity, links};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
+use std::rc::Rc;
 
 /// A batch as parallel arrays, in the order in which the jobs must take effect.
 #[derive(Clone, Copy)]
@@ -199,6 +202,7 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     let words = {
         let _caused = cause::enter(cause.clone());
         let _for_flow = identity::for_flow(for_organization);
+        let _audited = audit::by_flow(work(run, &program, from, to));
         let _acting = role::act_as(flow.run_as);
         Spi::connect_mut(|client| -> Result<Vec<Word>> {
             if settle {
@@ -229,10 +233,37 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     };
     drop(fence);
     if let Some(link) = &program.link {
+        let _audited = audit::by_flow(work(run, &program, from, to));
         let excluded: Vec<i32> = words.iter().map(|word| word.n).collect();
         record_links(flow, owner, link, batch, from, to, &excluded)?;
     }
     Ok(words)
+}
+
+/// What the audit enters as the author of whatever this range writes.
+fn work(run: &Run<'_>, program: &Rc<Program>, from: i32, to: i32) -> audit::Work {
+    let parents = program.parents.as_ref().filter(|_| from < to).map(|_| {
+        let (program, batch, run_as) = (program.clone(), *run.batch, run.flow.run_as);
+        let ask = move || {
+            let _fence = Nest::fence();
+            let _acting = role::act_as(run_as);
+            let rows = spi::all(program.parents.as_deref().unwrap_or_default(), &arguments(&batch, from, to), |row| {
+                Ok((row.get::<Vec<i32>>(1)?.unwrap_or_default(), row.get::<Vec<i64>>(2)?.unwrap_or_default()))
+            })?;
+            Ok(rows.into_iter().next().unwrap_or_default())
+        };
+        Rc::new(ask) as Rc<audit::Parents>
+    });
+    audit::Work {
+        flow: run.flow.name.clone(),
+        run_as: run.flow.run_as,
+        target: run.flow.compiled.target.clone(),
+        in_writer: run.place == Place::Writer,
+        ids: run.batch.ids,
+        from,
+        to,
+        parents,
+    }
 }
 
 /// Gives the jobs that this range has caused their exact cause, and takes back those that would run a flow a second time

@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::retry::Retry;
+pub use crate::error::nearest;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -176,27 +177,6 @@ const KEYS: [&str; 18] = [
     "lock_timeout",
 ];
 const DESCRIPTION: &str = "description";
-
-/// Number of single-letter edits between two words.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut corner = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let next = (corner + usize::from(x != *y)).min(row[j] + 1).min(row[j + 1] + 1);
-            corner = row[j + 1];
-            row[j + 1] = next;
-        }
-    }
-    row[b.len()]
-}
-
-/// The word of `known` that is nearest to `given`.
-pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().copied().min_by_key(|word| distance(given, word))
-}
 
 fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
     for key in object.keys() {

@@ -3,6 +3,7 @@
 use super::{PACKS, Pack};
 use crate::error::{Result, UsherError};
 use crate::flow::manage;
+use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi};
 use crate::revenue::binding;
@@ -10,7 +11,7 @@ use crate::setup::Installed;
 use pgrx::JsonB;
 use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub fn find(name: &str) -> Result<&'static Pack> {
     let names: Vec<&str> = PACKS.iter().map(|pack| pack.name).collect();
@@ -21,7 +22,7 @@ pub fn find(name: &str) -> Result<&'static Pack> {
     })
 }
 
-fn json(text: &str, what: &str) -> Result<Value> {
+fn parsed(text: &str, what: &str) -> Result<Value> {
     serde_json::from_str(text).map_err(|e| UsherError::internal(format!("{what} of a pack is not valid JSON: {e}")))
 }
 
@@ -113,7 +114,7 @@ fn unbind_revenue(installed: Installed, pack: &Pack, manifest: &Value) -> Result
 
 pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result<String> {
     let pack = find(name)?;
-    let manifest = json(pack.manifest, "pack.json")?;
+    let manifest = parsed(pack.manifest, "pack.json")?;
     let role = role_for(pack, run_as)?;
     {
         let _nest = Nest::pinned_path().quiet();
@@ -136,7 +137,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
     bind_revenue(installed, pack, &manifest, &role)?;
     let (mut made, mut changed) = (0, 0);
     for text in pack.flows {
-        let mut flow = json(text, "a flow")?;
+        let mut flow = parsed(text, "a flow")?;
         let name = flow["name"].as_str().unwrap_or_default().to_owned();
         let mut definition = flow["definition"].take();
         definition["run_as"] = Value::String(role.clone());
@@ -157,16 +158,19 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
         }
     }
     let version = manifest["version"].as_str().unwrap_or_default();
+    let what = json!({"version": version, "run_as": role, "flows_made": made, "flows_changed": changed});
+    audit::note(installed, None, "usher.packs.installed", pack.name, None, Some(what))?;
     Ok(format!("pack {} {version}: {made} flows made, {changed} changed, running as {role}", pack.name))
 }
 
 /// Removes the pack's flows; its tables and their rows stay.
 pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let pack = find(name)?;
-    let manifest = json(pack.manifest, "pack.json")?;
+    let manifest = parsed(pack.manifest, "pack.json")?;
     unbind_revenue(installed, pack, &manifest)?;
     let _acting = role::internal(installed.owner);
     let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
+    audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;
     let schemas: Vec<&str> = manifest["schemas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     let list = schemas.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))

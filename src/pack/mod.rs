@@ -32,6 +32,7 @@ pub const PACKS: &[Pack] = &[pack!(
     "create_production_from_project",
     "request_event_for_production",
     "create_event",
+    "describe_event",
     "update_event_from_production",
     "update_project_phase_from_production",
     "cancel_production_from_project",

@@ -212,3 +212,9 @@ pub fn in_binary_upgrade() -> bool {
     // SAFETY: reads a process-local variable.
     unsafe { pg_sys::IsBinaryUpgrade }
 }
+
+/// True in a worker process, false in a client's session.
+pub fn is_worker() -> bool {
+    // SAFETY: reads a process-local pointer that is set before a worker's main function runs.
+    unsafe { !pg_sys::MyBgworkerEntry.is_null() }
+}

@@ -1,5 +1,6 @@
-//! Transition tables for statements of a trigger function.
+//! Triggers: making them, and what a trigger function reads.
 
+use super::{event, spi, subxact};
 use crate::error::{Result, UsherError};
 use pgrx::prelude::*;
 
@@ -17,4 +18,17 @@ pub fn register_tables(trigger: &PgTrigger<'_>) -> Result<()> {
 /// What the trigger was told when it was created.
 pub fn arguments(trigger: &PgTrigger<'_>) -> Result<Vec<String>> {
     trigger.extra_args().map_err(|e| UsherError::internal(format!("a trigger's arguments could not be read: {e}")))
+}
+
+/// Runs DDL on an application's table; a busy table is a clear error with a remedy, not a queue of waiting writers.
+pub fn locked(relation: &str, sql: &str) -> Result<()> {
+    let _ours = event::ours();
+    subxact::attempt(|| spi::script(sql)).map_err(|failure| {
+        let error = UsherError::from(failure.clone());
+        if failure.sqlstate == "55P03" {
+            error.hint(format!("{relation} is busy: end the transactions that hold it and try again."))
+        } else {
+            error
+        }
+    })
 }

@@ -1,6 +1,7 @@
 //! A job's life as its owner steers it: look, wait, cancel, retry.
 
 use crate::error::{Result, UsherError};
+use crate::guard::audit;
 use crate::pg::{bgw, role, spi, xact};
 use crate::registry::identity::{self, Right};
 use crate::setup;
@@ -120,6 +121,8 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
             UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled.")
         );
     }
+    let was = serde_json::json!({"place": place.table});
+    audit::note(installed, Some(place.organization), "usher.sync_jobs.cancelled", &job.to_string(), Some(was), None)?;
     row(place.organization, job)
 }
 
@@ -134,6 +137,7 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     }
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
+    let changed = changes.as_ref().map(|changes| changes.0.clone());
     let arguments = [spi::arg(place.organization), spi::arg(job), spi::arg(changes)];
     let again = match place.table.as_str() {
         "dead_letters" => spi::run(
@@ -175,8 +179,11 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
             .hint("Dead, failed and cancelled jobs can be retried."));
     }
     xact::note_due_changed();
-    let organization = spi::one::<Uuid>("SELECT organization_id FROM usher.queue_waiting WHERE id = $1", &[spi::arg(job)])?;
-    row(organization.unwrap_or(place.organization), job)
+    let organization = spi::one::<Uuid>("SELECT organization_id FROM usher.queue_waiting WHERE id = $1", &[spi::arg(job)])?
+        .unwrap_or(place.organization);
+    let was = serde_json::json!({"place": place.table});
+    audit::note(installed, Some(organization), "usher.sync_jobs.retried", &job.to_string(), Some(was), changed)?;
+    row(organization, job)
 }
 
 /// Waits until a job has ended or the time is over, and returns it as it then stands.

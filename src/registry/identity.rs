@@ -29,20 +29,30 @@ impl Drop for ForFlow {
 
 /// The user of this session: a JWT's `sub`, the user that a trusted pooler set, or `role:NAME`.
 pub fn actor() -> String {
+    user().unwrap_or_else(|| named(role::current()))
+}
+
+/// Whose statement this is: as [`actor`], also where our own code or a SECURITY DEFINER function acts as another role.
+pub fn author() -> String {
+    user().unwrap_or_else(|| named(role::outer()))
+}
+
+fn named(role: pgrx::pg_sys::Oid) -> String {
+    format!("role:{}", role::name_of(role).unwrap_or_default())
+}
+
+/// The person for whom a trusted pooler or gateway has opened this session.
+fn user() -> Option<String> {
     if let Some(user) = settings::user_id() {
-        return user;
+        return Some(user);
     }
     let trusted = settings::claims_roles().iter().any(|name| role::by_name(name) == Some(role::session()));
-    if trusted
-        && let Some(claims) = guc::custom(c"request.jwt.claims")
-        && let Ok(claims) = serde_json::from_str::<serde_json::Value>(&claims)
-        && let Some(sub) = claims.get("sub").and_then(|sub| sub.as_str())
-        // A token must not pass for a database role.
-        && !sub.starts_with("role:")
-    {
-        return sub.to_owned();
+    if !trusted {
+        return None;
     }
-    format!("role:{}", role::name_of(role::current()).unwrap_or_default())
+    let claims = serde_json::from_str::<serde_json::Value>(&guc::custom(c"request.jwt.claims")?).ok()?;
+    // A token must not pass for a database role.
+    claims.get("sub")?.as_str().filter(|sub| !sub.starts_with("role:")).map(str::to_owned)
 }
 
 /// True for superusers and members of `usher_operator`: they run the installation.

@@ -7,3 +7,4 @@ mod api;
 pub mod identity;
 pub mod links;
 pub mod systems;
+pub mod tables;

@@ -3,6 +3,7 @@
 use crate::capture;
 use crate::error::Result;
 use crate::flow::drift;
+use crate::guard::attach as audits;
 use crate::pg::{role, spi, subxact};
 use crate::settings;
 use crate::setup;
@@ -16,6 +17,11 @@ pub fn run() -> Result<()> {
     // A busy table is left for the next minute.
     if let Err(failure) = subxact::attempt(capture::attach::sync_all) {
         pgrx::log!("usher worker: capture triggers could not be checked: {}", failure.line());
+    }
+    if installed.up_to_date
+        && let Err(failure) = subxact::attempt(audits::sync_all)
+    {
+        pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
     }
     Ok(())
 }

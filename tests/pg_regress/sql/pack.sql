@@ -62,7 +62,7 @@ SELECT e.title, e.status, e.venue_name, e.timezone, e.capacity, e.lineup, replac
 SELECT kind, left_system, right_system, flow, status,
        CASE kind WHEN 'deal' THEN left_id = (SELECT id::text FROM atlvs.deals) AND right_id = (SELECT id::text FROM atlvs.projects)
                  WHEN 'project' THEN left_id = (SELECT id::text FROM atlvs.projects) AND right_id = (SELECT id::text FROM compvss.productions)
-                 WHEN 'event' THEN left_id = (SELECT id::text FROM compvss.productions) AND right_id = (SELECT id::text FROM gvteway.events) END AS pair
+                 WHEN 'event' THEN left_id = (SELECT id::text FROM atlvs.projects) AND right_id = (SELECT id::text FROM gvteway.events) END AS pair
   FROM usher.links WHERE organization_id = :'acme' ORDER BY kind;
 SELECT flow, status, count(*) FROM usher.sync_jobs WHERE organization_id = :'acme' GROUP BY 1, 2 ORDER BY 1, 2;
 -- Winning again changes nothing.

@@ -47,7 +47,7 @@ RESET TimeZone;
 RESET extra_float_digits;
 RESET bytea_output;
 CALL public.drain();
-SELECT payload->'new'->>'id' AS id, status, error_message FROM usher.sync_jobs WHERE flow = 'copy' ORDER BY 1::integer;
+SELECT payload->'new'->>'id' AS id, status, error_message FROM usher.sync_jobs WHERE flow = 'copy' ORDER BY (payload->'new'->>'id')::integer;
 -- No column of any row differs, not even in its bytes: record_image comparison, then column by column if it does.
 SELECT id, t.* IS NULL AS lost, s *= t AS identical FROM ty.source s LEFT JOIN ty.target t USING (id) ORDER BY id;
 SELECT s.id, k.key AS differs, k.value AS source, to_jsonb(t)->k.key AS target

@@ -1,0 +1,148 @@
+//! What PostgreSQL calls when an audited table changes.
+
+use super::audit;
+use super::statement::Form;
+use crate::error::{Result as Outcome, UsherError};
+use crate::pg::guc::{self, Nest};
+use crate::pg::{catalog, relcache, role, spi, trigger as pg_trigger, xact};
+use crate::registry::tables;
+use crate::setup;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use pgrx::trigger_support::PgTriggerOperation as Op;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// What one audit trigger does, worked out once.
+struct Plan {
+    /// `schema.table`; of a partition, the table that it belongs to.
+    name: String,
+    sql: String,
+    by_key: String,
+    formats: bool,
+    /// What flows do with it is told by their jobs.
+    people_only: bool,
+}
+
+#[derive(Default)]
+struct Plans {
+    generation: (u64, u64),
+    plans: HashMap<(u32, &'static str, Vec<String>), Rc<Plan>>,
+}
+
+thread_local! {
+    static PLANS: RefCell<Plans> = RefCell::new(Plans::default());
+}
+
+/// Raises an error as it is; the trigger macro would lose its SQLSTATE.
+fn raise<T>(result: Outcome<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            unreachable!("an ERROR report does not return")
+        }
+    }
+}
+
+/// A statement on an audited table has changed rows.
+#[pg_trigger]
+fn audit<'a>(trigger: &'a PgTrigger<'a>) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+    raise(audited(trigger));
+    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
+}
+
+/// Somebody wants to change or delete entries of the log.
+#[pg_trigger]
+fn audit_log_stays<'a>(
+    _trigger: &'a PgTrigger<'a>,
+) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+    raise::<()>(Err(UsherError::forbidden("entries of usher.audit_log are neither changed nor deleted")
+        .hint("A mistake is set right by what you do next, which is entered too; usher.remove() deletes everything.")));
+    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
+}
+
+fn audited(trigger: &PgTrigger<'_>) -> Outcome<()> {
+    let op = trigger.op().map_err(|e| UsherError::internal(e.to_string()))?;
+    let relation = trigger.relid().map_err(|e| UsherError::internal(e.to_string()))?;
+    let columns = pg_trigger::arguments(trigger)?;
+    let installed = setup::installed()?;
+    if !installed.up_to_date {
+        return Ok(());
+    }
+    if catalog::usher_relation("audit_log").is_none() {
+        // Somebody has dropped it by hand. The application's writers go on.
+        warning!("usher.audit_log is gone: this change is not entered");
+        return Ok(());
+    }
+    let plan = plan(installed.owner, relation, &op, columns)?;
+    if plan.people_only && audit::flow_at_work() {
+        return Ok(());
+    }
+    let author = audit::author(Some(&plan.name))?;
+    let _formats = plan.formats.then(|| Nest::open().pinned_formats());
+    // Nothing but our own statement runs under it: the log has no triggers for what is added.
+    let _path = guc::CatalogOnly::enter();
+    let _acting = role::act_as(installed.owner);
+    Spi::connect_mut(|client| -> Outcome<()> {
+        if !matches!(op, Op::Truncate) {
+            pg_trigger::register_tables(trigger)?;
+        }
+        let mut arguments =
+            vec![spi::arg(author.actor), spi::arg(author.role), spi::arg(author.correlation), spi::arg(author.flow)];
+        if let Some((keys, ids)) = author.jobs {
+            arguments.extend([spi::arg(keys), spi::arg(ids)]);
+            spi::query(client, &plan.by_key, &arguments)?;
+        } else {
+            spi::query(client, &plan.sql, &arguments)?;
+        }
+        Ok(())
+    })
+}
+
+fn plan(owner: pg_sys::Oid, relation: pg_sys::Oid, op: &Op, columns: Vec<String>) -> Outcome<Rc<Plan>> {
+    let generation = (relcache::generation(), relcache::schema_generation());
+    let letter = match op {
+        Op::Insert => "I",
+        Op::Update => "U",
+        Op::Delete => "D",
+        Op::Truncate => "T",
+    };
+    let key = (relation.to_u32(), letter, columns);
+    let found = PLANS.with_borrow_mut(|plans| {
+        if plans.generation != generation {
+            *plans = Plans { generation, plans: HashMap::new() };
+        }
+        plans.plans.get(&key).cloned()
+    });
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    xact::remember_only_now();
+    let _acting = role::internal(owner);
+    let plan = Rc::new(build(relation, op, &key.2)?);
+    PLANS.with_borrow_mut(|plans| plans.plans.insert(key, plan.clone()));
+    Ok(plan)
+}
+
+fn build(relation: pg_sys::Oid, op: &Op, columns: &[String]) -> Outcome<Plan> {
+    let gone = || UsherError::internal("a changed table is not in the catalog");
+    let table = tables::by_oid(relation)?.ok_or_else(gone)?;
+    let name = spi::read::<String>(
+        "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE c.oid = COALESCE(pg_catalog.pg_partition_root($1::pg_catalog.regclass), $1)",
+        &[spi::arg(relation)],
+    )?
+    .ok_or_else(gone)?;
+    // A column that is gone is no reason to stop a writer.
+    let wanted = |column: &&tables::Column| columns.is_empty() || columns.contains(&column.name);
+    let form = Form { table: &table, name: &name, columns: table.columns.iter().filter(wanted).collect() };
+    Ok(Plan {
+        sql: form.sql(op, false),
+        by_key: form.sql(op, true),
+        formats: form.needs_formats(),
+        people_only: name == "usher.links",
+        name,
+    })
+}
