@@ -1,6 +1,6 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
-//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`capture`] notices changes;
+//! The rooms, from the top: [`worker`] runs batches; [`pack`], [`insight`] and [`notify`] stand beside it; [`capture`] notices changes;
 //! [`queue`] keeps jobs; [`flow`] decides what to do; [`registry`] knows who takes part; [`setup`] makes the tables;
 //! [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
@@ -12,6 +12,7 @@ mod capture;
 mod error;
 mod flow;
 mod insight;
+mod notify;
 mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
 mod pg;
@@ -35,6 +36,7 @@ mod pg_tests_queue;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
+extension_sql_file!("../sql/notices.sql", name = "notices", requires = ["extension"]);
 extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["queue"]);
 extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 

@@ -6,7 +6,7 @@
 
 use crate::flow::catalog::{Table, row_key};
 use crate::flow::compile::condition_is_safe;
-use crate::flow::definition::{Change, Mode};
+use crate::flow::definition::Change;
 use crate::flow::store::Flow;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::BTreeSet;
@@ -153,7 +153,7 @@ pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organi
             let p = parts(flow, table, change, default_organization, origin);
             format!(
                 "SELECT {} AS flow_id, {} AS flow_version, {}::smallint AS lane, {} AS fallback, {} AS organization_id, {} AS row_key, {} AS new, {} AS old WHERE {}",
-                flow.id, flow.version, flow.definition.lane, flow.definition.mode == Mode::Transactional, p.organization, p.key, p.new, p.old, p.condition
+                flow.id, flow.version, flow.definition.lane, flow.definition.in_writer(), p.organization, p.key, p.new, p.old, p.condition
             )
         })
         .collect();

@@ -1,7 +1,7 @@
 //! Making, changing and removing flows.
 
 use super::check::checked;
-use super::definition::{Definition, Mode, When};
+use super::definition::{Definition, When};
 use super::store;
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi, xact};
@@ -85,6 +85,9 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         error
     };
     let definition = store::parse(json).map_err(in_flow)?;
+    if definition.shadow {
+        crate::setup::current()?;
+    }
     let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
     let program = checked(&definition, run_as).map_err(in_flow)?;
@@ -166,7 +169,7 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     release(name, "flow broken")?;
     change_lane(name, checked.definition.lane as i16)?;
-    if checked.definition.mode == Mode::Transactional {
+    if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
         spi::run(
             "UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback",
@@ -209,11 +212,13 @@ fn change_lane(name: &str, lane: i16) -> Result<()> {
     Ok(())
 }
 
-/// Jobs that waited for their flow are due again; those of a version that no longer fits run with the newest.
+/// Jobs that waited for their flow are due again; those of a version that no longer fits run with the newest. Only those
+/// that were made in shadow stay so, and only they: what was to be written is written, the rest is not.
 fn release(name: &str, reason: &str) -> Result<()> {
     let released = spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = CASE WHEN $2 = 'flow broken' THEN f.version ELSE w.flow_version END FROM usher.flows f
-          WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = $2",
+        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = CASE WHEN $2 = 'flow broken' AND COALESCE(f.definition -> 'shadow', 'false') = COALESCE(v.definition -> 'shadow', 'false') THEN f.version ELSE w.flow_version END
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id
+          WHERE v.version = w.flow_version AND f.name = $1 AND w.flow_id = f.id AND w.waiting_for = $2",
         &[spi::arg(name), spi::arg(reason)],
     )?;
     if released > 0 {
