@@ -203,7 +203,7 @@ fn apply_flows(
     ErrorReport,
 > {
     let installed = identity::require_operator("apply flows")?;
-    let flows = given(flows, "the flows")?;
+    let flows = given(flows, "the document of flows")?;
     let changes = transfer::apply(installed, &flows.0, dry_run.unwrap_or(false), remove_missing.unwrap_or(false))?;
     Ok(TableIterator::new(changes.into_iter().map(|(flow, change, difference)| (flow, change.to_owned(), difference))))
 }
