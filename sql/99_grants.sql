@@ -30,6 +30,20 @@ GRANT EXECUTE ON FUNCTION
     usher.take_seq, usher.maintain_history
     TO usher_operator;
 
+-- Failures and what to do about them; shadow, versions and the transfer of flows.
+GRANT EXECUTE ON FUNCTION usher.read_notice TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.shadow_report TO usher_reader;
+GRANT EXECUTE ON FUNCTION
+    usher.export_flows, usher.apply_flows, usher.flow_history, usher.rollback_flow,
+    usher.note_broken_flow
+    TO usher_operator;
+COMMENT ON FUNCTION usher.export_flows IS 'all flows as one JSON document for version control';
+COMMENT ON FUNCTION usher.apply_flows IS 'makes the flows as a document says, all or none; returns what changed';
+COMMENT ON FUNCTION usher.flow_history IS 'the versions of a flow and what differs between them';
+COMMENT ON FUNCTION usher.rollback_flow IS 'gives a flow the definition of an earlier version';
+COMMENT ON FUNCTION usher.shadow_report IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.read_notice IS 'marks a notice as read; true when it was unread';
+
 COMMENT ON FUNCTION usher.setup IS 'creates the data tables, policies and the organization "default", or brings them to the installed version; safe to repeat';
 COMMENT ON FUNCTION usher.remove IS 'deletes all tables and rows of pg_usher in this database; confirm => ''remove all data''';
 COMMENT ON FUNCTION usher.version IS 'the version of the loaded library';

@@ -1,9 +1,9 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
-//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`expose`] shows the hub under
-//! other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`] keeps jobs; [`flow`] decides what
-//! to do; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`] makes the tables; [`pg`] holds
-//! everything that touches PostgreSQL's internals. Calls point down.
+//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
+//! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`]
+//! keeps jobs; [`flow`] decides what to do; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
 
@@ -15,6 +15,7 @@ mod expose;
 mod flow;
 mod guard;
 mod insight;
+mod notify;
 mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
 mod pg;
@@ -41,6 +42,7 @@ extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
 extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
 extension_sql_file!("../sql/expose.sql", name = "expose", requires = ["queue"]);
+extension_sql_file!("../sql/notices.sql", name = "notices", requires = ["extension"]);
 extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["expose"]);
 extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 

@@ -14,6 +14,8 @@ static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static CAPTURE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static OUTBOUND: GucSetting<bool> = GucSetting::<bool>::new(true);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static NOTICE_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(5);
+static NOTICE_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(600);
 static HISTORY_DAYS: GucSetting<i32> = GucSetting::<i32>::new(30);
 
 pub fn register() {
@@ -95,6 +97,26 @@ pub fn register() {
         GucContext::Sighup,
         GucFlags::default(),
     );
+    GucRegistry::define_int_guc(
+        c"usher.notice_failures",
+        c"Failed attempts of a flow in one organization, within usher.notice_window, that make a notice; 0 makes none.",
+        c"",
+        &NOTICE_FAILURES,
+        0,
+        1_000,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"usher.notice_window",
+        c"Time within which failed attempts are counted together.",
+        c"",
+        &NOTICE_WINDOW,
+        1,
+        604_800,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
     crate::pg::guc::reserve_prefix();
 }
 
@@ -138,6 +160,15 @@ pub fn batch_size() -> i32 {
 
 pub fn history_days() -> i32 {
     HISTORY_DAYS.get()
+}
+
+pub fn notice_failures() -> i32 {
+    NOTICE_FAILURES.get()
+}
+
+/// Seconds.
+pub fn notice_window() -> i32 {
+    NOTICE_WINDOW.get()
 }
 
 #[cfg(test)]

@@ -26,7 +26,8 @@ UNION ALL
 SELECT h.id, h.organization_id, f.name, COALESCE(h.source_system, f.source_system), COALESCE(h.target_system, f.target_system),
        CASE WHEN h.op = 'R' THEN h.new ELSE usher.change_payload(h.op, h.new, h.old) END,
        usher.lane_name(h.lane), CASE WHEN h.cancelled THEN 'cancelled' ELSE 'synced' END, NULL, h.attempts, NULL,
-       CASE WHEN h.attempts > 0 THEN h.finished_at END, h.error_message, h.created_at, h.finished_at
+       CASE WHEN h.attempts > 0 THEN h.finished_at END,
+       CASE WHEN h.shadow THEN 'shadow: nothing was written' || COALESCE('; it would have failed: ' || h.error_message, '') ELSE h.error_message END, h.created_at, h.finished_at
   FROM usher.job_history h LEFT JOIN usher.flow_versions f ON f.flow_id = h.flow_id AND f.version = h.flow_version;
 COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it stands: pending, in_progress, failed (waits for its next try), synced, dead, cancelled';
 
@@ -63,13 +64,20 @@ DROP POLICY IF EXISTS member_reads ON usher.flow_versions;
 CREATE POLICY member_reads ON usher.flow_versions FOR SELECT TO usher_member USING (true);
 DROP POLICY IF EXISTS member_reads ON usher.systems;
 CREATE POLICY member_reads ON usher.systems FOR SELECT TO usher_member USING (true);
+-- What a flow would have written may show more of its target than members may see.
+DROP POLICY IF EXISTS member_reads ON usher.shadow_results;
+-- Notices are for those who can do something about them.
+DROP POLICY IF EXISTS member_reads ON usher.notices;
+DROP POLICY IF EXISTS admin_reads ON usher.notices;
+CREATE POLICY admin_reads ON usher.notices FOR SELECT TO usher_member
+    USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
+DROP POLICY IF EXISTS member_reads ON usher.failure_streaks;
 DROP POLICY IF EXISTS operator_stops ON usher.flows;
 CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.queue, usher.queue_waiting,
-    usher.dead_letters, usher.job_history, usher.sync_jobs TO usher_member;
-GRANT SELECT ON usher.ticket_revenue_ingestions TO usher_member;
+    usher.dead_letters, usher.job_history, usher.sync_jobs, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
 GRANT DELETE ON usher.flows TO usher_operator;
@@ -78,6 +86,9 @@ GRANT DELETE ON usher.flows TO usher_operator;
 DROP TRIGGER IF EXISTS usher_flows_changed ON usher.flows;
 CREATE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flows
     FOR EACH ROW EXECUTE FUNCTION usher.flows_changed();
+DROP TRIGGER IF EXISTS usher_flow_broken ON usher.flows;
+CREATE TRIGGER usher_flow_broken AFTER UPDATE OF state ON usher.flows
+    FOR EACH ROW WHEN (NEW.state = 'broken' AND OLD.state <> 'broken') EXECUTE FUNCTION usher.note_broken_flow();
 DROP TRIGGER IF EXISTS update_integration_sync_timestamp ON usher.links;
 CREATE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
     FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();

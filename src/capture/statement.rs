@@ -6,7 +6,7 @@
 
 use crate::flow::catalog::{Table, row_key};
 use crate::flow::compile::condition_is_safe;
-use crate::flow::definition::{Change, Mode};
+use crate::flow::definition::Change;
 use crate::flow::store::Flow;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
@@ -166,7 +166,7 @@ fn one(flow: &Flow, p: &Parts) -> String {
         flow.id,
         flow.version,
         flow.definition.lane,
-        flow.definition.mode == Mode::Transactional,
+        flow.definition.in_writer(),
         p.organization,
         p.key,
         p.new,
@@ -203,7 +203,7 @@ fn several(flows: &[Rc<Flow>], parts: &[Parts]) -> String {
         list(&|n| flows[n].id.to_string()),
         list(&|n| flows[n].version.to_string()),
         list(&|n| flows[n].definition.lane.to_string()),
-        list(&|n| (flows[n].definition.mode == Mode::Transactional).to_string()),
+        list(&|n| (flows[n].definition.in_writer()).to_string()),
         shared(&|p| &p.organization, "NULL::uuid"),
         parts[0].key,
         shared(&|p| &p.new, "NULL::jsonb"),

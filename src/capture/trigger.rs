@@ -5,7 +5,7 @@ use super::{nesting, statement, transactional};
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::catalog;
 use crate::flow::cause::{self, Cause};
-use crate::flow::definition::{Change, Mode};
+use crate::flow::definition::Change;
 use crate::flow::store::{self, Flow};
 use crate::pg::guc::{self, Nest};
 use crate::pg::{relcache, role, spi, trigger as pg_trigger, xact};
@@ -195,7 +195,7 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
         .collect();
     let default = installed.default_organization.to_string();
     let (direct, later): (Vec<_>, Vec<_>) =
-        mine.into_iter().partition(|flow| flow.definition.mode == Mode::Transactional && flow.broken.is_none());
+        mine.into_iter().partition(|flow| flow.definition.in_writer() && flow.broken.is_none());
     let formats = later.iter().chain(&direct).any(|flow| {
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });

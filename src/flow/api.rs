@@ -2,12 +2,13 @@
 
 use super::apply::{self, Batch};
 use super::definition::{LANES, Mode, When};
-use super::{manage, store};
+use super::{manage, store, transfer};
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
 use crate::pg::{ids, role};
 use crate::registry::identity::{self, Right};
 use pgrx::JsonB;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::fmt::Write as _;
@@ -97,6 +98,13 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
         Mode::Async => "async: after the commit, in a low lane",
     };
     let _ = writeln!(out, "  mode:    {mode}");
+    if definition.shadow {
+        let _ = writeln!(
+            out,
+            "  shadow:  runs after the commit and is undone: nothing is written; see usher.shadow_report('{}')",
+            flow.name
+        );
+    }
     let _ = writeln!(out, "  lane:    {}", LANES[definition.lane]);
     let _ = writeln!(out, "  runs as: {}", role::name_of(flow.run_as).unwrap_or_else(|| "a role that is gone".to_owned()));
     let tries = definition.retry.delays.len() + 1;
@@ -165,4 +173,71 @@ fn preview_flow(
         apply::preview(flow.run_as, &program.preview, &batch, flow.definition.lock_timeout)
     })?;
     Ok(SetOfIterator::new(rows))
+}
+
+/// All flows as one document for version control: `{"format": 1, "flows": {name: {"definition", "enabled", "pack"}}}`. Its
+/// order is always the same, so that two exports differ only where the flows do.
+///
+/// Arguments: `packs`, to have the flows of packs as well. Errors: 42501 for callers who are no operators.
+#[pg_extern(volatile, parallel_unsafe)]
+fn export_flows(packs: default!(Option<bool>, false)) -> Sql<JsonB> {
+    let installed = identity::require_operator("export flows")?;
+    Ok(JsonB(transfer::export(installed, packs.unwrap_or(false))?))
+}
+
+/// Makes the flows as an export says, all or none: each is checked as by `create_flow`. Returns what was done to which flow
+/// (create, alter, enable, disable, remove, unchanged) and the difference, a line for each part: `path: old -> new`.
+///
+/// Arguments: `flows` (the document), `dry_run` (everything is checked and done, then undone), `remove_missing` (flows that
+/// the document does not name are dropped, except those of packs).
+/// Errors: as `create_flow` and `alter_flow`, naming the flow; 22023 for a document that is not understood, 55000 for a flow
+/// of a pack that is not installed.
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn apply_flows(
+    flows: Option<JsonB>,
+    dry_run: default!(Option<bool>, false),
+    remove_missing: default!(Option<bool>, false),
+) -> std::result::Result<
+    TableIterator<'static, (name!(flow, String), name!(change, String), name!(difference, Option<String>))>,
+    ErrorReport,
+> {
+    let installed = identity::require_operator("apply flows")?;
+    let flows = given(flows, "the document of flows")?;
+    let changes = transfer::apply(installed, &flows.0, dry_run.unwrap_or(false), remove_missing.unwrap_or(false))?;
+    Ok(TableIterator::new(changes.into_iter().map(|(flow, change, difference)| (flow, change.to_owned(), difference))))
+}
+
+/// The versions of a flow, the newest first, each with what differs from the one before. Also of a flow that was dropped.
+///
+/// Errors: 42501 for callers who are no operators, 42704 when there never was such a flow.
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn flow_history(
+    name: Option<String>,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(version, i32),
+            name!(created_at, TimestampWithTimeZone),
+            name!(created_by, String),
+            name!(run_as, String),
+            name!(difference, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let installed = identity::require_operator("read the history of flows")?;
+    Ok(TableIterator::new(transfer::history(installed, &given(name, "the flow's name")?)?))
+}
+
+/// Gives a flow the definition of an earlier version, as its next version, checked against the catalog of today. Without a
+/// version it is the one before the current.
+///
+/// Errors: as `alter_flow`; 42704 when there is no such version, 55000 when it is the current one or there is none before.
+#[pg_extern(volatile, parallel_unsafe)]
+fn rollback_flow(name: Option<String>, version: default!(Option<i32>, "NULL")) -> Sql<String> {
+    let installed = identity::require_operator("roll flows back")?;
+    Ok(transfer::rollback(installed, &given(name, "the flow's name")?, version)?)
 }

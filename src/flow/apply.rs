@@ -132,11 +132,11 @@ pub fn apply(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Faile
 
 /// An undefined name may come from the flow's own statement or from inside a function that it calls. Only the first
 /// breaks the flow: then compiling it again fails too.
-fn drifted(flow: &Flow) -> bool {
+pub(super) fn drifted(flow: &Flow) -> bool {
     subxact::rehearse(|| super::check::checked(&flow.definition, flow.run_as).map(|_| ())).is_err()
 }
 
-fn check_failure(name: &str) -> Failure {
+pub(super) fn check_failure(name: &str) -> Failure {
     Failure {
         sqlstate: "23514".to_owned(),
         code: PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
@@ -152,7 +152,7 @@ struct Word {
     again: bool,
 }
 
-fn arguments<'a>(batch: &Batch, from: i32, to: i32) -> [pgrx::datum::DatumWithOid<'a>; 8] {
+pub(super) fn arguments<'a>(batch: &Batch, from: i32, to: i32) -> [pgrx::datum::DatumWithOid<'a>; 8] {
     [
         batch.organizations.arg(),
         batch.ids.arg(),

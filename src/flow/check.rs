@@ -17,7 +17,8 @@ pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
     let program = compile::compile(definition)?;
     may_read_source(definition, run_as)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
-    let statements = [Some(&program.apply), program.link.as_ref()];
+    // A flow in shadow reads back what it would write.
+    let statements = [Some(&program.apply), program.link.as_ref(), definition.shadow.then_some(&program.preview)];
     for sql in statements.into_iter().flatten() {
         subxact::rehearse(|| {
             let _acting = role::act_as(run_as);
@@ -25,6 +26,10 @@ pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
         })
         .map_err(|failure| {
             let hint = failure.hint.clone().unwrap_or_else(|| match failure.sqlstate.as_str() {
+                "42501" if definition.shadow => format!(
+                    "The flow runs as {}: GRANT that role what the flow reads and writes, and in shadow SELECT on the whole target.",
+                    role::name_of(run_as).unwrap_or_default()
+                ),
                 "42501" => format!(
                     "The flow runs as {}: GRANT that role what the flow reads and writes, or name another in \"run_as\".",
                     role::name_of(run_as).unwrap_or_default()

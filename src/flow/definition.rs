@@ -154,9 +154,11 @@ pub struct Definition {
     pub trigger_name: Option<String>,
     /// Milliseconds that the effect may wait for a lock.
     pub lock_timeout: i64,
+    /// Its jobs run and what they would have written is recorded, but nothing of it stays.
+    pub shadow: bool,
 }
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "from",
     "to",
     "mode",
@@ -175,6 +177,7 @@ const KEYS: [&str; 18] = [
     "retry",
     "trigger_name",
     "lock_timeout",
+    "shadow",
 ];
 const DESCRIPTION: &str = "description";
 
@@ -459,11 +462,21 @@ impl Definition {
                 None => 2_000,
                 Some(value) => duration(value, "\"lock_timeout\"")?,
             },
+            shadow: match top.get("shadow") {
+                None => false,
+                Some(Value::Bool(shadow)) => *shadow,
+                Some(_) => return refuse("\"shadow\" is neither true nor false", "Write \"shadow\": true, without quotes."),
+            },
             when,
             then,
         };
         definition.agrees_with_itself()?;
         Ok(definition)
+    }
+
+    /// The effect takes place in the transaction of the writer.
+    pub fn in_writer(&self) -> bool {
+        self.mode == Mode::Transactional && !self.shadow
     }
 
     /// Parts that are each fine and do not fit together.

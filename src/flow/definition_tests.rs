@@ -56,6 +56,9 @@ fn what_does_not_fit_together_is_refused() {
         ("when", json!({"change": "public.orders", "on": []})),
         ("lock_timeout", json!("soon")),
         ("priority", json!("urgent")),
+        ("shadow", json!("yes")),
+        ("shadow", json!(1)),
+        ("shadow", json!(null)),
     ] {
         assert!(Definition::parse(&with(path, value.clone())).is_err(), "{path}: {value}");
     }
@@ -67,6 +70,17 @@ fn an_async_flow_takes_the_low_lane_unless_told() {
     let mut told = with("mode", json!("async"));
     told["priority"] = json!("medium");
     assert_eq!(Definition::parse(&told).unwrap().lane, 3);
+}
+
+#[test]
+fn a_flow_in_shadow_never_works_in_the_writer() {
+    let mut definition = with("mode", json!("transactional"));
+    assert!(Definition::parse(&definition).unwrap().in_writer());
+    definition["shadow"] = json!(true);
+    assert!(!Definition::parse(&definition).unwrap().in_writer());
+    definition["shadow"] = json!(false);
+    assert!(Definition::parse(&definition).unwrap().in_writer());
+    assert!(!Definition::parse(&with("shadow", json!(true))).unwrap().in_writer());
 }
 
 proptest! {

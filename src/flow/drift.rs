@@ -250,14 +250,19 @@ pub fn unrecorded() -> Result<Vec<i32>> {
 }
 
 /// A flow fits again: its jobs are due, with its newest version. Those whose image lacks a column that it needs (it was
-/// captured while there was none of that name) would write NULL: they go to the dead letters with the remedy.
+/// captured while there was none of that name) would write NULL: they go to the dead letters with the remedy. Jobs made in
+/// shadow stay so, and only they: those keep their version, and are tried with it.
 pub fn mend(flow: i32) -> Result<()> {
     store::set_state(flow, None)?;
     let waiting = spi::run(&lacking("queue_waiting", "AND j.waiting_for = 'flow broken'", WAITING), &[spi::arg(flow)])?;
     let ready = spi::run(&lacking("queue", "", READY), &[spi::arg(flow)])?;
     let released = spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now(), flow_version = f.version FROM usher.flows f
-          WHERE f.id = $1 AND w.flow_id = f.id AND w.waiting_for = 'flow broken'",
+        "UPDATE usher.queue_waiting w
+            SET due_at = pg_catalog.now(),
+                flow_version = CASE WHEN COALESCE(f.definition -> 'shadow', 'false') = COALESCE(v.definition -> 'shadow', 'false') THEN f.version
+                                    ELSE w.flow_version END
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id
+          WHERE f.id = $1 AND w.flow_id = f.id AND v.version = w.flow_version AND w.waiting_for = 'flow broken'",
         &[spi::arg(flow)],
     )?;
     if waiting + ready + released > 0 {

@@ -2,7 +2,7 @@
 
 use super::check::checked;
 use super::compile::Compiled;
-use super::definition::{Definition, Mode, When};
+use super::definition::{Definition, When};
 use super::drift::{self, Needs};
 use super::store;
 use crate::error::{Result, UsherError};
@@ -88,6 +88,9 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         error
     };
     let definition = store::parse(json).map_err(in_flow)?;
+    if definition.shadow {
+        crate::setup::current()?;
+    }
     let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
     let program = checked(&definition, run_as).map_err(in_flow)?;
@@ -182,7 +185,7 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
         drift::mend(id)?;
     }
     change_lane(name, checked.definition.lane as i16)?;
-    if checked.definition.mode == Mode::Transactional {
+    if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
         spi::run(
             "UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback",

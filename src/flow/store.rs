@@ -143,14 +143,15 @@ fn refused(refusal: definition::Refusal) -> UsherError {
 }
 
 /// Flows whose effect can lead back to their own source, by the tables that they name. What a called function writes is
-/// not known, so a call counts as part of a circle.
+/// not known, so a call counts as part of a circle. From a flow in shadow nothing follows.
 fn circles() -> Result<Rc<HashSet<i32>>> {
     if let Some(found) = KNOWN.with_borrow(|known| known.circles.clone()) {
         return Ok(found);
     }
     let flows = spi::read_all(
         "SELECT f.id, v.compiled ->> 'source', v.compiled ->> 'target', v.definition -> 'then' ? 'call'
-           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version",
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+          WHERE v.definition -> 'shadow' IS DISTINCT FROM 'true'",
         &[],
         |row| {
             Ok((
@@ -193,14 +194,14 @@ fn circles() -> Result<Rc<HashSet<i32>>> {
 }
 
 /// Flows that carry changes of one table to one target are of one class, named by its first flow: what they do to a row
-/// must happen in the order of its changes. Runs with the owner's rights.
+/// must happen in the order of its changes. A flow in shadow does nothing to a row: it is a class of its own. Runs with the owner's rights.
 pub fn classes() -> Result<Rc<HashMap<i32, i32>>> {
     fresh();
     if let Some(found) = KNOWN.with_borrow(|known| known.classes.clone()) {
         return Ok(found);
     }
     let pairs = spi::read_all(
-        "SELECT f.id, pg_catalog.min(f.id) OVER (PARTITION BY COALESCE(v.compiled ->> 'source', f.id::text), COALESCE(v.compiled ->> 'target', f.id::text))
+        "SELECT f.id, pg_catalog.min(f.id) OVER (PARTITION BY CASE WHEN v.definition -> 'shadow' = 'true' THEN f.id END, COALESCE(v.compiled ->> 'source', f.id::text), COALESCE(v.compiled ->> 'target', f.id::text))
            FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version",
         &[],
         |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default())),

@@ -1,5 +1,23 @@
-//! Looking at an installation: `usher.status()`.
+//! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`.
 //!
 //! Owns no table; reads what the caller may see. Nobody calls this room.
 
+mod shadow;
 mod status;
+
+use crate::error::{Result, UsherError};
+use crate::pg::role;
+use crate::registry::identity;
+
+/// True for those who may look at everything: operators and readers.
+fn may_look() -> bool {
+    identity::is_operator() || role::by_name("usher_reader").is_some_and(|reader| role::has_rights_of(role::current(), reader))
+}
+
+fn require_look(what: &str) -> Result<()> {
+    if may_look() {
+        return Ok(());
+    }
+    Err(UsherError::forbidden(format!("only operators and readers may {what}"))
+        .hint("Ask an administrator for GRANT usher_reader TO your role."))
+}

@@ -28,6 +28,7 @@ fn status() -> std::result::Result<
     if identity::is_operator() {
         flows(&mut lines)?;
     }
+    notices(&mut lines)?;
     errors(&mut lines, organizations)?;
     Ok(TableIterator::new(lines.into_iter().map(|(section, item, value, note)| (section.to_owned(), item, value, note))))
 }
@@ -141,7 +142,7 @@ fn flows(lines: &mut Vec<Line>) -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     let flows = spi::read_all(
-        "SELECT name, CASE WHEN state = 'broken' THEN 'broken' WHEN enabled THEN 'on' ELSE 'off' END,
+        "SELECT name, CASE WHEN state = 'broken' THEN 'broken' WHEN NOT enabled THEN 'off' WHEN definition -> 'shadow' = 'true' THEN 'shadow' ELSE 'on' END,
                 pg_catalog.concat_ws('; ', reason, CASE WHEN r.rolsuper THEN 'runs as superuser ' || r.rolname END)
            FROM usher.flows f LEFT JOIN pg_catalog.pg_roles r ON r.oid = f.run_as ORDER BY name",
         &[],
@@ -151,6 +152,36 @@ fn flows(lines: &mut Vec<Line>) -> Result<()> {
         },
     )?;
     lines.extend(flows);
+    Ok(())
+}
+
+/// Notices that nobody has read, the latest first: of the organizations that the caller manages, and for those who run the
+/// installation all.
+fn notices(lines: &mut Vec<Line>) -> Result<()> {
+    let installed = setup::installed()?;
+    if !installed.up_to_date {
+        return Ok(());
+    }
+    let everything = super::may_look();
+    let managed = identity::organizations(Right::Manage)?;
+    let _acting = role::internal(installed.owner);
+    let notices = spi::read_all(
+        "SELECT n.flow, n.kind, n.failures,
+                'since ' || pg_catalog.date_trunc('second', n.first_at) || COALESCE(', organization ' || o.slug, '') || ', notice ' || n.id
+                || COALESCE(': ' || COALESCE(n.body ->> 'last_error', n.body ->> 'reason'), '')
+           FROM usher.notices n LEFT JOIN usher.organizations o ON o.id = n.organization_id
+          WHERE n.read_at IS NULL AND ($2 OR n.organization_id = ANY ($1)) ORDER BY n.last_at DESC LIMIT 10",
+        &[spi::arg(managed), spi::arg(everything)],
+        |row| {
+            let kind = row.get::<String>(2)?.unwrap_or_default();
+            let value = match kind.as_str() {
+                "flow failing" => format!("{} failures", row.get::<i32>(3)?.unwrap_or(0)),
+                _ => kind,
+            };
+            Ok(("notice", row.get::<String>(1)?.unwrap_or_default(), value, row.get::<String>(4)?))
+        },
+    )?;
+    lines.extend(notices);
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 mod api;
 mod life;
 mod request;
+pub mod shadow;
 pub mod store;
 
 pub use crate::flow::definition::LANES;

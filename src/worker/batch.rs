@@ -3,10 +3,13 @@
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
+use crate::flow::shadow;
 use crate::flow::store as flows;
 use crate::flow::store::Flow;
+use crate::notify::{self, Tally};
 use crate::pg::role;
 use crate::pg::shmem::{Mine, Source};
+use crate::queue::shadow as queue_shadow;
 use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -77,9 +80,13 @@ pub fn bury(installed: Installed, lane: usize, position: i64, reason: &str) -> R
     Spi::connect_mut(|client| {
         let _acting = role::internal(installed.owner);
         let claim = store::claim_ready(client, lane, position, 1)?;
+        let mut tally = Tally::default();
         for group in &claim.groups {
-            store::take_back(group, &all(group, |n| dead(n, reason, "XX000")))?;
+            let back = all(group, |n| dead(n, reason, "XX000"));
+            store::take_back(group, &back)?;
+            count(&mut tally, group, &back, &store::details(group)?);
         }
+        notify::failures(installed, &tally)?;
         Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
     })
 }
@@ -97,13 +104,21 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
         let flow = group.flow.unwrap_or(0);
         by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
     }
+    let mut tally = Tally::default();
     for groups in by_class.into_values() {
-        class(client, installed, place, groups, anything_waits)?;
+        class(client, installed, place, groups, anything_waits, &mut tally)?;
     }
-    Ok(())
+    notify::failures(installed, &tally)
 }
 
-fn class(client: &mut SpiClient<'_>, installed: Installed, place: Place, groups: Vec<Group>, anything_waits: bool) -> Result<()> {
+fn class(
+    client: &mut SpiClient<'_>,
+    installed: Installed,
+    place: Place,
+    groups: Vec<Group>,
+    anything_waits: bool,
+    tally: &mut Tally,
+) -> Result<()> {
     let mut works = Vec::with_capacity(groups.len());
     for group in groups {
         works.extend(begin(client, installed, place, group, anything_waits)?);
@@ -118,10 +133,28 @@ fn class(client: &mut SpiClient<'_>, installed: Installed, place: Place, groups:
     for (_, index, n) in shared {
         works[index].alone(n, &mut held)?;
     }
-    for work in works {
+    for mut work in works {
         store::take_back(&work.group, &work.back)?;
+        if work.back.iter().any(is_failure) {
+            work.details()?;
+            count(tally, &work.group, &work.back, work.details.as_deref().unwrap_or_default());
+        }
     }
     Ok(())
+}
+
+/// A failed attempt, or a job that is dead without one.
+fn is_failure(back: &Back) -> bool {
+    back.tried || back.waiting_for.is_none()
+}
+
+fn count(tally: &mut Tally, group: &Group, back: &[Back], details: &[Detail]) {
+    let Some(flow) = group.flow else { return };
+    for failed in back.iter().filter(|back| is_failure(back)) {
+        if let Some(detail) = details.get(failed.n as usize - 1) {
+            tally.add(flow, detail.organization, detail.id, failed.error.as_deref().unwrap_or_default());
+        }
+    }
 }
 
 /// `(position, group, number)` of the jobs about rows that more than one group has, in the order of the positions.
@@ -275,6 +308,8 @@ impl Work {
             numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
             return Ok(());
         };
+        // Whether a job writes was settled when it was made.
+        let in_shadow = flow.definition.shadow;
         if let Err(error) = flow.program() {
             // A version that no longer fits may have been mended by a newer one.
             match flows::newest(self.id)? {
@@ -282,6 +317,8 @@ impl Work {
                 _ => return self.broken(&flow, &error.message, segment.first),
             }
         }
+        let organizations: Vec<pgrx::Uuid> =
+            if in_shadow { self.details()?.iter().map(|detail| detail.organization).collect() } else { Vec::new() };
         let chain = self.causes(&flow, segment)?;
         let skipped: Vec<i32> = numbers.filter(|n| self.gone.contains(n) || later.contains(n)).collect();
         for (first, last) in without((segment.first, segment.last), &skipped) {
@@ -296,6 +333,12 @@ impl Work {
                 },
                 place: self.place,
             };
+            if in_shadow {
+                match try_out(&run, &self.group, segment, first, last, &organizations)? {
+                    None => continue,
+                    Some((n, Stop::Broken(failure))) => return self.broken(&flow, &failure.line(), n),
+                }
+            }
             match apply::apply(&run, first, last) {
                 Ok(failed) => self.failed(&flow, failed, held)?,
                 // Earlier parts have taken effect; everything from here on waits.
@@ -353,6 +396,32 @@ impl Work {
         // One row per job and a key to find it by: the causes can be told apart after one statement for all.
         Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
     }
+}
+
+/// Jobs `first..=last` in shadow, one by one: what they would have done is kept, nothing else. Some: the job at which the
+/// flow turned out not to fit any more.
+fn try_out(
+    run: &Run<'_>,
+    group: &Group,
+    segment: Segment,
+    first: i32,
+    last: i32,
+    organizations: &[pgrx::Uuid],
+) -> Result<Option<(i32, Stop)>> {
+    let cause = Cause { hop: segment.hop + 1, ..Cause::default() };
+    let mut tried = Vec::with_capacity(usize::try_from(last - first + 1).unwrap_or(0));
+    let mut stopped = None;
+    for n in first..=last {
+        match shadow::attempt(run, n, &cause, organizations[n as usize - 1]) {
+            Ok(job) => tried.push(job),
+            Err(stop) => {
+                stopped = Some((n, stop));
+                break;
+            }
+        }
+    }
+    queue_shadow::record(group, segment.version, &tried)?;
+    Ok(stopped)
 }
 
 enum Chain {

@@ -4,6 +4,7 @@ use crate::capture;
 use crate::error::Result;
 use crate::flow::drift;
 use crate::guard::attach as audits;
+use crate::notify;
 use crate::pg::{role, spi, subxact};
 use crate::settings;
 use crate::setup;
@@ -13,6 +14,13 @@ pub fn run() -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     spi::one::<String>("SELECT usher.maintain_history($1)", &[spi::arg(settings::history_days())])?;
+    if installed.up_to_date {
+        spi::run(
+            "DELETE FROM usher.shadow_results WHERE recorded_at < pg_catalog.now() - $1 * interval '1 day'",
+            &[spi::arg(settings::history_days())],
+        )?;
+        notify::prune(settings::history_days())?;
+    }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.
     if let Err(failure) = subxact::attempt(capture::attach::sync_all) {
