@@ -5,6 +5,7 @@
 //! nothing depends on what ran before. A test never waits for a time, only for a condition (see [`wait`]).
 
 pub mod chaos;
+pub mod released;
 pub mod server;
 pub mod wait;
 
