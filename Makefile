@@ -1,6 +1,7 @@
 # Every goal is a script in scripts/; this file only gives them names.
 # Settings, all optional, from the environment or the command line:
-#   PG_CONFIG=…      build and run against this PostgreSQL
+#   PG=17            build and run against PostgreSQL 15, 16, 17 or 18: apt's package, or else built from source, once
+#   PG_CONFIG=…      build and run against this very PostgreSQL
 #   USHER_HOME=…     where the scratch cluster lives
 #   LAYERS="…"       which of: unit regress isolation clients   (make test)
 #   SOAK_SECONDS=…   how long                                   (make soak)
@@ -18,7 +19,7 @@ help: ## this list
 demo: ## install what is missing, build, start a scratch cluster, show it at work
 	@scripts/goal.sh demo
 
-test: ## run all tests; the last line is the count (LAYERS="unit regress isolation clients")
+test: ## run all tests; the last line is the count (LAYERS="unit regress isolation clients", PG=17)
 	@scripts/test.sh
 
 deps: ## install what the build needs (DRY_RUN=1 only says what that is)

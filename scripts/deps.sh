@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the build needs from outside the repository, part by part; scripts/goal.sh runs the parts as steps.
 #   deps.sh plan                    say what is there and what would be installed where
-#   deps.sh apt | cargo-pgrx | init do one part
+#   deps.sh apt | server | cargo-pgrx | init   do one part
 #   DRY_RUN=1                       print the commands instead
 . "$(dirname "$0")/lib.sh"
 pg_detect
@@ -23,8 +23,12 @@ plan() {
   if [ -z "$PG_MAJOR" ]; then
     say "PostgreSQL: the first of $MAJORS that apt offers, once 'apt-get update' has run."
     PG_MAJOR=NN
+  elif must_build_server; then
+    say "PostgreSQL $PG_MAJOR: apt has no package of it here, so it is built from source into $(dirname "$PG_BIN")"
   else
     say "PostgreSQL $PG_MAJOR ($PG_CONFIG)"
+    [ -z "$PG" ] || [ -x "$PG_CONFIG" ] || has_package "$PG" ||
+      say "  or, if apt has no package of it, built from source into $(pg_cache)/pg$PG"
   fi
   missing=$(missing_packages | paste -sd' ')
   say "  system packages      ${missing:+apt-get install }${missing:-all there}"
@@ -82,6 +86,14 @@ apt_part() {
   apt_install $missing
 }
 
+server_part() {
+  if [ -x "$PG_CONFIG" ]; then
+    say "  PostgreSQL $PG_MAJOR is there"
+    return
+  fi
+  run scripts/pg_source.sh "${PG_MAJOR:-NN}"
+}
+
 cargo_pgrx_part() {
   if have_cargo_pgrx; then
     say "  cargo-pgrx $(pgrx_version) is there"
@@ -95,14 +107,21 @@ init_part() {
     say "  pgrx knows PostgreSQL $PG_MAJOR"
     return
   fi
+  # It writes its file anew, so the versions that it knows already are told again.
+  local known=() major path
+  while IFS='="' read -r major _ path _; do
+    major=${major// /}
+    [ "$major" = "pg$PG_MAJOR" ] || [ ! -x "$path" ] || known+=("--$major" "$path")
+  done < <(grep -sE '^pg[0-9]+ = "' "$(pgrx_config)" || true)
   # --no-run: it would make a cluster of its own below ~/.pgrx, which nothing here uses
-  run cargo pgrx init "--pg${PG_MAJOR:-NN}" "${PG_CONFIG:-/usr/lib/postgresql/NN/bin/pg_config}" --no-run
+  run cargo pgrx init "--pg${PG_MAJOR:-NN}" "${PG_CONFIG:-/usr/lib/postgresql/NN/bin/pg_config}" "${known[@]}" --no-run
 }
 
 case ${1:-} in
   plan) plan ;;
   apt) apt_part ;;
+  server) server_part ;;
   cargo-pgrx) cargo_pgrx_part ;;
   init) init_part ;;
-  *) die "usage: scripts/deps.sh plan|apt|cargo-pgrx|init" ;;
+  *) die "usage: scripts/deps.sh plan|apt|server|cargo-pgrx|init" ;;
 esac

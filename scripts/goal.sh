@@ -19,7 +19,7 @@ esac
 
 check_rust
 pg_detect
-say "make $goal will use, and install where it is missing:"
+say "make $goal${PG:+ PG=$PG} will use, and install where it is missing:"
 scripts/deps.sh plan
 [ "$goal" = deps ] || [ "$goal" = build ] || plan_install
 case $goal in deps | build | install) ;; *) plan_cluster ;; esac
@@ -28,12 +28,13 @@ say
 if [ -n "${DRY_RUN:-}" ]; then
   [ "$goal" = deps ] || die "DRY_RUN is for make deps"
   scripts/deps.sh apt
+  ! must_build_server || scripts/deps.sh server
   scripts/deps.sh cargo-pgrx
   scripts/deps.sh init
   exit
 fi
 
-STEPS=$DEPS_STEPS
+STEPS=$(count_deps_steps)
 case $goal in
   deps) ;;
   build) STEPS=$((STEPS + 1)) ;;

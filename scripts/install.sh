@@ -4,6 +4,7 @@
 #   install.sh check     succeeds when all of them are installed already
 #   install.sh copy      install those that differ
 #   install.sh remove    take the extension out of PostgreSQL's directories again
+#   install.sh old-add | old-remove     the scripts of released versions, which only the test of the upgrade needs
 . "$(dirname "$0")/lib.sh"
 pg_require
 PACKAGE=$ROOT/target/package-pg$PG_MAJOR
@@ -54,10 +55,29 @@ remove() {
     \( -name "$EXTENSION.control" -o -name "$EXTENSION--*.sql" \) -delete
 }
 
+# Old versions' scripts are no part of an installation: nobody shall create an old version by mistake.
+old_scripts() { find tests/upgrade -mindepth 2 -maxdepth 2 -name "$EXTENSION--*.sql" | sort; }
+old_add() {
+  local extension script
+  extension=$("$PG_CONFIG" --sharedir)/extension
+  for script in $(old_scripts); do
+    with_rights_for "$extension" install -m 644 "$script" "$extension/"
+  done
+}
+old_remove() {
+  local extension script
+  extension=$("$PG_CONFIG" --sharedir)/extension
+  for script in $(old_scripts); do
+    with_rights_for "$extension" rm -f "$extension/$(basename "$script")"
+  done
+}
+
 case ${1:-} in
   build) build ;;
   check) check ;;
   copy) copy ;;
   remove) remove ;;
-  *) die "usage: scripts/install.sh build|check|copy|remove" ;;
+  old-add) old_add ;;
+  old-remove) old_remove ;;
+  *) die "usage: scripts/install.sh build|check|copy|remove|old-add|old-remove" ;;
 esac

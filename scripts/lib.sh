@@ -58,10 +58,31 @@ first_major() {
   return 1
 }
 
-# Sets PG_MAJOR, PG_CONFIG, PG_BIN and CARGO_FEATURES. PG_MAJOR stays empty when nothing is installed and apt
-# knows no package yet (a fresh machine before its first apt-get update).
-PG_CONFIG=${PG_CONFIG:-}
+# A major that apt does not offer is built by scripts/pg_source.sh, once for all checkouts. Root builds where everybody may
+# read: the server runs as the user postgres.
+pg_cache() { echo "${USHER_PG_CACHE:-$(if is_root; then echo /opt/pg_usher; else echo "${XDG_CACHE_HOME:-$HOME/.cache}/pg_usher"; fi)}"; }
+built_config() { echo "$(pg_cache)/pg$1/bin/pg_config"; }
+has_package() { has_server_dev "$1" || has_server "$1" || apt_offers "$1"; }
+# Where the PostgreSQL of a major is, or will be.
+config_of_major() {
+  if has_package "$1" || { [ ! -x "$(built_config "$1")" ] && ! first_major apt_offers >/dev/null; }; then
+    echo "/usr/lib/postgresql/$1/bin/pg_config" # also when apt knows nothing yet: it is asked again when it does
+  else
+    built_config "$1"
+  fi
+}
+
+# Sets PG_MAJOR, PG_CONFIG, PG_BIN and CARGO_FEATURES: from PG_CONFIG as it was given, from PG=<major>, or the first major
+# there is. PG_MAJOR stays empty when nothing is installed and apt knows no package yet (a fresh machine before its first
+# apt-get update).
+PG=${PG:-}
+PG_GIVEN=${PG_CONFIG:-}
 pg_detect() {
+  PG_CONFIG=$PG_GIVEN
+  [ -z "$PG" ] || [[ " $MAJORS " == *" $PG "* ]] || die "PG is $PG: this extension is for PostgreSQL $MAJORS"
+  if [ -z "$PG_CONFIG" ] && [ -n "$PG" ]; then
+    PG_CONFIG=$(config_of_major "$PG")
+  fi
   if [ -x "$PG_CONFIG" ]; then
     PG_MAJOR=$("$PG_CONFIG" --version | sed -E 's/^PostgreSQL ([0-9]+).*/\1/')
     PG_BIN=$("$PG_CONFIG" --bindir)
@@ -69,6 +90,8 @@ pg_detect() {
     [ ! -x "$PG_BIN/pg_config" ] || PG_CONFIG=$PG_BIN/pg_config
   elif [[ $PG_CONFIG =~ ^/usr/lib/postgresql/([0-9]+)/bin/pg_config$ ]]; then
     PG_MAJOR=${BASH_REMATCH[1]} # not there yet, but apt can bring it
+  elif [ -n "$PG" ] && [ "$PG_CONFIG" = "$(built_config "$PG")" ]; then
+    PG_MAJOR=$PG # not there yet, but can be built
   elif [ -n "$PG_CONFIG" ]; then
     die "PG_CONFIG is $PG_CONFIG, which is not there"
   else
@@ -77,10 +100,13 @@ pg_detect() {
     PG_CONFIG=/usr/lib/postgresql/$PG_MAJOR/bin/pg_config
   fi
   [[ " $MAJORS " == *" $PG_MAJOR "* ]] || die "PostgreSQL $PG_MAJOR: this extension is for $MAJORS"
+  [ -z "$PG" ] || [ "$PG" = "$PG_MAJOR" ] || die "PG is $PG, but PG_CONFIG is of PostgreSQL $PG_MAJOR"
   PG_BIN=${PG_CONFIG%/pg_config}
   CARGO_FEATURES=() # Cargo.toml's default is 15
   [ "$PG_MAJOR" = 15 ] || CARGO_FEATURES=(--no-default-features --features "pg$PG_MAJOR")
 }
+# The server that PG asks for has to be built.
+must_build_server() { [ -n "$PG" ] && [ "$PG_CONFIG" = "$(built_config "$PG")" ] && [ ! -x "$PG_CONFIG" ]; }
 
 pg_require() {
   pg_detect
@@ -107,6 +133,9 @@ from_debian() { [[ -z $PG_CONFIG || $PG_CONFIG == /usr/lib/postgresql/* ]]; }
 missing_packages() {
   local package want="build-essential pkg-config libssl-dev libclang-dev clang sudo"
   ! from_debian || want="postgresql-$PG_MAJOR postgresql-server-dev-$PG_MAJOR $want"
+  ! must_build_server || want="$want libicu-dev libreadline-dev zlib1g-dev bison flex perl bzip2"
+  # its package makes the user postgres
+  from_debian || ! is_root || id postgres >/dev/null 2>&1 || want="$want postgresql-common"
   for package in $want; do installed "$package" || echo "$package"; done
 }
 

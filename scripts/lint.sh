@@ -5,11 +5,11 @@
 
 check_rust
 pg_detect
-say "make lint will use, and install where it is missing:"
+say "make lint${PG:+ PG=$PG} will use, and install where it is missing:"
 scripts/deps.sh plan
 say
 
-STEPS=$((DEPS_STEPS + 4))
+STEPS=$(($(count_deps_steps) + 4))
 deps_steps # clippy needs PostgreSQL's headers and libclang
 
 scripts=(scripts/*.sh .ci/run)

@@ -1,14 +1,24 @@
 # shellcheck shell=bash disable=SC2034 # variables are for those who source this
 # The steps that several goals share. Source it after lib.sh. Every function returns non-zero when its step fails.
 
-DEPS_STEPS=3
+count_deps_steps() { if may_build_server; then echo 4; else echo 3; fi; }
+# as far as can be told before apt-get update
+may_build_server() { must_build_server || { [ -n "$PG" ] && [ ! -x "$PG_CONFIG" ] && ! has_package "$PG"; }; }
 deps_steps() {
+  local may_build=''
+  ! may_build_server || may_build=yes
   pg_detect
   if [ -n "$PG_MAJOR" ] && [ -z "$(missing_packages)" ]; then
     nothing_to_do "system packages"
   else
     ask_root "apt-get" || return 1
     step apt "installing system packages" "1 to 3 minutes" scripts/deps.sh apt || return 1
+  fi
+  pg_detect # apt may know more now
+  if must_build_server; then
+    step server "building PostgreSQL $PG_MAJOR from source, once, into $(dirname "$PG_BIN")" "4 minutes" scripts/deps.sh server || return 1
+  elif [ -n "$may_build" ]; then
+    nothing_to_do "building PostgreSQL $PG_MAJOR"
   fi
   pg_require # now it must be there
   if have_cargo_pgrx; then

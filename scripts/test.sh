@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # All tests, in layers; a failing layer does not stop the next one. The last line is the sum.
 #   LAYERS="unit regress isolation clients"     which layers to run
+#   PG=17                                       on PostgreSQL 17, whatever else is there; see scripts/lib.sh
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/steps.sh"
 . "$(dirname "$0")/counts.sh"
@@ -19,7 +20,7 @@ report() { # report <layer> "<passed> <failed>" [time]
   read -r passed failed <<<"$2"
   total_passed=$((total_passed + passed))
   total_failed=$((total_failed + failed))
-  say "      $1: $passed passed, $failed failed${3:+ ($3)}"
+  say "      $1 on PostgreSQL $PG_MAJOR: $passed passed, $failed failed${3:+ ($3)}"
 }
 finish() {
   say
@@ -30,7 +31,7 @@ finish() {
 
 # layer <name> <title> <usual time> <counting function> <command…>
 layer() {
-  local name=$1 title=$2 usual=$3 count=$4 log=$LOGS/test-$1.log begin=$SECONDS code=0 counts
+  local name=$1 title=$2 usual=$3 count=$4 log=$LOGS/test-$1-pg$PG_MAJOR.log begin=$SECONDS code=0 counts
   shift 4
   announce "$title (usually $usual)"
   mkdir -p "$LOGS"
@@ -53,13 +54,13 @@ for name in regress isolation clients; do ! wants "$name" || outside+=("$name");
 
 check_rust
 pg_detect
-say "make test will use, and install where it is missing:"
+say "make test${PG:+ PG=$PG} will use, and install where it is missing:"
 scripts/deps.sh plan
 plan_install
 plan_cluster
 say
 
-STEPS=$((DEPS_STEPS + $(wc -w <<<"$LAYERS")))
+STEPS=$(($(count_deps_steps) + $(wc -w <<<"$LAYERS")))
 [ ${#outside[@]} -eq 0 ] || STEPS=$((STEPS + 3))
 if ! deps_steps; then
   total_failed=1

@@ -35,9 +35,10 @@ DO $$
 DECLARE
     relation record;
 BEGIN
-    -- Row level security on every table of the schema, partitions included.
+    -- Row level security on every table of the schema, partitions included. Those are read through their table only, so
+    -- they have no policy, whenever they were made.
     FOR relation IN
-        SELECT c.oid::pg_catalog.regclass AS name, c.relname,
+        SELECT c.oid::pg_catalog.regclass AS name, c.relispartition,
                EXISTS (SELECT FROM pg_catalog.pg_attribute a
                         WHERE a.attrelid = c.oid AND a.attname = 'organization_id' AND NOT a.attisdropped) AS by_organization
           FROM pg_catalog.pg_class c
@@ -46,6 +47,7 @@ BEGIN
         EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation.name);
         EXECUTE pg_catalog.format('DROP POLICY IF EXISTS member_reads ON %s', relation.name);
         EXECUTE pg_catalog.format('DROP POLICY IF EXISTS reader_reads ON %s', relation.name);
+        CONTINUE WHEN relation.relispartition;
         EXECUTE pg_catalog.format('CREATE POLICY reader_reads ON %s FOR SELECT TO usher_reader USING (true)', relation.name);
         IF relation.by_organization THEN
             EXECUTE pg_catalog.format(
@@ -80,6 +82,17 @@ GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.lin
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
+DO $$
+DECLARE
+    partition regclass;
+BEGIN
+    FOR partition IN
+        SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relispartition AND c.relkind = 'r'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM usher_member, usher_reader, usher_operator', partition);
+    END LOOP;
+END
+$$;
 GRANT DELETE ON usher.flows TO usher_operator;
 
 -- The flows table is the truth: whoever changes it, the capture triggers of the tables follow.

@@ -6,6 +6,7 @@
 
 pub mod chaos;
 pub mod postgrest;
+pub mod released;
 pub mod server;
 pub mod wait;
 

@@ -54,7 +54,12 @@ SELECT replace(usher.setup(), usher.version(), 'VERSION') AS again;
 SELECT slug, name, timezone FROM usher.organizations ORDER BY slug;
 
 -- Its members are functions and a type; the tables belong to the database.
-\dx+ pg_usher
+-- (\dx+ would also name their array types, from PostgreSQL 17 on.)
+SELECT pg_describe_object(d.classid, d.objid, 0) AS member
+  FROM pg_depend d JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid
+ WHERE e.extname = 'pg_usher' AND d.deptype = 'e'
+   AND NOT EXISTS (SELECT FROM pg_type t WHERE d.classid = 'pg_type'::regclass AND t.oid = d.objid AND t.typelem <> 0)
+ ORDER BY 1;
 \pset format unaligned
 \df usher.*
 \pset format aligned

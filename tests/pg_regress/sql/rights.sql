@@ -148,8 +148,10 @@ SET usher.user_id = 'role:regress_usher_legend';
 \echo :LAST_ERROR_SQLSTATE
 SET usher.claims_roles = 'regress_usher_stranger';
 \echo :LAST_ERROR_SQLSTATE
+-- (the words are PostgreSQL's own and not those of every version)
+\set VERBOSITY sqlstate
 SHOW usher.claims_roles;
-\echo :LAST_ERROR_SQLSTATE
+\set VERBOSITY default
 RESET ROLE;
 -- Where the login is trusted: the sub counts, a sub that would pass for a database role does not.
 SET usher.claims_roles = 'somebody, postgres';
