@@ -158,7 +158,7 @@ SELECT i.payload->>'order' AS "order", i.idempotency_key = 'order:' || (i.payloa
   FROM usher.ticket_revenue_ingestions i JOIN atlvs.journals j ON j.source_ref = i.id::text
   CROSS JOIN LATERAL (SELECT string_agg(concat_ws(' ', a.code, e.debit, e.credit), ', ' ORDER BY e.line) AS entries FROM atlvs.ledger_entries e JOIN atlvs.ledger_accounts a ON a.id = e.account_id WHERE e.journal_id = j.id) AS l
  WHERE i.payload ? 'order' ORDER BY i.id;
-SELECT flow, error_message FROM usher.sync_jobs WHERE status NOT IN ('synced') ORDER BY 1;
+SELECT flow, error_message FROM usher.sync_jobs WHERE status <> 'synced' AND organization_id = :'acme' ORDER BY 1;
 SELECT p.name, p.tickets_sold, p.sell_through, p.tickets_sold = (SELECT sum(ticket_count) FROM usher.ticket_revenue_ingestions i WHERE i.project_id = p.project_ref) AS agrees FROM compvss.productions p ORDER BY p.name;
 UPDATE compvss.productions SET capacity = NULL WHERE name = 'One';
 UPDATE compvss.productions SET capacity = 1000 WHERE name = 'Two';
