@@ -560,44 +560,42 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
     Ok((apply, preview))
 }
 
-/// How a batch's jobs find their target rows by the flow's key.
-fn on_key(w: &Writer<'_>, target: &Target) -> String {
-    let mut on: Vec<String> = target
-        .key
-        .iter()
-        .map(|name| {
-            let (group, text) = match w.definition.set.get(name) {
-                Some(text) => ("set", text),
-                None => ("set_once", &w.definition.set_once[name]),
-            };
-            format!("t.{} = {}", quote_identifier(name), w.value(&format!("{group}.{name}"), text, target.table.column(name)))
-        })
-        .collect();
-    if target.organization {
-        on.push("t.organization_id = b.organization_id".to_owned());
+/// A batch's jobs beside the target rows that the flow's key finds for them. The key is worked out first, by itself: it
+/// may count over the batch. `left` is carried along under that name.
+fn with_targets(w: &Writer<'_>, target: &Target, left: Option<&str>) -> String {
+    let mut fields = vec!["b.n::integer AS n".to_owned(), "b.organization_id".to_owned()];
+    fields.extend(left.map(|left| format!("({left}\n)::text AS usher_left")));
+    let mut on: Vec<String> = target.organization.then(|| "t.organization_id = k.organization_id".to_owned()).into_iter().collect();
+    for (n, name) in target.key.iter().enumerate() {
+        let (group, text) = match w.definition.set.get(name) {
+            Some(text) => ("set", text),
+            None => ("set_once", &w.definition.set_once[name]),
+        };
+        fields.push(format!("{} AS usher_key_{n}", w.value(&format!("{group}.{name}"), text, target.table.column(name))));
+        on.push(format!("t.{} = k.usher_key_{n}", quote_identifier(name)));
     }
-    on.join(" AND ")
+    format!(
+        "FROM (SELECT {} FROM {}{}) AS k JOIN {} AS t ON {}",
+        fields.join(", "),
+        w.from(),
+        w.range(),
+        target.table.sql,
+        on.join(" AND ")
+    )
 }
 
 fn parents(w: &Writer<'_>, target: &Target) -> String {
     format!(
-        "SELECT pg_catalog.array_agg(b.n::integer), pg_catalog.array_agg({}) FROM {} JOIN {} AS t ON {}{}",
+        "SELECT pg_catalog.array_agg(k.n), pg_catalog.array_agg({}) {}",
         super::catalog::row_key(&target.table.key, "t"),
-        w.from(),
-        target.table.sql,
-        on_key(w, target),
-        w.range()
+        with_targets(w, target, None)
     )
 }
 
 fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Target) -> String {
     format!(
-        "SELECT pg_catalog.array_agg(b.organization_id), pg_catalog.array_agg(({}\n)::text), pg_catalog.array_agg((t.{})::text), pg_catalog.array_agg(b.n::integer) FROM {} JOIN {} AS t ON {}{}",
-        link.left,
+        "SELECT pg_catalog.array_agg(k.organization_id), pg_catalog.array_agg(k.usher_left), pg_catalog.array_agg((t.{})::text), pg_catalog.array_agg(k.n) {}",
         quote_identifier(&link.right),
-        w.from(),
-        target.table.sql,
-        on_key(w, target),
-        w.range()
+        with_targets(w, target, Some(&link.left))
     )
 }
