@@ -2,7 +2,7 @@
 
 use crate::error::{Result, UsherError};
 use crate::flow::catalog;
-use crate::flow::definition::{Change, When};
+use crate::flow::definition::{Change, Definition, When};
 use crate::flow::store;
 use crate::pg::subxact;
 use crate::pg::{guc::Nest, spi};
@@ -11,9 +11,15 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A trigger as it should be: its definition as one string, which is also how an existing one is compared.
-type Wanted = BTreeMap<String, String>;
+pub(super) type Wanted = BTreeMap<String, String>;
 
 fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
+    let flows = store::listeners(table)?;
+    Ok(wanted_by(table, relation_sql, flows.iter().map(|flow| (flow.name.as_str(), &flow.definition))))
+}
+
+/// What a relation needs for these flows of the table.
+pub(super) fn wanted_by<'a>(table: &str, relation_sql: &str, flows: impl Iterator<Item = (&'a str, &'a Definition)>) -> Wanted {
     let mut triggers = Wanted::new();
     let mut events = BTreeSet::new();
     let mut shared = BTreeSet::new();
@@ -34,17 +40,17 @@ fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
             ),
         );
     };
-    for flow in store::listeners(table)? {
-        let When::Change { on, .. } = &flow.definition.when else { continue };
+    for (flow, definition) in flows {
+        let When::Change { on, .. } = &definition.when else { continue };
         events.extend(on.iter().copied());
-        match &flow.definition.trigger_name {
+        match &definition.trigger_name {
             None => shared.extend(on.iter().copied()),
             Some(name) => {
                 // The first event carries the name itself; a trigger with transition tables can have only one.
                 let order = [Change::Update, Change::Insert, Change::Delete];
                 for (at, change) in order.into_iter().filter(|change| on.contains(change)).enumerate() {
                     let name = if at == 0 { name.clone() } else { format!("{name}_{}", change.word()) };
-                    add(&name, change, &flow.name);
+                    add(&name, change, flow);
                 }
             }
         }
@@ -62,7 +68,7 @@ fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
             ),
         );
     }
-    Ok(triggers)
+    triggers
 }
 
 /// Brings the triggers of a table (`schema.table`) and its partitions in line with the flows. Runs with the owner's rights.
@@ -115,7 +121,7 @@ fn sync_relation(table: &str, oid: Oid, relation_sql: &str) -> Result<usize> {
 }
 
 /// PostgreSQL writes a trigger back with events in an order of its own; what matters is which ones there are.
-fn same(wanted: &str, existing: &str) -> bool {
+pub(super) fn same(wanted: &str, existing: &str) -> bool {
     let words = |text: &str| -> BTreeSet<String> {
         text.split(|c: char| c.is_whitespace() || c == ',' || c == '(' || c == ')')
             .filter(|word| !word.is_empty() && *word != "OR" && *word != "AS")
@@ -140,8 +146,9 @@ fn locked(relation: &str, sql: &str) -> Result<()> {
 /// Every table that has capture triggers or should have some.
 pub fn sync_all() -> Result<usize> {
     let tables = spi::read_all(
-        "SELECT DISTINCT v.compiled ->> 'source' FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
-          WHERE v.compiled ->> 'source' IS NOT NULL",
+        // As the definition writes it, with quotes where a name needs them.
+        "SELECT DISTINCT v.definition -> 'when' ->> 'change' FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+          WHERE v.definition -> 'when' ->> 'change' IS NOT NULL",
         &[],
         |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
     )?;
@@ -177,7 +184,7 @@ pub fn detach_all() -> Result<usize> {
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname = 'member_reads'
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads')
                  UNION ALL
                  SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
                    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid

@@ -11,6 +11,7 @@
 
 mod api;
 pub mod attach;
+pub mod differences;
 mod nesting;
 mod statement;
 mod transactional;

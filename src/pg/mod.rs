@@ -6,6 +6,7 @@
 pub mod bgw;
 pub mod catalog;
 pub mod expr;
+pub mod files;
 pub mod guc;
 pub mod ids;
 pub mod locks;
