@@ -86,7 +86,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     };
     let definition = store::parse(json).map_err(in_flow)?;
     if definition.shadow {
-        crate::setup::current()?;
+        crate::setup::current().map_err(in_flow)?;
     }
     let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
