@@ -32,11 +32,12 @@ GRANT EXECUTE ON FUNCTION
 
 -- Failures and what to do about them; shadow, versions and the transfer of flows.
 GRANT EXECUTE ON FUNCTION usher.read_notice TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.shadow_report TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.doctor, usher.shadow_report TO usher_reader;
 GRANT EXECUTE ON FUNCTION
     usher.export_flows, usher.apply_flows, usher.flow_history, usher.rollback_flow,
     usher.note_broken_flow
     TO usher_operator;
+COMMENT ON FUNCTION usher.doctor IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.export_flows IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.apply_flows IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.flow_history IS 'the versions of a flow and what differs between them';

@@ -145,6 +145,11 @@ pub fn user_id() -> Option<String> {
     Some(text(&USER_ID)).filter(|value| !value.is_empty())
 }
 
+/// The file with the key that seals secrets, if one is named.
+pub fn key_file() -> Option<String> {
+    Some(text(&KEY_FILE)).filter(|value| !value.is_empty())
+}
+
 pub fn capture() -> bool {
     CAPTURE.get()
 }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::flow::catalog;
 use crate::flow::definition::Change;
-use crate::flow::store;
+use crate::flow::store::{self, Listener};
 use crate::guard::attach as audit;
 use crate::pg::trigger::locked;
 use crate::pg::{event, guc::Nest, spi};
@@ -12,9 +12,15 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A trigger as it should be: its definition as one string, which is also how an existing one is compared.
-type Wanted = BTreeMap<String, String>;
+pub(super) type Wanted = BTreeMap<String, String>;
 
 fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
+    let listeners = store::listening(Some(table))?;
+    Ok(wanted_by(table, relation_sql, listeners.iter()))
+}
+
+/// What a relation needs for these flows of the table.
+pub(super) fn wanted_by<'a>(table: &str, relation_sql: &str, listeners: impl Iterator<Item = &'a Listener>) -> Wanted {
     let mut triggers = Wanted::new();
     let mut events = BTreeSet::new();
     let mut shared = BTreeSet::new();
@@ -35,16 +41,16 @@ fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
             ),
         );
     };
-    for listener in store::listening(table)? {
+    for listener in listeners {
         events.extend(listener.on.iter().copied());
-        match listener.trigger {
-            None => shared.extend(listener.on),
+        match &listener.trigger {
+            None => shared.extend(listener.on.iter().copied()),
             Some((name, flow)) => {
                 // The first event carries the name itself; a trigger with transition tables can have only one.
                 let order = [Change::Update, Change::Insert, Change::Delete];
                 for (at, change) in order.into_iter().filter(|change| listener.on.contains(change)).enumerate() {
                     let name = if at == 0 { name.clone() } else { format!("{name}_{}", change.word()) };
-                    add(&name, change, &flow);
+                    add(&name, change, flow);
                 }
             }
         }
@@ -62,7 +68,7 @@ fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
             ),
         );
     }
-    Ok(triggers)
+    triggers
 }
 
 /// Brings the triggers of a table (`schema.table`) and its partitions in line with the flows. Runs with the owner's rights.
@@ -115,7 +121,7 @@ fn sync_relation(table: &str, oid: Oid, relation_sql: &str) -> Result<usize> {
 }
 
 /// PostgreSQL writes a trigger back with events in an order of its own; what matters is which ones there are.
-fn same(wanted: &str, existing: &str) -> bool {
+pub(super) fn same(wanted: &str, existing: &str) -> bool {
     let words = |text: &str| -> BTreeSet<String> {
         text.split(|c: char| c.is_whitespace() || c == ',' || c == '(' || c == ')')
             .filter(|word| !word.is_empty() && *word != "OR" && *word != "AS")
@@ -128,6 +134,7 @@ fn same(wanted: &str, existing: &str) -> bool {
 /// Every table that has capture triggers or should have some.
 pub fn sync_all() -> Result<usize> {
     let tables = spi::read_all(
+        // As the definition writes it, with quotes where a name needs them.
         "SELECT DISTINCT f.definition -> 'when' ->> 'change' FROM usher.flows f WHERE f.definition -> 'when' ->> 'change' IS NOT NULL",
         &[],
         |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
@@ -168,7 +175,7 @@ pub fn detach_all() -> Result<usize> {
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname = 'member_reads'
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads')
                  UNION ALL
                  SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
                    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid

@@ -12,6 +12,7 @@
 mod api;
 pub mod attach;
 mod ddl;
+pub mod differences;
 mod nesting;
 mod statement;
 mod transactional;

@@ -565,7 +565,8 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
 fn with_targets(w: &Writer<'_>, target: &Target, left: Option<&str>) -> String {
     let mut fields = vec!["b.n::integer AS n".to_owned(), "b.organization_id".to_owned()];
     fields.extend(left.map(|left| format!("({left}\n)::text AS usher_left")));
-    let mut on: Vec<String> = target.organization.then(|| "t.organization_id = k.organization_id".to_owned()).into_iter().collect();
+    let mut on: Vec<String> =
+        target.organization.then(|| "t.organization_id = k.organization_id".to_owned()).into_iter().collect();
     for (n, name) in target.key.iter().enumerate() {
         let (group, text) = match w.definition.set.get(name) {
             Some(text) => ("set", text),

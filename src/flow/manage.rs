@@ -89,7 +89,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     };
     let definition = store::parse(json).map_err(in_flow)?;
     if definition.shadow {
-        crate::setup::current()?;
+        crate::setup::current().map_err(in_flow)?;
     }
     let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
@@ -187,10 +187,17 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     change_lane(name, checked.definition.lane as i16)?;
     if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
-        spi::run(
-            "UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback",
+        let first = spi::all(
+            "WITH u AS (UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback
+                        RETURNING q.lane, q.seq)
+             SELECT u.lane, pg_catalog.min(u.seq) FROM u GROUP BY u.lane",
             &[spi::arg(name)],
+            |row| Ok((row.get::<i16>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
         )?;
+        // A worker that passed over them while they were locked looks again.
+        for (lane, seq) in first {
+            xact::note_locked(usize::try_from(lane).unwrap_or(0), seq);
+        }
     }
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))

@@ -225,22 +225,33 @@ pub fn siblings(id: i32) -> Result<Vec<i32>> {
 
 /// What the flows of a table ask of its triggers.
 pub struct Listener {
+    /// `schema.table`, as flows are found by it.
+    pub table: String,
     pub on: Vec<Change>,
     /// The trigger's name and its flow's, for a flow that has a trigger of its own.
     pub trigger: Option<(String, String)>,
 }
 
-/// What the enabled flows of a table (by `schema.table`) listen to, each combination once: a thousand flows that share a
-/// trigger are one line. Runs with the owner's rights.
-pub fn listening(table: &str) -> Result<Vec<Listener>> {
+/// What the enabled flows of a table (by `schema.table`), or of all tables, listen to, each combination once: a thousand
+/// flows that share a trigger are one line. Runs with the owner's rights.
+pub fn listening(table: Option<&str>) -> Result<Vec<Listener>> {
+    let which =
+        if table.is_some() { "v.compiled ->> 'source' = $1" } else { "v.compiled ->> 'source' IS NOT NULL AND $1::text IS NULL" };
     spi::read_all(
-        "SELECT DISTINCT v.definition -> 'when' -> 'on', v.definition ->> 'trigger_name', CASE WHEN v.definition ? 'trigger_name' THEN f.name END
-           FROM usher.flow_versions v JOIN usher.flows f ON f.id = v.flow_id AND f.version = v.version AND f.enabled
-          WHERE v.compiled ->> 'source' = $1",
-        &[spi::arg(table)],
+        &format!(
+            "SELECT DISTINCT v.compiled ->> 'source', v.definition -> 'when' -> 'on', v.definition ->> 'trigger_name',
+                    CASE WHEN v.definition ? 'trigger_name' THEN f.name END
+               FROM usher.flow_versions v JOIN usher.flows f ON f.id = v.flow_id AND f.version = v.version AND f.enabled
+              WHERE {which}"
+        ),
+        &[spi::arg(table.map(str::to_owned))],
         |row| {
-            let on = row.get::<JsonB>(1)?.map(|json| json.0);
-            Ok(Listener { on: definition::changes(on.as_ref()).map_err(refused)?, trigger: row.get::<String>(2)?.zip(row.get::<String>(3)?) })
+            let on = row.get::<JsonB>(2)?.map(|json| json.0);
+            Ok(Listener {
+                table: row.get::<String>(1)?.unwrap_or_default(),
+                on: definition::changes(on.as_ref()).map_err(refused)?,
+                trigger: row.get::<String>(3)?.zip(row.get::<String>(4)?),
+            })
         },
     )
 }

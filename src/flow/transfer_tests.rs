@@ -106,7 +106,8 @@ proptest! {
             match step {
                 Step::Create(form) => {
                     // As usher.create_flow does it: switched on.
-                    prop_assert!(now.insert(flow.clone(), Form { enabled: true, ..form.clone() }).is_none());
+                    let made = Form { enabled: true, ..form.clone() };
+                    prop_assert!(now.insert(flow.clone(), made).is_none());
                 }
                 Step::Alter(definition) => now.get_mut(flow).unwrap().definition = definition.clone(),
                 Step::Enable(on) => now.get_mut(flow).unwrap().enabled = *on,

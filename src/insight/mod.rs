@@ -2,6 +2,7 @@
 //!
 //! Owns no table; reads what the caller may see. Nobody calls this room.
 
+mod doctor;
 mod shadow;
 mod status;
 

@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod depend;
 pub mod event;
 pub mod expr;
+pub mod files;
 pub mod guc;
 pub mod ids;
 pub mod locks;

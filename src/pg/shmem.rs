@@ -304,6 +304,11 @@ pub fn in_progress(source: Source, lane: i32, seq: i64) -> bool {
     })
 }
 
+/// Slots that are in use, of [`SLOTS`], in all databases.
+pub fn slots_taken() -> usize {
+    slots().iter().filter(|slot| slot.database.load(SeqCst) != 0).count()
+}
+
 /// A worker as the status screen shows it.
 pub struct WorkerState {
     pub pid: i32,

@@ -29,7 +29,7 @@ const STEPS: &[(i32, &[&str])] = &[
     ),
 ];
 /// The level of tables that this version knows.
-const SCHEMA_LEVEL: i32 = STEPS[STEPS.len() - 1].0;
+pub const SCHEMA_LEVEL: i32 = STEPS[STEPS.len() - 1].0;
 
 const ACCESS: &str = include_str!("../../sql/setup/access.sql");
 

@@ -31,6 +31,12 @@ SELECT call || E'\n  ' || string_agg(said, E'\n  ')
     (23, 'usher.attach_all()'),
     (24, 'usher.detach_all()'),
     (25, 'usher.remove(''remove all data'')'),
+    (30, 'usher.export_flows()'),
+    (31, 'usher.apply_flows(''{"format": 1, "flows": {}}'')'),
+    (32, 'usher.flow_history(''f'')'),
+    (33, 'usher.rollback_flow(''f'')'),
+    (34, 'usher.shadow_report(''f'')'),
+    (35, 'usher.read_notice(''00000000-0000-7000-8000-000000000001'')'),
     -- these need no tables
     (26, 'usher.version()'),
     (27, 'usher.actor()'),
@@ -40,6 +46,9 @@ SELECT call || E'\n  ' || string_agg(said, E'\n  ')
  GROUP BY n, call ORDER BY n;
 \pset format aligned
 \pset tuples_only off
+
+-- The doctor works without tables.
+SELECT "check", state, finding, remedy FROM usher.doctor() WHERE "check" = 'setup' OR state = 'problem';
 
 -- A role without rights is not told to run setup().
 CREATE ROLE regress_usher_nobody NOLOGIN;

@@ -19,12 +19,12 @@ GRANT INSERT ON sh.notes TO regress_usher_poor;
 SELECT usher.grant_membership('default', 'role:regress_usher_member', 'admin');
 RESET client_min_messages;
 CREATE FUNCTION sh.flow(more jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
-    SELECT '{"from": "shop", "to": "books", "run_as": "regress_usher_sh", "shadow": true, "retry": {"delays": []},
+    SELECT '{"from": "sh.left", "to": "sh.right", "run_as": "regress_usher_sh", "shadow": true, "retry": {"delays": []},
              "when": {"change": "sh.orders"}, "if": "new.status = ''paid''",
              "then": {"upsert": "sh.invoices", "key": ["order_id"]},
              "set": {"order_id": "new.id", "customer": "new.customer", "amount": "new.total"},
              "check": {"the amount is not negative": "amount >= 0"},
-             "link": {"kind": "order", "left": "new.id", "right": "id"}}'::jsonb || more$$;
+             "link": {"kind": "sh_order", "left": "new.id", "right": "id"}}'::jsonb || more$$;
 CREATE VIEW sh.jobs AS SELECT flow, payload -> 'new' ->> 'id' AS id, status, attempts, error_message FROM usher.sync_jobs WHERE flow LIKE 'sh%' ORDER BY created_at, id;
 CREATE VIEW sh.results AS
     SELECT v.name AS flow, r.flow_version AS version, r.op, r.would_write, r.failed FROM usher.shadow_results r
@@ -51,7 +51,7 @@ CALL public.drain() \gset
 SELECT * FROM sh.jobs;
 SELECT * FROM sh.results;
 SELECT (SELECT count(*) FROM sh.invoices) AS invoices, (SELECT count(*) FROM sh.audit) AS audit, (SELECT count(*) FROM sh.notes) AS notes,
-       (SELECT count(*) FROM usher.links WHERE kind = 'order') AS links, (SELECT count(*) FROM usher.queue) AS queued,
+       (SELECT count(*) FROM usher.links WHERE kind = 'sh_order') AS links, (SELECT count(*) FROM usher.queue) AS queued,
        (SELECT count(*) FROM usher.queue_waiting) AS waiting, (SELECT count(*) FROM usher.dead_letters) AS dead;
 SELECT version, outcome, jobs, last_at IS NOT NULL AS happened, regexp_replace(message, 'job .*', 'JOB)') AS message FROM usher.shadow_report('sh_invoice');
 -- The job's own answer says it, too.
@@ -93,11 +93,11 @@ SELECT count(*) AS late FROM sh.late;
 CREATE FUNCTION sh.take(customer text, total numeric) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO sh.notes VALUES (customer || '; ' || (SELECT count(*) FROM sh.notes));
-    PERFORM usher.enqueue_sync_job('default', 'shop', 'books', '{"action": "sh_more"}');
+    PERFORM usher.enqueue_sync_job('default', 'sh.left', 'sh.right', '{"action": "sh_more"}');
     PERFORM 1 / total;
 END$$;
 GRANT usher_member TO regress_usher_sh;
-SELECT usher.create_flow('sh_more', '{"from": "shop", "to": "books", "when": {"request": "sh_more"}, "run_as": "regress_usher_sh", "then": {"insert": "sh.notes"}, "set": {"note": "''more''"}}');
+SELECT usher.create_flow('sh_more', '{"from": "sh.left", "to": "sh.right", "when": {"request": "sh_more"}, "run_as": "regress_usher_sh", "then": {"insert": "sh.notes"}, "set": {"note": "''more''"}}');
 SELECT usher.alter_flow('sh_invoice', sh.flow() - 'link' || '{"check": {"there is a customer": "customer <> ''''"}, "then": {"call": "sh.take"}, "set": {"customer": "new.customer", "total": "new.total"}}');
 INSERT INTO sh.orders VALUES (7, 'Gus', 7, 'paid'), (8, 'Hal', 0, 'paid'), (9, '', 9, 'paid');
 CALL public.drain() \gset
@@ -106,7 +106,7 @@ SELECT count(*) AS notes FROM sh.notes;
 SELECT count(*) AS asked FROM usher.sync_jobs WHERE flow = 'sh_more';
 -- A request in shadow.
 SELECT usher.alter_flow('sh_more', usher.export_flows() -> 'flows' -> 'sh_more' -> 'definition' || '{"shadow": true}');
-SELECT status FROM usher.enqueue_sync_job('default', 'shop', 'books', '{"action": "sh_more"}');
+SELECT status FROM usher.enqueue_sync_job('default', 'sh.left', 'sh.right', '{"action": "sh_more"}');
 CALL public.drain() \gset
 SELECT op, would_write, failed FROM sh.results WHERE flow = 'sh_more';
 
@@ -143,7 +143,7 @@ SELECT nextval('usher.queue_seq'), 1, usher.uuid_v7(), o.id, now(), f.id, f.vers
                                UNION ALL SELECT id, version, 3, '{"id": 14, "customer": "Mo", "status": "paid"}' FROM usher.flows WHERE name = 'sh_live') f
  WHERE o.slug = 'default';
 CALL public.drain() \gset
-SELECT flow, status, waiting_for FROM usher.sync_jobs WHERE payload -> 'new' ->> 'id' = '14' ORDER BY 1;
+SELECT flow, status, waiting_for FROM usher.sync_jobs WHERE payload -> 'new' ->> 'id' = '14' AND flow LIKE 'sh%' ORDER BY 1;
 SELECT usher.drop_flow('sh_live');
 
 -- Who may look. The rows may show what a member may not see.
@@ -163,7 +163,8 @@ SELECT count(usher.drop_flow(name)) AS dropped FROM usher.flows WHERE name LIKE 
 CALL public.drain() \gset
 DELETE FROM usher.shadow_results;
 DELETE FROM usher.queue_waiting;
-DELETE FROM usher.links WHERE kind = 'order';
+DELETE FROM usher.links WHERE kind = 'sh_order';
+DELETE FROM usher.systems WHERE name LIKE 'sh.%';
 DELETE FROM usher.notices;
 SELECT usher.revoke_membership('default', 'role:regress_usher_member');
 SET client_min_messages = warning;

@@ -15,6 +15,8 @@ CREATE ROLE regress_usher_reader NOLOGIN IN ROLE usher_reader;
 GRANT ALL ON SCHEMA st TO regress_usher_op;
 GRANT ALL ON ALL TABLES IN SCHEMA st TO regress_usher_op;
 -- Only what this test makes shall be on the screen.
+DELETE FROM usher.notices;
+DELETE FROM usher.failure_streaks;
 DELETE FROM usher.dead_letters;
 DELETE FROM usher.queue_waiting;
 SELECT usher.create_organization('st-acme') AS acme \gset

@@ -1,0 +1,166 @@
+//! Checks of what is stored, and of who may reach it.
+
+use super::{Finding, Seen, listed, problem, warning};
+use crate::error::Result;
+use crate::pg::{shmem, spi};
+use crate::queue::LANES;
+
+pub fn public_functions() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p
+          WHERE p.pronamespace = 'usher'::pg_catalog.regnamespace AND pg_catalog.has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1",
+        &[],
+        |row| {
+            let function = row.get::<String>(1)?.unwrap_or_default();
+            Ok(problem(format!("everybody may call {function}"), format!("REVOKE EXECUTE ON FUNCTION {function} FROM PUBLIC;")))
+        },
+    )?;
+    Ok(("none in schema usher".to_owned(), listed(rows)))
+}
+
+/// Functions that run with their owner's rights and find names by the caller's search path. In schema usher, and in those
+/// that the flows of packs read, write or call.
+pub fn search_paths(set_up: bool) -> Result<Seen> {
+    let packs = "SELECT pg_catalog.split_part(x.name, '.', 1)
+                   FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+                   CROSS JOIN LATERAL (VALUES (v.compiled ->> 'source'), (v.compiled ->> 'target'), (v.definition -> 'then' ->> 'call')) AS x (name)
+                  WHERE f.pack IS NOT NULL AND x.name IS NOT NULL";
+    let sql = format!(
+        "SELECT p.oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+          WHERE p.prosecdef AND n.nspname::text IN (SELECT 'usher'{})
+            AND NOT EXISTS (SELECT FROM unnest(p.proconfig) AS c WHERE c LIKE 'search_path=%') ORDER BY 1",
+        if set_up { format!(" UNION {packs}") } else { String::new() }
+    );
+    let rows = spi::read_all(&sql, &[], |row| {
+        let function = row.get::<String>(1)?.unwrap_or_default();
+        Ok(problem(
+            format!("{function} runs with its owner's rights and takes names from the caller's search path"),
+            format!("ALTER FUNCTION {function} SET search_path = pg_catalog, pg_temp; with every other name in it qualified."),
+        ))
+    })?;
+    Ok(("pinned in every function that runs with its owner's rights".to_owned(), listed(rows)))
+}
+
+pub fn row_security() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT c.oid::pg_catalog.regclass::text, c.relrowsecurity FROM pg_catalog.pg_class c
+          WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
+            AND (NOT c.relrowsecurity OR NOT c.relispartition AND NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid)) ORDER BY 1",
+        &[],
+        |row| {
+            let table = row.get::<String>(1)?.unwrap_or_default();
+            Ok(if row.get::<bool>(2)? == Some(true) {
+                problem(format!("{table} has no policy: nobody but its owner reads it"), "SELECT usher.setup();")
+            } else {
+                problem(format!("{table} has no row level security: every organization reads every row"), "SELECT usher.setup();")
+            })
+        },
+    )?;
+    Ok(("on for every table, each with its policies".to_owned(), listed(rows)))
+}
+
+/// Where indexes show the newest rows, they are not from the future. Histories by their days.
+pub fn clock() -> Result<Seen> {
+    let ahead = spi::read::<String>(
+        "SELECT pg_catalog.date_trunc('second', pg_catalog.max(x.at) - pg_catalog.clock_timestamp())::text
+           FROM (SELECT (SELECT q.created_at FROM usher.queue q WHERE q.lane = l ORDER BY q.seq DESC LIMIT 1) FROM pg_catalog.generate_series(0, 4) AS l
+                 UNION ALL SELECT pg_catalog.max(d.died_at) FROM usher.dead_letters d
+                 UNION ALL SELECT pg_catalog.max(v.created_at) FROM usher.flow_versions v
+                 UNION ALL SELECT pg_catalog.max(h.finished_at) FROM usher.job_history h
+                            WHERE h.finished_at >= (pg_catalog.date_trunc('day', pg_catalog.now() AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC') AS x (at)
+         HAVING pg_catalog.max(x.at) > pg_catalog.clock_timestamp() + interval '5 seconds'",
+        &[],
+    )?;
+    let finding = ahead.map(|ahead| {
+        problem(
+            format!("rows are dated {ahead} in the future: the server's clock was set back, or the data come from a server that was ahead"),
+            "Correct the clock (timedatectl, chrony); due times and the days of the history go by it.",
+        )
+    });
+    Ok(("no row is from the future".to_owned(), finding.into_iter().collect()))
+}
+
+pub fn history() -> Result<Seen> {
+    let rows =
+        spi::read::<i64>("SELECT pg_catalog.count(*) FROM (SELECT FROM usher.job_history_default LIMIT 100000) AS x", &[])?
+            .unwrap_or(0);
+    let finding = (rows > 0).then(|| {
+        let more = if rows >= 100_000 { "at least " } else { "" };
+        warning(
+            format!("finished jobs in the default partition, because none was made for their day in time: {more}{rows}"),
+            "Let a worker run in this database: it makes the days ahead. These rows are read as usual, and deleted when usher.history_days have passed.",
+        )
+    });
+    Ok(("every finished job is in the partition of its day".to_owned(), finding.into_iter().collect()))
+}
+
+pub fn backlog() -> Result<Seen> {
+    let runs = shmem::workers().iter().any(|worker| worker.listening);
+    let rows = spi::read_all(
+        "SELECT l, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
+           FROM pg_catalog.generate_series(0, 4) AS l
+           CROSS JOIN LATERAL (SELECT q.created_at FROM usher.queue q WHERE q.lane = l ORDER BY q.seq LIMIT 1) AS o
+          WHERE o.created_at < pg_catalog.clock_timestamp() - interval '1 minute' ORDER BY l",
+        &[],
+        |row| {
+            let lane = usize::try_from(row.get::<i32>(1)?.unwrap_or(0)).unwrap_or(0);
+            let age = row.get::<String>(2)?.unwrap_or_default();
+            Ok(behind(LANES.get(lane).copied().unwrap_or_default(), &age, runs))
+        },
+    )?;
+    Ok(("no job has been ready for more than a minute".to_owned(), rows))
+}
+
+fn behind(lane: &str, age: &str, workers_run: bool) -> Finding {
+    let says = format!("lane {lane}: the oldest ready job has waited for {age}");
+    if workers_run {
+        warning(
+            format!("{says}, although workers run"),
+            "SELECT * FROM usher.status(); tells whether they work. Slow targets, locks on them and usher.hold_lane() hold a lane up.",
+        )
+    } else {
+        problem(
+            format!("{says}, and no worker runs"),
+            "See the check \"workers\"; SELECT usher.process_jobs(); runs jobs by hand.",
+        )
+    }
+}
+
+pub fn waiting() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT COALESCE(f.name, 'flow ' || w.flow_id), w.waiting_for, pg_catalog.count(*)
+           FROM usher.queue_waiting w LEFT JOIN usher.flows f ON f.id = w.flow_id
+          WHERE w.waiting_for IN ('flow disabled', 'flow broken') GROUP BY 1, 2 ORDER BY 1, 2",
+        &[],
+        |row| {
+            let flow = row.get::<String>(1)?.unwrap_or_default();
+            let jobs = row.get::<i64>(3)?.unwrap_or(0);
+            Ok(match row.get::<String>(2)?.as_deref() {
+                Some("flow disabled") => warning(
+                    format!("jobs that wait because flow \"{flow}\" is off: {jobs}"),
+                    format!("SELECT usher.enable_flow('{flow}'); runs them, SELECT usher.drop_flow('{flow}'); cancels them."),
+                ),
+                _ => problem(
+                    format!("jobs that wait because flow \"{flow}\" is broken: {jobs}"),
+                    format!("They run when it fits again: mend the table, or SELECT usher.alter_flow('{flow}', …);"),
+                ),
+            })
+        },
+    )?;
+    Ok(("no job waits for a flow".to_owned(), listed(rows)))
+}
+
+pub fn dead_letters() -> Result<Seen> {
+    let dead = spi::read::<i64>(
+        "SELECT pg_catalog.count(*) FROM usher.dead_letters WHERE died_at > pg_catalog.now() - interval '1 day'",
+        &[],
+    )?
+    .unwrap_or(0);
+    let finding = (dead > 0).then(|| {
+        warning(
+            format!("jobs that failed for good within a day: {dead}"),
+            "SELECT id, flow, error_message FROM usher.sync_jobs WHERE status = 'dead'; mend the cause, then usher.retry_sync_job(id) runs one again.",
+        )
+    });
+    Ok(("none within a day".to_owned(), finding.into_iter().collect()))
+}
