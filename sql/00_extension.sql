@@ -39,6 +39,25 @@ CREATE TYPE usher.sync_job AS (
 );
 COMMENT ON TYPE usher.sync_job IS 'one sync job as usher.sync_jobs shows it';
 
+-- What usher.ingest_ticket_revenue and usher.reverse_ticket_revenue return: the row of usher.ticket_revenue_ingestions,
+-- then how it came about.
+CREATE TYPE usher.ticket_revenue_ingestion AS (
+    id uuid,
+    organization_id uuid,
+    project_id uuid,
+    event_code text,
+    ticket_count integer,
+    gross_amount numeric,
+    currency text,
+    ingestion_source text,
+    payload jsonb,
+    ingested_at timestamptz,
+    repeated boolean,
+    possible_duplicate_of uuid,
+    reverses uuid
+);
+COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
+
 -- A change job's payload as people read it.
 CREATE FUNCTION usher.change_payload(op "char", new jsonb, old jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

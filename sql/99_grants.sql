@@ -9,6 +9,8 @@ GRANT EXECUTE ON FUNCTION
     usher.status, usher.actor, usher.member_organizations, usher.managed_organizations, usher.version, usher.uuid_v7
     TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization, usher.deal_to_project, usher.project_to_event TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.reverse_ticket_revenue TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue, usher.unbind_ticket_revenue TO usher_operator;
 -- What the view usher.sync_jobs is made of runs with the rights of its reader.
 GRANT EXECUTE ON FUNCTION usher.lane_name, usher.change_payload, usher.job_in_progress TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_reader;
@@ -78,3 +80,7 @@ COMMENT ON FUNCTION usher.write_link IS 'internal: checks and writes a link that
 COMMENT ON FUNCTION usher.managed_organization IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.deal_to_project IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.ingest_ticket_revenue IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.reverse_ticket_revenue IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
+COMMENT ON FUNCTION usher.bind_ticket_revenue IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.unbind_ticket_revenue IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';

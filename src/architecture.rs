@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 /// The rooms from the top to the bottom; rooms of one row do not call each other.
 const ROWS: &[&[&str]] = &[
     &["worker"],
-    &["pack", "insight", "expose", "revenue", "notify"],
+    &["pack", "insight", "expose", "notify"],
+    // Below the packs: a pack binds the functions that book for it.
+    &["revenue"],
     &["capture"],
     &["queue"],
     &["flow"],

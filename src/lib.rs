@@ -1,8 +1,9 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
-//! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it; [`capture`] notices changes;
-//! [`queue`] keeps jobs; [`flow`] decides what to do; [`guard`] enters who did what; [`registry`] knows who takes part;
-//! [`setup`] makes the tables; [`expose`] shows all of it under other names. [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
+//! The rooms, from the top: [`worker`] runs batches; [`pack`], [`insight`] and [`expose`], which shows all of it under other
+//! names, stand beside each other; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`] keeps jobs;
+//! [`flow`] decides what to do; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`] makes the
+//! tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
 
@@ -19,6 +20,7 @@ mod pack;
 mod pg;
 mod queue;
 mod registry;
+mod revenue;
 mod settings;
 mod setup;
 mod worker;

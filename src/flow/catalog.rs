@@ -7,6 +7,12 @@ use pgrx::spi::quote_identifier;
 
 pub use crate::registry::tables::{Column, Table, by_oid, read, row_key, split};
 
+/// Where a definition names its source.
+const SOURCE: &str = "\"when\"";
+
+/// What flows may listen to in our own schema; they write none of it.
+const OWN_SOURCES: [&str; 1] = ["ticket_revenue_ingestions"];
+
 /// Reads a table that a definition names, or says why it cannot be used.
 pub fn table(name: &str, at: &str) -> Result<Table> {
     let (schema, relation) = split(name).ok_or_else(|| {
@@ -41,7 +47,7 @@ pub fn table(name: &str, at: &str) -> Result<Table> {
         return Err(UsherError::definition(format!("{name} in {at} is not a table"))
             .hint("Flows read and write ordinary and partitioned tables."));
     }
-    if schema == "usher" {
+    if schema == "usher" && !(at == SOURCE && OWN_SOURCES.contains(&relation.as_str())) {
         return Err(UsherError::definition(format!("{name} in {at} belongs to pg_usher itself"))
             .hint("Use the functions of schema usher, such as usher.enqueue_sync_job()."));
     }

@@ -10,13 +10,14 @@ fn given(name: Option<String>) -> Result<String, UsherError> {
     name.ok_or_else(|| UsherError::invalid("the pack's name is missing").hint("SELECT usher.install_pack('live_events');"))
 }
 
-/// Installs a pack or brings it to this version: its tables, its role, its flows. Safe to repeat.
+/// Installs a pack or brings it to this version: its tables, its role, its flows, and what it books. Safe to repeat.
 ///
 /// Arguments: `name`; `run_as`, the role that its flows run as (by default `usher_<name>`, made here, NOLOGIN).
 /// Errors: 42501 for callers who are no operators or for a superuser in run_as, 42704 for an unknown pack or role.
 #[pg_extern(volatile, parallel_unsafe)]
 fn install_pack(name: Option<String>, run_as: default!(Option<String>, "NULL")) -> Result<String, ErrorReport> {
-    let installed = identity::require_operator("install packs")?;
+    identity::require_operator("install packs")?;
+    let installed = crate::setup::current()?;
     Ok(install::install(installed, &given(name)?, run_as.as_deref())?)
 }
 

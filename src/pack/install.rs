@@ -6,8 +6,10 @@ use crate::flow::manage;
 use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi};
+use crate::revenue::binding;
 use crate::setup::Installed;
 use pgrx::JsonB;
+use pgrx::prelude::*;
 use pgrx::spi::{quote_identifier, quote_literal};
 use serde_json::{Value, json};
 
@@ -75,6 +77,41 @@ fn grant(schemas: &[String], role: &str) -> Result<()> {
     Ok(())
 }
 
+/// Binds the pack's functions for ticket revenue, if it has some and nobody has bound others. The pack's role reads what
+/// was taken in.
+fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str) -> Result<()> {
+    let revenue = &manifest["revenue"];
+    let (Some(resolve), Some(book)) = (revenue["resolve"].as_str(), revenue["book"].as_str()) else { return Ok(()) };
+    {
+        let _acting = role::internal(installed.owner);
+        let _quiet = Nest::open().quiet();
+        let name = quote_identifier(role);
+        spi::script(&format!(
+            "DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions;
+             CREATE POLICY pack_reads ON usher.ticket_revenue_ingestions FOR SELECT TO {name} USING (true)"
+        ))?;
+    }
+    match binding::holder(installed)? {
+        Some(holder) if holder.as_deref() != Some(pack.name) => {
+            notice!(
+                "ticket revenue stays bound as it is; SELECT usher.unbind_ticket_revenue(); and install the pack again to let it book"
+            );
+            Ok(())
+        }
+        _ => binding::bind(installed, resolve, book, Some(role), Some(pack.name)).map(|_| ()),
+    }
+}
+
+fn unbind_revenue(installed: Installed, pack: &Pack, manifest: &Value) -> Result<()> {
+    if manifest["revenue"].is_null() || !installed.up_to_date {
+        return Ok(());
+    }
+    binding::unbind(installed, Some(pack.name))?;
+    let _acting = role::internal(installed.owner);
+    let _quiet = Nest::open().quiet();
+    spi::script("DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions")
+}
+
 pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result<String> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
@@ -97,6 +134,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
             )?;
         }
     }
+    bind_revenue(installed, pack, &manifest, &role)?;
     let (mut made, mut changed) = (0, 0);
     for text in pack.flows {
         let mut flow = parsed(text, "a flow")?;
@@ -129,6 +167,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
 pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
+    unbind_revenue(installed, pack, &manifest)?;
     let _acting = role::internal(installed.owner);
     let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;

@@ -36,4 +36,7 @@ pub const PACKS: &[Pack] = &[pack!(
     "update_event_from_production",
     "update_project_phase_from_production",
     "cancel_production_from_project",
+    "ingest_paid_order",
+    "reverse_refunded_order",
+    "update_production_from_revenue",
 )];

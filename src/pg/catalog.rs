@@ -18,6 +18,34 @@ pub fn usher_relation(name: &str) -> Option<Oid> {
     }
 }
 
+/// The function `schema.name` with just these parameters, if it is there and returns one value of type `result`. Looks
+/// into the catalog's cache: cheap enough to ask before every call.
+pub fn function(schema: &str, name: &str, parameters: &[Oid], result: Oid) -> Option<Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: missing_ok look-ups in the catalog cache inside a transaction; the vector is palloc'd from a live slice, and
+    // both strings are NUL-terminated and outlive the look-up.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if schema == Oid::INVALID {
+            return None;
+        }
+        let types = pg_sys::buildoidvector(parameters.as_ptr(), parameters.len() as i32);
+        let found = pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as _,
+            pg_sys::Anum_pg_proc_oid as _,
+            pg_sys::Datum::from(name.as_ptr()),
+            pg_sys::Datum::from(types),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::from(0),
+        );
+        let fits = found != Oid::INVALID
+            && pg_sys::get_func_prokind(found) == pg_sys::PROKIND_FUNCTION as std::ffi::c_char
+            && !pg_sys::get_func_retset(found)
+            && pg_sys::get_func_rettype(found) == result;
+        fits.then_some(found)
+    }
+}
+
 /// True when CREATE EXTENSION pg_usher has been run in this database.
 pub fn extension_exists() -> bool {
     // SAFETY: missing_ok look-up inside a transaction.

@@ -5,6 +5,24 @@ use pgrx::pg_sys;
 /// Not 1 or 2, which mark the locks that SQL functions can take: nobody can stand in a worker's way with one of those.
 const OURS: u16 = 0x7573;
 
+const EQUAL: u16 = OURS + 1;
+
+/// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
+/// until this one ends.
+pub fn take_equal(hash: u64) {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: (hash >> 32) as u32,
+        locktag_field3: hash as u32,
+        locktag_field4: EQUAL,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled, and a deadlock
+    // or lock_timeout is raised as for any lock.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
+}
+
 /// Takes a lane of this database until the end of the transaction, or returns false at once.
 pub fn try_lane(lane: i16) -> bool {
     let tag = pg_sys::LOCKTAG {

@@ -119,7 +119,11 @@ impl Rest {
             return Answer { status: 404, body: json!({"code": "PGRST202"}) };
         };
         let call: Vec<String> = given.iter().map(|name| format!("{0} := pgrst_args.{0}", quoted(name))).collect();
-        let args = if columns.is_empty() { "".to_owned() } else { format!("SELECT * FROM json_to_record($1) AS _({})", columns.join(", ")) };
+        let args = if columns.is_empty() {
+            "".to_owned()
+        } else {
+            format!("SELECT * FROM json_to_record($1) AS _({})", columns.join(", "))
+        };
         let source = format!(
             "SELECT pgrst_call.* FROM ({args}) AS pgrst_args, LATERAL {}({}) AS pgrst_call",
             self.name(function),
