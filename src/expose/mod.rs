@@ -47,6 +47,7 @@ pub const OBJECTS: &[Object] = &[
     object!(View "ticket_revenue_ingestions"),
     object!(View "audit_log"),
     object!(Function "rpc_enqueue_sync_job"),
+    object!(Function "rpc_ingest_ticket_revenue"),
     object!(Function "rpc_deal_to_project"),
     object!(Function "rpc_project_to_event"),
 ];

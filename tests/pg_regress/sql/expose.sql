@@ -309,13 +309,13 @@ SELECT usher.renew_api();
 SELECT count(*) AS columns FROM information_schema.columns WHERE table_schema = 'ex' AND table_name = 'integration_sync_jobs';
 SELECT has_table_privilege('usher_member', 'ex.integration_sync_jobs', 'SELECT') AS granted;
 -- Somebody has taken a name meanwhile: it stays theirs.
-DROP VIEW ex.ticket_revenue_ingestions;
-CREATE TABLE ex.ticket_revenue_ingestions (mine integer);
+DROP VIEW ex.audit_log;
+CREATE TABLE ex.audit_log (mine integer);
 SELECT replace(usher.setup(), usher.version(), 'VERSION') AS setup;
 SELECT usher.expose_api('ex');
 \echo :LAST_ERROR_SQLSTATE
-SELECT relkind FROM pg_class WHERE oid = 'ex.ticket_revenue_ingestions'::regclass;
-DROP TABLE ex.ticket_revenue_ingestions;
+SELECT relkind FROM pg_class WHERE oid = 'ex.audit_log'::regclass;
+DROP TABLE ex.audit_log;
 SELECT usher.expose_api('ex');
 SELECT usher.detach_all() >= 0 AS detached;
 SET client_min_messages = warning;
