@@ -11,7 +11,7 @@ CREATE TABLE usher.audit_log (
     new jsonb,
     correlation_id uuid NOT NULL,
     flow text,
-    CONSTRAINT audit_log_pkey PRIMARY KEY (id)
+    CONSTRAINT audit_log_key UNIQUE NULLS NOT DISTINCT (organization_id, id)
 );
 CREATE INDEX audit_log_organization_idx ON usher.audit_log (organization_id, recorded_at);
 COMMENT ON TABLE usher.audit_log IS 'who did what, when, with the old and new values; entries are never changed or deleted';

@@ -34,6 +34,8 @@ fn target(relation: Option<PgRelation>) -> Result<Target> {
             .hint("Name a table of your application."));
     }
     if !matches!(kind.as_str(), "r" | "p") || lasting == "t" {
+        // A session's own schema has a number that nobody knows.
+        let schema = if lasting == "t" { "pg_temp" } else { &schema };
         return Err(UsherError::invalid(format!("{schema}.{name} is not an ordinary table"))
             .hint("Ordinary and partitioned tables can be audited; views, foreign and temporary tables cannot."));
     }

@@ -53,7 +53,7 @@ n AS (
       FROM c JOIN f ON f.organization_id = c.organization_id AND f.flow_id = c.flow_id
       CROSS JOIN LATERAL (SELECT COALESCE((SELECT l.name FROM usher.flows AS l WHERE l.id = c.flow_id), 'flow ' || c.flow_id) AS name) AS v
      WHERE c.notice_id IS NOT NULL ORDER BY c.organization_id, c.flow_id
-    ON CONFLICT ON CONSTRAINT notices_pkey
+    ON CONFLICT ON CONSTRAINT notices_key
     DO UPDATE SET failures = EXCLUDED.failures, last_at = EXCLUDED.last_at, body = EXCLUDED.body
     -- A row that was inserted has no earlier version that somebody locked.
     RETURNING n.flow, COALESCE(n.organization_id::text, 'none') AS organization, n.failures, n.first_at, n.body ->> 'last_error' AS error, n.xmax = 0 AS made)
