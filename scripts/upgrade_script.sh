@@ -46,7 +46,7 @@ create "$new_db" "$to"
 
 begin_mark='-- By hand, because the catalog cannot tell it:'
 end_mark='-- The rest is written by scripts/upgrade_script.sh.'
-kept=$([ ! -e "$target" ] || sed -n "/^$begin_mark\$/,/^$end_mark\$/p" "$target" | sed '1d;$d')
+kept=$([ ! -e "$target" ] || sed -n "\\|^$begin_mark\$|,\\|^$end_mark\$|p" "$target" | sed '1d;$d')
 {
   echo "-- pg_usher $from to $to; ALTER EXTENSION pg_usher UPDATE runs it. The tables follow by SELECT usher.setup()."
   echo '\echo Use "ALTER EXTENSION pg_usher UPDATE" to load this file. \quit'

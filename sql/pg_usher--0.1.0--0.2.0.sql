@@ -3,3 +3,396 @@
 
 -- By hand, because the catalog cannot tell it:
 -- The rest is written by scripts/upgrade_script.sh.
+CREATE TYPE usher.ticket_revenue_ingestion AS (
+    id uuid,
+    organization_id uuid,
+    project_id uuid,
+    event_code text,
+    ticket_count integer,
+    gross_amount numeric,
+    currency text,
+    ingestion_source text,
+    payload jsonb,
+    ingested_at timestamp with time zone,
+    repeated boolean,
+    possible_duplicate_of uuid,
+    reverses uuid
+);
+CREATE OR REPLACE FUNCTION usher.follow_ddl()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_ddl$function$;
+CREATE OR REPLACE FUNCTION usher.follow_drop()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
+CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAULT false, remove_missing boolean DEFAULT false)
+ RETURNS TABLE(flow text, change text, difference text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$apply_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit_table(target regclass, columns text[] DEFAULT NULL::text[])
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$audit_table_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, run_as text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::interval)
+ RETURNS TABLE("check" text, state text, finding text, remedy text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$doctor_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
+ RETURNS jsonb
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$export_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.expose_api(schema text DEFAULT 'public'::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$expose_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.flow_history(name text)
+ RETURNS TABLE(version integer, created_at timestamp with time zone, created_by text, run_as text, difference text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$flow_history_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.hide_api(schema text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$hide_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, project_code text, event_code text, ticket_count integer, gross_amount numeric, currency text DEFAULT 'USD'::text, source text DEFAULT 'gvteway'::text, payload jsonb DEFAULT '{}'::jsonb, idempotency_key text DEFAULT NULL::text)
+ RETURNS usher.ticket_revenue_ingestion
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
+ RETURNS uuid
+ LANGUAGE c
+ STABLE PARALLEL RESTRICTED
+AS 'MODULE_PATHNAME', $function$managed_organization_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
+ RETURNS boolean
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$read_notice_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.renew_api()
+ RETURNS integer
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$renew_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resume(this_is text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resume_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reverse_ticket_revenue(ingestion uuid, reason text)
+ RETURNS usher.ticket_revenue_ingestion
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$reverse_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.rollback_flow(name text, version integer DEFAULT NULL::integer)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$rollback_flow_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
+ RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$shadow_report_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unaudit_table(target regclass)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$unaudit_table_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unbind_ticket_revenue()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$unbind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$audit_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit_log_stays()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$audit_log_stays_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.write_link()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    statement text;
+    dropped integer := 0;
+BEGIN
+    -- Tables of an older version know of nothing exposed.
+    IF to_regclass('usher.exposed_objects') IS NULL THEN
+        RETURN 0;
+    END IF;
+    FOR statement IN
+        SELECT format('DROP FUNCTION %s', p.oid::regprocedure)
+          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
+          JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = e.name
+         WHERE e.kind = 'function' AND obj_description(p.oid, 'pg_proc') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
+        UNION ALL
+        SELECT format('DROP VIEW %I.%I', n.nspname, c.relname)
+          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
+          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = e.name AND c.relkind = 'v'
+         WHERE e.kind = 'view' AND obj_description(c.oid, 'pg_class') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
+         ORDER BY 1
+    LOOP
+        EXECUTE statement;
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.deal_to_project(organization text, deal uuid, OUT organization_id uuid, OUT project_id uuid, OUT status text, OUT error_message text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    found_deal record;
+    job record;
+    image jsonb;
+BEGIN
+    organization_id := usher.managed_organization(organization);
+    IF deal IS NULL THEN
+        RAISE EXCEPTION 'the deal is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.deals.';
+    END IF;
+    IF to_regclass('atlvs.deals') IS NULL OR to_regclass('atlvs.projects') IS NULL THEN
+        RAISE EXCEPTION 'the pack live_events is not installed'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
+    END IF;
+    SELECT d.status, to_jsonb(d) AS image INTO found_deal
+      FROM atlvs.deals AS d WHERE d.organization_id = deal_to_project.organization_id AND d.id = deal;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'deal % does not exist in organization "%"', deal, organization
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, title, status FROM atlvs.deals shows the deals you may see.';
+    END IF;
+    SELECT p.id INTO project_id
+      FROM atlvs.projects AS p WHERE p.organization_id = deal_to_project.organization_id AND p.deal_id = deal;
+    IF FOUND THEN
+        status := 'synced';
+        RETURN;
+    END IF;
+    IF found_deal.status <> 'won' THEN
+        RAISE EXCEPTION 'deal % is not won', deal
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Its status is %s.', found_deal.status),
+                  HINT = 'Set its status to won: the project follows by itself, in the same transaction.';
+    END IF;
+    -- The flow has tried and could not. Its job holds the deal as it was then: it goes on with the deal as it is now.
+    SELECT j.* INTO job
+      FROM (SELECT d.id, d.new, d.error_message, true AS again, NULL::text AS waiting_for, d.seq, d.flow_id
+              FROM usher.dead_letters AS d WHERE d.organization_id = deal_to_project.organization_id
+             UNION ALL
+            SELECT w.id, w.new, w.error_message, w.waiting_for = 'retry', w.waiting_for, w.seq, w.flow_id
+              FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
+             UNION ALL
+            SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
+              FROM usher.queue AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
+     WHERE j.new ->> 'id' = deal::text
+       AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
+     ORDER BY j.seq DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'deal % is won, but no flow has been asked for its project', deal
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'It was won while the flow live_events.create_project_from_won_deal was not there or was disabled.',
+                  HINT = 'Take the deal out of won and win it again; SELECT usher.install_pack(''live_events''); brings back a flow that is gone.';
+    END IF;
+    IF job.again THEN
+        SELECT jsonb_object_agg(e.key, e.value) INTO image FROM jsonb_each(found_deal.image) AS e WHERE job.new ? e.key;
+        PERFORM usher.retry_sync_job(job.id, image);
+    END IF;
+    status := 'pending';
+    error_message := COALESCE(job.error_message, 'waits: ' || job.waiting_for);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.project_to_event(organization text, project uuid, event_data jsonb DEFAULT '{}'::jsonb)
+ RETURNS usher.sync_job
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    known CONSTANT text[] := '{title,venue_name,timezone,starts_at,ends_at,doors_at,curfew_at,capacity,lineup,metadata}';
+    org CONSTANT uuid := usher.managed_organization(organization);
+    production uuid;
+    wrong text;
+BEGIN
+    IF project IS NULL THEN
+        RAISE EXCEPTION 'the project is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.projects.';
+    END IF;
+    IF to_regclass('compvss.productions') IS NULL OR to_regclass('gvteway.events') IS NULL
+       OR NOT EXISTS (SELECT FROM usher.flow_versions AS f WHERE f.name = 'live_events.describe_event') THEN
+        RAISE EXCEPTION 'the pack live_events is not installed'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
+    END IF;
+    event_data := COALESCE(event_data, '{}');
+    IF jsonb_typeof(event_data) <> 'object' THEN
+        RAISE EXCEPTION 'the event data are not a JSON object'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give an object such as {"doors_at": "2026-08-01T18:00:00Z"}.';
+    END IF;
+    SELECT string_agg(format('"%s"', k), ', ' ORDER BY k) INTO wrong FROM jsonb_object_keys(event_data) AS k WHERE k <> ALL (known);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the event data have unknown fields: %', wrong
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('Known are %s. Put anything else into metadata.', array_to_string(known, ', '));
+    END IF;
+    IF jsonb_typeof(event_data -> 'lineup') NOT IN ('array', 'null') OR jsonb_typeof(event_data -> 'metadata') NOT IN ('object', 'null') THEN
+        RAISE EXCEPTION 'lineup must be an array and metadata an object'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Such as {"lineup": ["A", "B"], "metadata": {"hall": 2}}.';
+    END IF;
+    -- A time or number that is none is refused here, not by the job.
+    PERFORM jsonb_populate_record(NULL::gvteway.events, event_data);
+    SELECT p.id INTO production
+      FROM compvss.productions AS p WHERE p.organization_id = org AND p.project_ref = project;
+    IF NOT FOUND THEN
+        IF to_regclass('atlvs.projects') IS NOT NULL AND EXISTS (
+            SELECT FROM atlvs.projects AS p WHERE p.organization_id = org AND p.id = project)
+        THEN
+            RAISE EXCEPTION 'project % has no production yet', project
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'The production of a new project follows by itself, in a worker.',
+                      HINT = 'Try again in a moment. If it stays away, integration_sync_jobs says why.';
+        END IF;
+        RAISE EXCEPTION 'project % does not exist in organization "%"', project, organization
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, code, name FROM atlvs.projects shows the projects you may see.';
+    END IF;
+    -- Without data the request that every production makes for itself: it leaves an event that exists as it is.
+    BEGIN
+        RETURN usher.enqueue_sync_job(organization, 'compvss', 'gvteway', CASE
+            WHEN jsonb_strip_nulls(event_data) = '{}' THEN jsonb_build_object('action', 'create_event', 'production_id', production)
+            ELSE jsonb_build_object('action', 'describe_event', 'production_id', production, 'event', event_data) END);
+    EXCEPTION WHEN invalid_parameter_value THEN
+        -- The tables are there, the flow is not.
+        RAISE EXCEPTION 'the flow that makes events is gone'
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = SQLERRM,
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events''); it brings back what is missing.';
+    END;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET client_min_messages TO 'warning'
+AS $function$
+DECLARE
+    tables text;
+    dropped integer;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    PERFORM usher.detach_all();
+    DROP VIEW IF EXISTS usher.sync_jobs;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
+    DROP SEQUENCE IF EXISTS usher.queue_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$function$;
+REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unaudit_table(regclass) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.unaudit_table(regclass) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
+CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
+COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
+COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
+COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
+COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
+COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
+COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
+COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
+COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
+COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
+COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
+COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
+COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
+COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
+COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
+COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
+COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.unaudit_table(regclass) IS 'enters changes of a table no more; its entries stay';
+COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
+COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
+COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
+COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
+COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
+COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
