@@ -40,7 +40,7 @@ psql: ## start the scratch cluster and open psql in it
 stop: ## stop the scratch cluster, keep its data
 	@scripts/cluster.sh stop
 
-lint: ## formatting, clippy, shell syntax
+lint: ## formatting, clippy, licences and sources of dependencies, shell syntax
 	@scripts/lint.sh
 
 bench: ## measure; writes target/bench.json

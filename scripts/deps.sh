@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What the build needs from outside the repository, part by part; scripts/goal.sh runs the parts as steps.
 #   deps.sh plan                    say what is there and what would be installed where
-#   deps.sh apt | server | cargo-pgrx | init   do one part
+#   deps.sh apt | server | cargo-pgrx | init   do one part; cargo-deny is for make lint alone
 #   DRY_RUN=1                       print the commands instead
 . "$(dirname "$0")/lib.sh"
 pg_detect
@@ -102,6 +102,14 @@ cargo_pgrx_part() {
   run cargo install cargo-pgrx --version "$(pgrx_version)" --locked
 }
 
+cargo_deny_part() {
+  if have_cargo_deny; then
+    say "  cargo-deny $CARGO_DENY is there"
+    return
+  fi
+  run cargo install cargo-deny --version "$CARGO_DENY" --locked
+}
+
 init_part() {
   if have_pgrx_init; then
     say "  pgrx knows PostgreSQL $PG_MAJOR"
@@ -122,6 +130,7 @@ case ${1:-} in
   apt) apt_part ;;
   server) server_part ;;
   cargo-pgrx) cargo_pgrx_part ;;
+  cargo-deny) cargo_deny_part ;;
   init) init_part ;;
-  *) die "usage: scripts/deps.sh plan|apt|server|cargo-pgrx|init" ;;
+  *) die "usage: scripts/deps.sh plan|apt|server|cargo-pgrx|cargo-deny|init" ;;
 esac

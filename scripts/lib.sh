@@ -142,6 +142,8 @@ missing_packages() {
 # cargo-pgrx and the pgrx crate must be the same version; Cargo.toml says which.
 pgrx_version() { sed -nE 's/^pgrx *=.*"=([0-9.]+)".*/\1/p' Cargo.toml | head -n 1; }
 have_cargo_pgrx() { [ "$(cargo pgrx --version 2>/dev/null)" = "cargo-pgrx $(pgrx_version)" ]; }
+CARGO_DENY=0.20.2 # builds with the Rust of Cargo.toml
+have_cargo_deny() { [ "$(cargo deny --version 2>/dev/null)" = "cargo-deny $CARGO_DENY" ]; }
 pgrx_config() { echo "${PGRX_HOME:-$HOME/.pgrx}/config.toml"; }
 have_pgrx_init() { grep -qsxF "pg$PG_MAJOR = \"$PG_CONFIG\"" "$(pgrx_config)"; }
 

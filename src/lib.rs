@@ -28,6 +28,8 @@ mod worker;
 
 #[cfg(test)]
 mod architecture;
+#[cfg(test)]
+mod architecture_sql;
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pgrx-tests/flows.rs"]
 mod pg_tests_flows;
