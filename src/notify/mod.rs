@@ -41,8 +41,9 @@ impl Tally {
 }
 
 /// Counts the failures of a batch and makes the notices that are due, each with one line in the server's log. To be
-/// called once in a transaction, as the last thing in it that locks rows: two batches then never wait for each other in a
-/// circle. Runs with the owner's rights.
+/// called once for a batch, after its jobs: rows are locked in one order and late, so that two workers never wait for each
+/// other in a circle. (`process_jobs` has several batches in one transaction; if it meets a worker crosswise, PostgreSQL ends
+/// one of them, which is then done again.) Runs with the owner's rights.
 pub fn failures(installed: Installed, tally: &Tally) -> Result<()> {
     // Tables of an older version know no notices; their jobs go on failing as they did.
     if tally.is_empty() || !installed.up_to_date || settings::notice_failures() == 0 {

@@ -137,11 +137,13 @@ SELECT version, would_write -> 0 ->> 'client' AS client FROM sh.results WHERE ve
 -- A flow in shadow that waits holds back nobody: a live one from the same table to the same target goes on.
 SELECT usher.create_flow('sh_live', sh.flow('{"shadow": false, "set": {"order_id": "new.id", "client": "new.customer"}, "check": {}}') - 'link');
 SELECT usher.disable_flow('sh_invoice');
-INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, flow_id, flow_version, lane, hop, op, new)
-SELECT nextval('usher.queue_seq'), 1, usher.uuid_v7(), o.id, now(), f.id, f.version, f.lane, 0, 'I', f.new
-  FROM usher.organizations o, (SELECT id, version, 3 AS lane, '{"id": 14, "customer": "Mo", "total": 1, "status": "paid"}'::jsonb AS new FROM usher.flows WHERE name = 'sh_invoice'
-                               UNION ALL SELECT id, version, 3, '{"id": 14, "customer": "Mo", "status": "paid"}' FROM usher.flows WHERE name = 'sh_live') f
- WHERE o.slug = 'default';
+CREATE PROCEDURE sh.job(flow text) LANGUAGE sql AS $$
+    INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, flow_id, flow_version, lane, hop, op, new)
+    SELECT nextval('usher.queue_seq'), 1, usher.uuid_v7(), o.id, now(), f.id, f.version, 3, 0, 'I', '{"id": 14, "customer": "Mo", "total": 1, "status": "paid"}'
+      FROM usher.organizations o, usher.flows f WHERE o.slug = 'default' AND f.name = flow$$;
+CALL sh.job('sh_invoice');
+CALL public.drain() \gset
+CALL sh.job('sh_live');
 CALL public.drain() \gset
 SELECT flow, status, waiting_for FROM usher.sync_jobs WHERE payload -> 'new' ->> 'id' = '14' AND flow LIKE 'sh%' ORDER BY 1;
 SELECT usher.drop_flow('sh_live');
