@@ -214,10 +214,11 @@ fn a_thousand_random_sales_add_up() {
     // The sums that were kept here, outside of the database, to the last minor unit.
     for ((slug, currency), units) in minor_units {
         let digits = currencies.iter().find(|(code, _)| *code == currency).map_or(0, |(_, digits)| *digits as i32);
-        let sql = "SELECT (coalesce(sum(i.gross_amount), 0) * 10::numeric ^ $3)::bigint FROM usher.ticket_revenue_ingestions i
+        let sql =
+            "SELECT (coalesce(sum(i.gross_amount), 0) * 10::numeric ^ $3::integer)::bigint FROM usher.ticket_revenue_ingestions i
                      JOIN usher.organizations o ON o.id = i.organization_id WHERE o.slug = $1 AND i.currency = $2";
         assert_eq!(value::<i64>(here, sql, &[&slug, &currency, &digits]), units, "{slug} {currency}: revenue");
-        let sql = "SELECT (coalesce(sum(e.debit - e.credit), 0) * 10::numeric ^ $3)::bigint FROM atlvs.ledger_entries e
+        let sql = "SELECT (coalesce(sum(e.debit - e.credit), 0) * 10::numeric ^ $3::integer)::bigint FROM atlvs.ledger_entries e
                      JOIN atlvs.journals j ON j.organization_id = e.organization_id AND j.id = e.journal_id
                      JOIN atlvs.ledger_accounts a ON a.organization_id = e.organization_id AND a.id = e.account_id
                      JOIN usher.organizations o ON o.id = e.organization_id WHERE o.slug = $1 AND j.currency = $2 AND a.code = '1100'";
