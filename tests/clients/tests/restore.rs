@@ -1,26 +1,7 @@
 //! What waits survives `pg_dump | psql`: into a new database, with flows, history, policies and pending work.
 
-use std::process::{Command, Stdio};
+use usher_clients::server::copy_database;
 use usher_clients::{Client, Database, enqueue, flow, json, number, role, run, settled, text, wait};
-
-fn program(name: &str) -> Command {
-    let folder = std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set by scripts/cluster.sh env");
-    Command::new(format!("{folder}/{name}"))
-}
-
-/// `pg_dump from | psql to`, stopping at the first error.
-fn copy_database(from: &str, to: &str) {
-    let mut dump = program("pg_dump").arg(from).stdout(Stdio::piped()).spawn().expect("pg_dump runs");
-    let output = program("psql")
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", to])
-        .stdin(dump.stdout.take().expect("a pipe"))
-        .output()
-        .expect("psql runs");
-    let dumped = dump.wait().expect("pg_dump ends");
-    // psql first: when it stops early, pg_dump only reports a broken pipe.
-    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
-    assert!(dumped.success(), "pg_dump has failed");
-}
 
 fn prepare(client: &mut Client) {
     role(client, "clients_restore", "NOLOGIN");
