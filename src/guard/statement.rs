@@ -130,7 +130,7 @@ impl Form<'_> {
         let (correlation, jobs) = if by_key {
             (
                 "COALESCE(j.id, $3)",
-                " LEFT JOIN (SELECT DISTINCT ON (u.key) u.key, u.id FROM pg_catalog.unnest($5::bigint[], $6::uuid[]) AS u (key, id)) AS j ON j.key = x.key",
+                " LEFT JOIN (SELECT DISTINCT ON (u.key) u.key, u.id FROM unnest($5::bigint[], $6::uuid[]) AS u (key, id)) AS j ON j.key = x.key",
             )
         } else {
             ("$3", "")

@@ -2,7 +2,7 @@
 
 use crate::{Database, connect, variable, wait};
 use postgres::Client;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// Worker processes of the connection's database.
@@ -91,4 +91,24 @@ pub fn backends(database: &Database) -> Vec<i32> {
         .query("SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'", &[&database.name])
         .map(|rows| rows.iter().map(|row| row.get(0)).collect())
         .unwrap_or_default()
+}
+
+fn program(name: &str) -> Command {
+    let folder = variable("USHER_PGBIN");
+    Command::new(format!("{folder}/{name}"))
+}
+
+/// `pg_dump from | psql to`, stopping at the first error.
+#[track_caller]
+pub fn copy_database(from: &str, to: &str) {
+    let mut dump = program("pg_dump").arg(from).stdout(Stdio::piped()).spawn().expect("pg_dump runs");
+    let output = program("psql")
+        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", to])
+        .stdin(dump.stdout.take().expect("a pipe"))
+        .output()
+        .expect("psql runs");
+    let dumped = dump.wait().expect("pg_dump ends");
+    // psql first: when it stops early, pg_dump only reports a broken pipe.
+    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(dumped.success(), "pg_dump has failed");
 }

@@ -1,26 +1,13 @@
 //! Copies of a database: what waits survives `pg_dump | psql`, `pg_restore`, a template copy and `pg_upgrade`, and nothing
 //! runs there until somebody has said what the copy is.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use usher_clients::server::copy_database;
 use usher_clients::{Client, Database, connect_to, enqueue, flow, json, number, refused, role, run, server, settled, text, wait};
 
 fn program(name: &str) -> Command {
     let folder = std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set by scripts/cluster.sh env");
     Command::new(format!("{folder}/{name}"))
-}
-
-/// `pg_dump from | psql to`, stopping at the first error.
-fn copy_database(from: &str, to: &str) {
-    let mut dump = program("pg_dump").arg(from).stdout(Stdio::piped()).spawn().expect("pg_dump runs");
-    let output = program("psql")
-        .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", to])
-        .stdin(dump.stdout.take().expect("a pipe"))
-        .output()
-        .expect("psql runs");
-    let dumped = dump.wait().expect("pg_dump ends");
-    // psql first: when it stops early, pg_dump only reports a broken pipe.
-    assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
-    assert!(dumped.success(), "pg_dump has failed");
 }
 
 fn prepare(client: &mut Client) {

@@ -128,6 +128,9 @@ CALL public.drain();
 INSERT INTO au.source SELECT :'acme', n, 'n' || n FROM generate_series(101, 103) AS n;
 CALL public.drain();
 INSERT INTO au.direct VALUES (:'beta', 110, 'at once');
+INSERT INTO au.direct SELECT :'beta', n, 'at once' FROM generate_series(111, 113) AS n;
+-- In the writer's transaction, so the audit has not made the flow fail.
+SELECT count(*) AS at_once FROM au.things WHERE id BETWEEN 110 AND 113;
 SELECT l.actor, l.role, l.action, l.object, l.new ->> 'name' AS name, l.flow, j.flow AS correlated, j.payload -> 'new' ->> 'id' = l.object AS to_its_job
   FROM usher.audit_log l LEFT JOIN usher.sync_jobs j ON j.id = l.correlation_id WHERE l.flow IS NOT NULL ORDER BY l.id;
 SELECT action FROM au.news() WHERE action LIKE 'usher%';
