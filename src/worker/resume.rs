@@ -56,7 +56,11 @@ fn run(this_is: &str) -> Result<String> {
     } else {
         String::new()
     };
-    Ok(format!("pg_usher is at home here now; {} jobs go on{fate}", waiting.unwrap_or(0)))
+    let jobs = match waiting.unwrap_or(0) {
+        1 => "1 job goes on".to_owned(),
+        jobs => format!("{jobs} jobs go on"),
+    };
+    Ok(format!("pg_usher is at home here now; {jobs}{fate}"))
 }
 
 const CANCEL_OUTBOUND: &str = "

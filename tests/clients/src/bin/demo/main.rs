@@ -1,7 +1,9 @@
-//! The story of one organization, two deals and three systems, told by the database itself.
+//! The story of one organization, two deals, three orders and a move, told by the database itself.
 //!
 //! Every sentence that claims something is checked before it is printed; if one is not true, the demo ends there with
-//! exit code 1. It works in the database `usher_demo`, which it makes anew each time.
+//! exit code 1. It works in the databases `usher_demo` and `usher_demo_moved`, which it makes anew each time.
+
+mod money;
 
 use std::panic;
 use std::process::ExitCode;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
                 "\nThat was the whole story, in {:.0} seconds; everything it said was checked.",
                 begin.elapsed().as_secs_f64()
             );
-            println!("Look around in it: make psql, then \\c usher_demo");
+            println!("Look around in it: make psql, then \\c usher_demo_moved");
             ExitCode::SUCCESS
         }
         Err(_) => ExitCode::FAILURE,
@@ -44,10 +46,15 @@ fn story() {
 
     a_deal_is_won(&database, &mut here, organization);
     a_deal_goes_wrong(&mut here, organization);
+    money::orders_are_sold(&mut here, organization);
+    let moved = money::the_database_moves(&database, &mut here, organization);
+    let mut there = moved.connect();
+    money::an_order_is_given_back(&mut there, organization);
 
-    chapter("4. What the hub says about itself");
+    chapter("7. What the hub says about itself");
     sql("SELECT * FROM usher.status()");
-    status(&mut here);
+    status(&mut there);
+    money::the_doctor_finds_nothing(&mut there);
 }
 
 fn a_deal_is_won(database: &Database, here: &mut Client, organization: Uuid) {
