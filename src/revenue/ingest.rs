@@ -59,6 +59,7 @@ macro_rules! differences {
     };
 }
 
+/// Both look-ups take the parameters of the INSERT; the one that a look-up does not need is named for its type.
 const BY_KEY: &str = concat!(
     "SELECT ",
     composite!("true"),
