@@ -37,3 +37,33 @@ EXCEPTION WHEN OTHERS THEN
     RETURN SQLSTATE || ' ' || regexp_replace(SQLERRM, '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID');
 END
 $$;
+
+-- Ticket revenue, booked into a table here.
+CREATE TABLE iso.books (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), sale uuid NOT NULL);
+GRANT SELECT, INSERT ON iso.books TO regress_usher_iso;
+CREATE FUNCTION iso.resolve(organization_id uuid, project_code text, event_code text) RETURNS uuid LANGUAGE sql AS $$ SELECT NULL::uuid $$;
+CREATE FUNCTION iso.book(organization_id uuid, ingestion_id uuid, reverses uuid, project_id uuid, event_code text, ticket_count integer,
+                         gross_amount numeric, currency text, source text, payload jsonb, ingested_at timestamptz) RETURNS uuid
+    LANGUAGE sql AS $$ INSERT INTO iso.books (sale) VALUES ($2) RETURNING id $$;
+CREATE FUNCTION iso.bind_revenue() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    TRUNCATE usher.ticket_revenue_ingestions, iso.books;
+    PERFORM usher.bind_ticket_revenue('iso.resolve', 'iso.book', 'regress_usher_iso');
+END
+$$;
+CREATE FUNCTION iso.sell(key text, amount numeric) RETURNS TABLE (repeated boolean, gross_amount numeric, flagged boolean) LANGUAGE sql SET client_min_messages = warning AS $$
+    SELECT s.repeated, s.gross_amount, s.possible_duplicate_of IS NOT NULL FROM usher.ingest_ticket_revenue('default', NULL, 'E', 1, amount, idempotency_key => key) AS s
+$$;
+CREATE FUNCTION iso.try_sell(key text, amount numeric) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT 'repeated ' || repeated FROM iso.sell(key, amount));
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || SQLERRM;
+END
+$$;
+CREATE FUNCTION iso.take_back(key text) RETURNS TABLE (repeated boolean) LANGUAGE sql AS $$
+    SELECT r.repeated FROM usher.reverse_ticket_revenue((SELECT id FROM usher.ticket_revenue_ingestions WHERE idempotency_key = key), 'back') AS r
+$$;
+CREATE VIEW iso.sales AS
+    SELECT i.ticket_count, i.gross_amount, (SELECT count(*) FROM iso.books b WHERE b.sale = i.id) AS booked
+      FROM usher.ticket_revenue_ingestions i ORDER BY i.ingested_at, i.id;

@@ -399,7 +399,8 @@ CREATE OR REPLACE FUNCTION compvss.derive_sell_through() RETURNS trigger
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    NEW.sell_through := LEAST(round(NEW.tickets_sold::numeric / NULLIF(NEW.capacity, 0), 4), 99.9999);
+    -- LEAST passes over NULL.
+    NEW.sell_through := CASE WHEN NEW.capacity > 0 THEN LEAST(round(NEW.tickets_sold::numeric / NEW.capacity, 4), 99.9999) END;
     RETURN NEW;
 END
 $$;

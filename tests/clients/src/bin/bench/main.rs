@@ -1,9 +1,11 @@
 //! The measured promises: every figure as a ratio to a baseline of the same run, in the same database.
 //!
 //! Prints a line for each and writes `target/bench.json`. A gate that is not reached is said, and is no failure: what a
-//! machine with few cores shows is for people to judge. Database: `usher_bench`, made anew.
+//! machine with few cores shows is for people to judge. Database: `usher_bench`, made anew. With an argument, only the
+//! groups whose title contains it are measured, and nothing is written.
 
 mod drain;
+mod ingestion;
 mod inserts;
 mod latency;
 
@@ -65,6 +67,7 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let begin = Instant::now();
+    let wanted = std::env::args().nth(1).unwrap_or_default();
     let database = Database::create("usher_bench");
     let mut client = database.connect();
     println!("{}", text(&mut client, "SELECT split_part(version(), ' on ', 1)"));
@@ -77,7 +80,11 @@ fn main() {
         ("100,000 jobs against hand-written SQL", drain::measure as fn(&Database) -> Vec<Figure>),
         ("from the change to its effect against a bare commit", latency::measure),
         ("single-row INSERTs, captured and not", inserts::measure),
-    ] {
+        ("ticket revenue taken in and booked, against the same rows by hand", ingestion::measure),
+    ]
+    .into_iter()
+    .filter(|(what, _)| what.contains(&wanted))
+    {
         println!("{what}");
         for figure in measure(&database) {
             let (name, value, baseline, unit) = (&figure.name, round(figure.value), round(figure.baseline), figure.unit);
@@ -89,6 +96,9 @@ fn main() {
             figures.push(figure);
         }
         println!();
+    }
+    if !wanted.is_empty() {
+        return;
     }
     let all: Map<String, _> = figures
         .iter()
