@@ -145,6 +145,11 @@ fn check_schema(schema: &str) -> Result<()> {
         return Err(UsherError::invalid(format!("schema \"{schema}\" is not one for clients"))
             .hint("Use public, or make one: CREATE SCHEMA usher_api;"));
     }
+    // The name stands inside the bodies of functions, between dollar quotes.
+    if schema.contains('$') {
+        return Err(UsherError::invalid(format!("schema \"{schema}\" has a dollar sign in its name"))
+            .hint("Use another schema: CREATE SCHEMA usher_api;"));
+    }
     let there = spi::read::<bool>("SELECT true FROM pg_catalog.pg_namespace WHERE nspname = $1", &[spi::arg(schema)])?;
     there.map(|_| ()).ok_or_else(|| {
         UsherError::new(PgSqlErrorCode::ERRCODE_INVALID_SCHEMA_NAME, format!("schema \"{schema}\" does not exist"))
@@ -177,15 +182,22 @@ pub fn expose(installed: Installed, schema: &str, caller: Oid, by: &str) -> Resu
         .hint("Use a schema of its own: CREATE SCHEMA usher_api; SELECT usher.expose_api('usher_api'); and name it in PostgREST's db-schemas. Or rename what is there."));
     }
     let changed = bring_up(schema, by)?;
-    let quoted = quote_identifier(schema);
-    spi::script(&format!(
-        "DO $$ BEGIN
-             IF NOT (pg_catalog.has_schema_privilege('usher_member', {0}, 'USAGE') AND pg_catalog.has_schema_privilege('usher_reader', {0}, 'USAGE')) THEN
-                 GRANT USAGE ON SCHEMA {quoted} TO usher_member, usher_reader;
-             END IF;
-         END $$",
-        pgrx::spi::quote_literal(schema)
-    ))?;
+    let usable = spi::read::<bool>(
+        "SELECT pg_catalog.has_schema_privilege('usher_member', $1, 'USAGE') AND pg_catalog.has_schema_privilege('usher_reader', $1, 'USAGE')",
+        &[spi::arg(schema)],
+    )?;
+    if usable != Some(true) {
+        let grant = format!("GRANT USAGE ON SCHEMA {} TO usher_member, usher_reader", quote_identifier(schema));
+        let may_grant = spi::read::<bool>(
+            "SELECT pg_catalog.has_schema_privilege($1, $2, 'USAGE WITH GRANT OPTION')",
+            &[spi::arg(installed.owner), spi::arg(schema)],
+        )?;
+        if may_grant == Some(true) {
+            spi::script(&grant)?;
+        } else {
+            warning!("clients cannot reach schema \"{schema}\" yet; its owner can change that: {grant};");
+        }
+    }
     if changed > 0 {
         announce()?;
     }

@@ -3,10 +3,11 @@
 //! A trigger carries the names of its columns; `usher.audited_tables` says which tables shall have one, for the time after
 //! a detach, a restore or a migration. The triggers of pg_usher's own tables are made by `usher.setup()`.
 
-use crate::error::Result;
+use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
-use crate::pg::spi;
 use crate::pg::trigger::locked;
+use crate::pg::{role, spi};
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 
@@ -70,11 +71,22 @@ pub fn sync(table: Oid, columns: &[String]) -> Result<usize> {
                     event.to_uppercase(),
                     relation.sql
                 ),
-            )?;
+            )
+            .map_err(|error| explain(error, &relation.sql))?;
             made += 1;
         }
     }
     Ok(made)
+}
+
+fn explain(error: UsherError, relation: &str) -> UsherError {
+    if error.code != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE {
+        return error;
+    }
+    let owner = role::name_of(role::current()).unwrap_or_default();
+    error.hint(format!(
+        "Triggers are made and dropped by {owner}, the owner of pg_usher's tables: GRANT TRIGGER ON {relation} lets it make them; to drop them it must be a member of the table's owner."
+    ))
 }
 
 fn drop_from(relation: &Relation) -> Result<usize> {
@@ -85,7 +97,8 @@ fn drop_from(relation: &Relation) -> Result<usize> {
         |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
     )?;
     for name in &names {
-        locked(&relation.sql, &format!("DROP TRIGGER {} ON {}", quote_identifier(name), relation.sql))?;
+        locked(&relation.sql, &format!("DROP TRIGGER {} ON {}", quote_identifier(name), relation.sql))
+            .map_err(|error| explain(error, &relation.sql))?;
     }
     Ok(names.len())
 }

@@ -34,6 +34,8 @@ SELECT usher.expose_api('usher');
 \echo :LAST_ERROR_SQLSTATE
 SELECT usher.expose_api('pg_catalog');
 \echo :LAST_ERROR_SQLSTATE
+SELECT usher.expose_api('a$$b');
+\echo :LAST_ERROR_SQLSTATE
 SELECT usher.expose_api(NULL);
 \echo :LAST_ERROR_SQLSTATE
 SELECT usher.hide_api('ex');
