@@ -9,7 +9,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help deps build install cluster psql stop demo test lint bench soak clean
+.PHONY: help deps build install cluster psql stop demo test lint coverage bench soak clean
 
 help: ## this list
 	@echo "pg_usher: an integration hub inside PostgreSQL"
@@ -42,6 +42,9 @@ stop: ## stop the scratch cluster, keep its data
 
 lint: ## formatting, clippy, licences and sources of dependencies, shell syntax
 	@scripts/lint.sh
+
+coverage: ## run the tests with a library that counts lines; writes target/coverage/report.txt
+	@scripts/coverage.sh
 
 bench: ## measure; writes target/bench.json
 	@scripts/goal.sh bench

@@ -7,7 +7,7 @@
 #   install.sh old-add | old-remove     the scripts of released versions, which only the test of the upgrade needs
 . "$(dirname "$0")/lib.sh"
 pg_require
-PACKAGE=$ROOT/target/package-pg$PG_MAJOR
+PACKAGE=${USHER_PACKAGE:-$ROOT/target/package-pg$PG_MAJOR}
 
 build() {
   local fresh=$PACKAGE.new

@@ -166,7 +166,8 @@ fn work_waits_for_an_extension_that_was_dropped() {
         0
     );
     run(&mut client, "DROP EXTENSION pg_usher");
-    wait::until(LONG, "no worker is left in a database without the extension", || server::workers(&mut client).is_empty());
+    // A worker that has nothing to do looks once a minute.
+    wait::until(2 * LONG, "no worker is left in a database without the extension", || server::workers(&mut client).is_empty());
     order(&mut client, 4, 5);
     assert_eq!(
         number(&mut client, "SELECT count(*) FROM public.orders"),
