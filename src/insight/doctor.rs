@@ -117,6 +117,7 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         report.check("copy", || Ok(server::home(installed)));
         report.check("flows", flows::flows);
         report.check("triggers", flows::triggers);
+        report.check("schema changes", flows::schema_changes);
         report.check("primary keys", flows::primary_keys);
         report.check("clock", data::clock);
         report.check("history", data::history);

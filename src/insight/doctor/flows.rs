@@ -60,6 +60,32 @@ pub fn triggers() -> Result<Seen> {
     Ok(("every source table has the triggers that its flows need".to_owned(), listed(findings)))
 }
 
+/// The event triggers by which a schema change reaches the flows that it touches.
+pub fn schema_changes() -> Result<Seen> {
+    let findings = spi::read_all(
+        "SELECT w.name, e.oid IS NOT NULL
+           FROM unnest(ARRAY['usher_follow_ddl', 'usher_follow_drop']) AS w (name)
+           LEFT JOIN pg_catalog.pg_event_trigger e ON e.evtname = w.name
+          WHERE e.oid IS NULL OR e.evtenabled NOT IN ('O', 'A') ORDER BY w.name",
+        &[],
+        |row| {
+            let name = row.get::<String>(1)?.unwrap_or_default();
+            Ok(if row.get::<bool>(2)? == Some(true) {
+                warning(
+                    format!("event trigger {name} is disabled: a flow that a schema change breaks is found at its next job"),
+                    format!("ALTER EVENT TRIGGER {name} ENABLE;"),
+                )
+            } else {
+                problem(
+                    format!("event trigger {name} is missing"),
+                    "ALTER EXTENSION pg_usher UPDATE; or drop and create the extension.",
+                )
+            })
+        },
+    )?;
+    Ok(("schema changes are followed as they are made".to_owned(), findings))
+}
+
 fn fault(difference: &Difference) -> Finding {
     let Difference { relation, trigger, fault } = difference;
     let name = quote_identifier(trigger);

@@ -62,6 +62,10 @@ CREATE TRIGGER usher_capture_update AFTER UPDATE ON dr.days REFERENCING OLD TABL
 CREATE TRIGGER theirs BEFORE INSERT ON dr.a FOR EACH STATEMENT EXECUTE FUNCTION dr.theirs();
 ALTER TABLE dr.a DISABLE TRIGGER theirs;
 RESET session_replication_role;
+-- Without event triggers flows are found broken only later.
+ALTER EVENT TRIGGER usher_follow_drop DISABLE;
+SELECT * FROM ills() WHERE ill = 'schema changes';
+ALTER EVENT TRIGGER usher_follow_drop ENABLE;
 SELECT * FROM ills();
 ALTER TABLE dr.a ENABLE TRIGGER usher_capture_delete;
 ALTER TRIGGER usher_statement ON dr."Odd name" RENAME TO theirs;
