@@ -137,7 +137,22 @@ destroy() {
 # %q: a path with a space in it must survive the shell's eval
 show_env() {
   printf 'export %s=%q\n' PGHOST "$HOME_DIR" PGPORT "$PORT" PGUSER postgres PGDATABASE postgres \
-    USHER_PGBIN "$PG_BIN" USHER_DATA "$DATA" USHER_LOG "$LOG" USHER_CLUSTER "$ROOT/scripts/cluster.sh"
+    USHER_PGBIN "$PG_BIN" USHER_DATA "$DATA" USHER_LOG "$LOG" USHER_CLUSTER "$ROOT/scripts/cluster.sh" USHER_OLD_PGBIN "$(older)"
+}
+
+# An older PostgreSQL that has this very version of the extension, to be upgraded from; nothing when there is none.
+older() {
+  local major config version
+  version=$(sed -nE 's/^version *= *"([0-9.]+)"/\1/p' Cargo.toml | head -n 1)
+  for major in $MAJORS; do
+    [ "$major" -lt "$PG_MAJOR" ] || return 0
+    config=/usr/lib/postgresql/$major/bin/pg_config
+    if [ -x "$config" ] && [ -e "$("$config" --pkglibdir)/$EXTENSION.so" ] &&
+      grep -sqxF "default_version = '$version'" "$("$config" --sharedir)/extension/$EXTENSION.control"; then
+      dirname "$config"
+      return 0
+    fi
+  done
 }
 
 case ${1:-} in

@@ -50,8 +50,8 @@ WITH direct AS (
     SELECT d.class, d.object FROM unnest($2::oid[], $3::oid[]) AS d (class, object)
     UNION SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.id FROM unnest(ARRAY[$4, $5]) AS t (id) WHERE t.id IS NOT NULL),
 relations AS (SELECT c.oid, c.relnamespace FROM direct d JOIN pg_catalog.pg_class c ON c.oid = d.object AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass)
-INSERT INTO usher.flow_dependencies (flow_id, class, object, attnum, name)
-SELECT $1, d.class, d.object, 0, NULL FROM direct d
+wanted (flow_id, class, object, attnum, name) AS (
+SELECT $1, d.class, d.object, 0::smallint, NULL::text FROM direct d
 -- A schema that gets another name takes its tables and functions along.
 UNION SELECT $1, 'pg_catalog.pg_namespace'::pg_catalog.regclass, n.oid, 0, NULL
   FROM pg_catalog.pg_namespace n
@@ -65,12 +65,19 @@ UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0, NU
 UNION SELECT $1, 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid, 0, NULL
   FROM relations r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
 UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum, a.attname::text
-  FROM pg_catalog.pg_attribute a WHERE a.attrelid = $4 AND a.attname = ANY ($6) AND NOT a.attisdropped
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = $4 AND a.attname = ANY ($6) AND NOT a.attisdropped),
+gone AS (
+    DELETE FROM usher.flow_dependencies d
+     WHERE d.flow_id = $1 AND NOT EXISTS (SELECT FROM wanted w WHERE w.class = d.class AND w.object = d.object AND w.attnum = d.attnum))
+-- What is there already is left alone: two sessions that change tables of one flow do not wait for each other.
+INSERT INTO usher.flow_dependencies AS d (flow_id, class, object, attnum, name)
+SELECT w.flow_id, w.class, w.object, w.attnum, w.name FROM wanted w
+ WHERE NOT EXISTS (SELECT FROM usher.flow_dependencies o
+                    WHERE o.flow_id = w.flow_id AND o.class = w.class AND o.object = w.object AND o.attnum = w.attnum AND o.name IS NOT DISTINCT FROM w.name)
 ON CONFLICT ON CONSTRAINT flow_dependencies_pkey DO UPDATE SET name = EXCLUDED.name";
 
 /// Writes down what a flow stands on. Runs with the owner's rights.
 pub fn record(flow: i32, needs: &Needs) -> Result<()> {
-    spi::run("DELETE FROM usher.flow_dependencies WHERE flow_id = $1", &[spi::arg(flow)])?;
     let (classes, objects): (Vec<Oid>, Vec<Oid>) = needs.objects.iter().copied().unzip();
     spi::run(
         RECORD,

@@ -888,3 +888,20 @@ BEGIN
     END LOOP;
 END
 $tables$;
+
+-- Version 0.1 put the production on the left of an event's link; where it has a project, that stands there now.
+DO $links$
+BEGIN
+    IF has_table_privilege('usher.links', 'UPDATE') THEN
+        UPDATE usher.links l SET left_id = p.project_ref::text
+          FROM compvss.productions p
+         WHERE l.kind = 'event' AND p.organization_id = l.organization_id AND p.id::text = l.left_id AND p.project_ref IS NOT NULL
+           AND NOT EXISTS (SELECT FROM usher.links o
+                            WHERE o.organization_id = l.organization_id AND o.kind = 'event' AND o.left_id = p.project_ref::text AND o.right_id = l.right_id);
+    ELSIF EXISTS (SELECT FROM compvss.productions p JOIN usher.links l ON l.organization_id = p.organization_id AND l.kind = 'event' AND l.left_id = p.id::text
+                   WHERE p.project_ref IS NOT NULL) THEN
+        RAISE WARNING 'links of events that version 0.1 made keep their production on the left'
+            USING HINT = 'Let the owner of pg_usher''s tables, or a superuser, install the pack once more.';
+    END IF;
+END
+$links$;

@@ -219,7 +219,7 @@ impl Drop for Cluster {
 /// The majors from which this one can be upgraded: itself, and an older one with the extension beside it.
 fn upgrades() -> Vec<String> {
     let new = std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set by scripts/cluster.sh env");
-    let older = std::env::var("USHER_OLD_PGBIN").ok().filter(|bin| *bin != new);
+    let older = std::env::var("USHER_OLD_PGBIN").ok().filter(|bin| !bin.is_empty() && *bin != new);
     std::iter::once(new).chain(older).collect()
 }
 
