@@ -12,6 +12,7 @@ use super::catalog::{self, Column, Function, Table};
 use super::definition::{Definition, OnConflict, Then, When};
 use super::expressions::Expressions;
 use super::shape::{ColumnUse, Shape};
+use super::targets::{link_statement, parents};
 use crate::error::{Result, UsherError};
 use crate::pg;
 use pgrx::pg_sys;
@@ -114,8 +115,9 @@ fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>) -> 
     format!(" CROSS JOIN LATERAL (SELECT {}) AS {alias}", fields.join(", "))
 }
 
-struct Writer<'a> {
-    definition: &'a Definition,
+/// A definition beside what the catalog says about the names in it.
+pub(super) struct Writer<'a> {
+    pub(super) definition: &'a Definition,
     all: &'a Expressions,
     source: Option<&'a Table>,
     joins: BTreeMap<String, Table>,
@@ -125,7 +127,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// The batch with everything that expressions may name.
-    fn from(&self) -> String {
+    pub(super) fn from(&self) -> String {
         let mut arrays = vec![("$1::uuid[]", "organization_id"), ("$2::uuid[]", "id"), ("$3::jsonb[]", "new")];
         if !self.old.is_empty() {
             arrays.push(("$4::jsonb[]", "old"));
@@ -175,7 +177,7 @@ impl Writer<'_> {
         sql
     }
 
-    fn range(&self) -> String {
+    pub(super) fn range(&self) -> String {
         let mut sql = " WHERE b.n BETWEEN $7 AND $8".to_owned();
         // Also when the writer has evaluated it: the table may have changed between then and now.
         if let Some(condition) = &self.definition.condition {
@@ -185,7 +187,7 @@ impl Writer<'_> {
     }
 
     /// One value; a bare literal takes the column's type, as it would in a plain INSERT.
-    fn value(&self, field: &str, text: &str, column: Option<&Column>) -> String {
+    pub(super) fn value(&self, field: &str, text: &str, column: Option<&Column>) -> String {
         let literal = self.all.shape(field).is_some_and(|shape| shape.literal);
         match column {
             Some(column) if literal => format!("({text}\n)::{}", column.type_sql),
@@ -207,10 +209,10 @@ fn differs(column: &Column, left: &str, right: &str) -> String {
     }
 }
 
-struct Target {
-    table: Table,
-    organization: bool,
-    key: Vec<String>,
+pub(super) struct Target {
+    pub(super) table: Table,
+    pub(super) organization: bool,
+    pub(super) key: Vec<String>,
 }
 
 fn target(definition: &Definition) -> Result<Option<Target>> {
@@ -558,45 +560,4 @@ fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
         quote_literal(&function.sql)
     );
     Ok((apply, preview))
-}
-
-/// A batch's jobs beside the target rows that the flow's key finds for them. The key is worked out first, by itself: it
-/// may count over the batch. `left` is carried along under that name.
-fn with_targets(w: &Writer<'_>, target: &Target, left: Option<&str>) -> String {
-    let mut fields = vec!["b.n::integer AS n".to_owned(), "b.organization_id".to_owned()];
-    fields.extend(left.map(|left| format!("({left}\n)::text AS usher_left")));
-    let mut on: Vec<String> =
-        target.organization.then(|| "t.organization_id = k.organization_id".to_owned()).into_iter().collect();
-    for (n, name) in target.key.iter().enumerate() {
-        let (group, text) = match w.definition.set.get(name) {
-            Some(text) => ("set", text),
-            None => ("set_once", &w.definition.set_once[name]),
-        };
-        fields.push(format!("{} AS usher_key_{n}", w.value(&format!("{group}.{name}"), text, target.table.column(name))));
-        on.push(format!("t.{} = k.usher_key_{n}", quote_identifier(name)));
-    }
-    format!(
-        "FROM (SELECT {} FROM {}{}) AS k JOIN {} AS t ON {}",
-        fields.join(", "),
-        w.from(),
-        w.range(),
-        target.table.sql,
-        on.join(" AND ")
-    )
-}
-
-fn parents(w: &Writer<'_>, target: &Target) -> String {
-    format!(
-        "SELECT pg_catalog.array_agg(k.n), pg_catalog.array_agg({}) {}",
-        super::catalog::row_key(&target.table.key, "t"),
-        with_targets(w, target, None)
-    )
-}
-
-fn link_statement(w: &Writer<'_>, link: &super::definition::Link, target: &Target) -> String {
-    format!(
-        "SELECT pg_catalog.array_agg(k.organization_id), pg_catalog.array_agg(k.usher_left), pg_catalog.array_agg((t.{})::text), pg_catalog.array_agg(k.n) {}",
-        quote_identifier(&link.right),
-        with_targets(w, target, Some(&link.left))
-    )
 }

@@ -20,4 +20,5 @@ pub mod retry;
 pub mod shadow;
 mod shape;
 pub mod store;
+mod targets;
 mod transfer;

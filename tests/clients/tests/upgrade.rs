@@ -198,7 +198,10 @@ fn an_installation_of_0_1_0_is_upgraded_in_place() {
     assert_eq!(difference(&fresh_flows, &flows_of_pack(here)), "", "the pack's flows");
     let events = "SELECT count(*) FROM usher.links l JOIN atlvs.projects p ON p.organization_id = l.organization_id AND p.id::text = l.left_id WHERE l.kind = 'event'";
     let all = number(here, "SELECT count(*) FROM usher.links WHERE kind = 'event'");
-    assert!(all > 0 && number(here, events) == all, "links of events that 0.1.0 made have the project on their left, as new ones have");
+    assert!(
+        all > 0 && number(here, events) == all,
+        "links of events that 0.1.0 made have the project on their left, as new ones have"
+    );
     writers_go_on(here, 104);
     writers_go_on(&mut other, 105);
     (104..=105).for_each(|id| workers_go_on(here, id));
