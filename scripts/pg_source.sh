@@ -107,6 +107,8 @@ say "configuring $(sed -n "s/^PACKAGE_STRING='\(.*\)'/\1/p" configure) for $pref
 ./configure --quiet --prefix="$prefix" --with-openssl --with-icu
 jobs=$(nproc 2>/dev/null || echo 2)
 say "compiling"
+# As if typed by hand: inside another make, PostgreSQL's makefiles leave out the headers that they generate.
+unset MAKELEVEL MAKEFLAGS MFLAGS MAKEOVERRIDES PG
 make --silent -j "$jobs" world-bin
 say "installing"
 make --silent DESTDIR="$work/image" install-world-bin
