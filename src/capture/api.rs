@@ -59,10 +59,17 @@ fn follow(trigger: &PgTrigger<'_>) -> Outcome<()> {
 /// `usher.setup()` makes everything again.
 /// To be run before DROP EXTENSION. Until then members see nothing (row level security stays on).
 ///
-/// Errors: 42501 for callers who are no operators, 55P03 when a table is busy.
+/// Errors: 42501 for callers without the rights of the tables' owner, 55P03 when a table is busy.
 #[pg_extern(volatile, parallel_unsafe)]
 fn detach_all() -> std::result::Result<i32, ErrorReport> {
     let installed = identity::require_operator("detach pg_usher from tables")?;
+    // It also takes away what watches over the operators themselves.
+    if !role::has_rights_of(role::current(), installed.owner) {
+        return Err(UsherError::forbidden("only the owner of pg_usher's tables may detach it")
+            .detail("Without its triggers nothing is audited, the audit log is no longer append-only, and members see nothing.")
+            .hint("Run it as the role that ran usher.setup(), or as a superuser; usher.disable_flow() stops single flows.")
+            .into());
+    }
     audit::note(installed, None, "usher.triggers.detached", "all", None, None)?;
     let _acting = role::internal(installed.owner);
     Ok(i32::try_from(attach::detach_all()?).unwrap_or(i32::MAX))
@@ -81,7 +88,7 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
         for finding in drift::look_again(&drift::unrecorded()?)? {
             warning!("{}", finding.line());
         }
-        changed += audits::sync_all()?;
+        changed += audits::sync_all(attach::PATIENCE)?;
     }
     Ok(i32::try_from(changed).unwrap_or(i32::MAX))
 }

@@ -73,7 +73,15 @@ pub(super) fn wanted_by<'a>(table: &str, relation_sql: &str, listeners: impl Ite
 
 /// Brings the triggers of a table (`schema.table`) and its partitions in line with the flows. Runs with the owner's rights.
 pub fn sync(table: &str) -> Result<usize> {
-    let _nest = Nest::pinned_path().lock_timeout(5_000);
+    sync_within(table, PATIENCE)
+}
+
+/// Milliseconds that somebody who changes a flow waits for its table.
+pub const PATIENCE: i64 = 5_000;
+
+/// The same, waiting no longer than so many milliseconds for a table that is busy.
+pub fn sync_within(table: &str, patience: i64) -> Result<usize> {
+    let _nest = Nest::pinned_path().lock_timeout(patience);
     let Some((schema, name)) = catalog::split(table) else { return Ok(0) };
     let table = format!("{schema}.{name}");
     let relations = spi::read_all(
@@ -166,7 +174,7 @@ pub fn detach_all() -> Result<usize> {
     // own tables.
     let audits = audit::detach_all()?;
     spi::script(
-        "SELECT usher.drop_api();
+        "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
          DROP VIEW IF EXISTS usher.sync_jobs;
          DO $$
          DECLARE

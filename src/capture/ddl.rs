@@ -8,6 +8,7 @@ use super::attach;
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding};
 use crate::guard::attach as audits;
+use crate::pg::guc::Nest;
 use crate::pg::{event, role, spi, subxact};
 use crate::registry::identity;
 use crate::setup;
@@ -58,25 +59,49 @@ fn follow(look: impl FnOnce(Audience) -> Outcome<()>) {
     if event::is_ours() {
         return;
     }
+    let mut audience = Audience::Anybody;
     let outcome = subxact::attempt(|| {
         let Ok(installed) = setup::installed() else { return Ok(()) };
         if !(installed.home && installed.up_to_date) {
             return Ok(());
         }
         let _ours = event::ours();
-        let audience = if identity::is_operator() { Audience::Operator } else { Audience::Anybody };
+        // Both: inside a SECURITY DEFINER function the current role is its owner, the reader is somebody else.
+        let operator = identity::is_operator() && identity::has_operator_rights(role::outer());
+        audience = if operator { Audience::Operator } else { Audience::Anybody };
         let _acting = role::internal(installed.owner);
-        look(audience)?;
-        // Dropped audit triggers, new partitions of audited tables.
+        let _nest = Nest::open().lock_timeout(LOCK_PATIENCE);
+        look(audience)
+    });
+    if let Err(failure) = outcome {
+        let why = if audience == Audience::Operator { format!(": {}", failure.line()) } else { String::new() };
+        warning!("pg_usher could not follow this change of the schema{why}; a worker tries again within a minute");
+    }
+    follow_audits();
+}
+
+/// Audit triggers that were dropped, new partitions of audited tables: by itself, so that neither undoes the other. A busy
+/// table is left to the worker's minute.
+fn follow_audits() {
+    let outcome = subxact::attempt(|| {
+        let Ok(installed) = setup::installed() else { return Ok(()) };
+        if !(installed.home && installed.up_to_date) {
+            return Ok(());
+        }
+        let _ours = event::ours();
+        let _acting = role::internal(installed.owner);
         if spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])? == Some(true) {
-            audits::sync_all()?;
+            audits::sync_all(LOCK_PATIENCE)?;
         }
         Ok(())
     });
-    if let Err(failure) = outcome {
-        warning!("pg_usher could not follow this change of the schema: {}; a worker tries again within a minute", failure.line());
+    if outcome.is_err() {
+        warning!("audit triggers could not be looked at; a worker tries again within a minute");
     }
 }
+
+/// Milliseconds that somebody's schema change may wait for a lock on our account.
+const LOCK_PATIENCE: i64 = 50;
 
 fn changed(audience: Audience) -> Outcome<()> {
     // GRANT names no object, and may still be what a broken flow waits for.
@@ -142,6 +167,8 @@ fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> 
             }
             Finding::Broken { .. } => warning!("{}", finding.line()),
             Finding::Mended { .. } => notice!("{}", finding.line()),
+            Finding::Postponed { .. } if audience == Audience::Anybody => {}
+            Finding::Postponed { .. } => notice!("{}", finding.line()),
         }
     }
     Ok(())
@@ -151,7 +178,7 @@ fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> 
 fn attach_to(sql: &str, arguments: spi::Args<'_>) -> Outcome<()> {
     let tables = spi::read_all(sql, arguments, |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?)))?;
     for (table, trigger) in tables {
-        let changed = attach::sync(&table)?;
+        let changed = attach::sync_within(&table, LOCK_PATIENCE)?;
         if let (Some(trigger), true) = (trigger, changed > 0) {
             warning!(
                 "trigger {trigger} is back on {table}: flows need it; usher.disable_flow() or usher.drop_flow() stops a flow"

@@ -53,7 +53,8 @@ fn hide_api(schema: Option<String>) -> Result<String, ErrorReport> {
 /// Brings what was exposed to this version; `usher.setup()` calls it. Returns how many objects were made or replaced.
 #[pg_extern(volatile, parallel_unsafe)]
 fn renew_api() -> Result<i32, ErrorReport> {
-    let installed = identity::require_operator("renew the API")?;
+    identity::require_operator("renew the API")?;
+    let installed = crate::setup::current()?;
     Ok(i32::try_from(surface::renew(installed)?).unwrap_or(i32::MAX))
 }
 

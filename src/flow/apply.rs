@@ -133,7 +133,7 @@ pub fn apply(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Faile
 /// An undefined name may come from the flow's own statement or from inside a function that it calls. Only the first
 /// breaks the flow: then compiling it again fails too.
 pub(super) fn drifted(flow: &Flow) -> bool {
-    subxact::rehearse(|| super::check::checked(&flow.definition, flow.run_as).map(|_| ())).is_err()
+    subxact::rehearse(|| super::check::checked(&flow.definition, flow.run_as, None).map(|_| ())).is_err()
 }
 
 pub(super) fn check_failure(name: &str) -> Failure {

@@ -11,11 +11,14 @@ use pgrx::spi::quote_identifier;
 use std::fmt::Write as _;
 
 /// Checks a definition against the catalog, with the rights under which it will run.
-pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
+/// `reader`: who makes the flow, or made it; None when that is not a database role, and is then not asked again.
+pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Result<Program> {
     let _nest = Nest::pinned_path();
     try_fields(definition)?;
     let program = compile::compile(definition)?;
-    may_read_source(definition, run_as)?;
+    if let Some(reader) = reader {
+        may_read_source(definition, run_as, reader)?;
+    }
     fits_mode(definition, program.compiled.target.as_deref())?;
     // A flow in shadow reads back what it would write.
     let statements = [Some(&program.apply), program.link.as_ref(), definition.shadow.then_some(&program.preview)];
@@ -49,12 +52,12 @@ pub fn checked(definition: &Definition, run_as: Oid) -> Result<Program> {
 
 /// A flow carries rows of its source to its target: whoever makes it, or the role that it runs as, must be allowed to
 /// read them.
-fn may_read_source(definition: &Definition, run_as: Oid) -> Result<()> {
+fn may_read_source(definition: &Definition, run_as: Oid, reader: Oid) -> Result<()> {
     let When::Change { table, .. } = &definition.when else { return Ok(()) };
     let source = catalog::table(table, "\"when\"")?;
     let allowed = spi::read::<bool>(
         "SELECT pg_catalog.has_table_privilege($1, $3, 'SELECT') OR pg_catalog.has_table_privilege($2, $3, 'SELECT')",
-        &[spi::arg(role::outer()), spi::arg(run_as), spi::arg(source.oid)],
+        &[spi::arg(reader), spi::arg(run_as), spi::arg(source.oid)],
     )?;
     if allowed == Some(true) {
         return Ok(());

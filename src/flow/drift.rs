@@ -1,15 +1,17 @@
 //! Schema changes under flows: what each flow stands on, and looking at it again when one of those things changes.
 //!
-//! Owns `usher.flow_dependencies`. The event triggers of `capture::ddl` call [`follow`] inside the statement that changes
-//! something; the worker's minute and `usher.attach_all()` call [`look_again`] for what no event tells (rights, roles).
+//! Owns `usher.flow_dependencies`. The event triggers of `capture::ddl` call [`look_again`] inside the statement that changes
+//! something; the worker's minute does for what no event tells (rights, roles) and for what could not be looked at then.
 
 use super::catalog;
 use super::check::checked;
 use super::compile::{Program, TYPES};
 use super::definition::{Definition, When};
 use super::store;
-use crate::error::Result;
-use crate::pg::{depend, role, spi, subxact, xact};
+use crate::error::{Result, UsherError};
+use crate::pg::guc::Nest;
+use crate::pg::subxact::{self, Failure};
+use crate::pg::{depend, role, spi, xact};
 use crate::setup;
 use pgrx::JsonB;
 use pgrx::pg_sys::Oid;
@@ -18,6 +20,8 @@ use pgrx::pg_sys::Oid;
 pub struct Needs {
     /// `(class, object)` of what its statements refer to.
     objects: Vec<(Oid, Oid)>,
+    /// The tables that it names.
+    tables: Vec<Oid>,
     source: Option<Oid>,
     target: Option<Oid>,
     /// Columns of the source that it uses.
@@ -36,20 +40,25 @@ pub fn needs(definition: &Definition, program: &Program, run_as: Oid) -> Result<
         .flatten()
         .map(String::as_str)
         .collect();
+    // Constants of some types (regrole) cannot be depended on: then the tables alone are known.
     let objects = subxact::rehearse(|| {
         let _acting = role::act_as(run_as);
         depend::referenced(&statements, TYPES)
-    })?;
+    })
+    .unwrap_or_default();
+    let joined = definition.joins.iter().map(|(name, join)| Ok(catalog::table(&join.table, &format!("join \"{name}\""))?.oid));
+    let tables = source.into_iter().chain(target).map(Ok).chain(joined).collect::<Result<Vec<_>>>()?;
     let columns = program.compiled.new.iter().chain(&program.compiled.old).cloned().collect();
-    Ok(Needs { objects, source, target, columns })
+    Ok(Needs { objects, tables, source, target, columns })
 }
 
-/// `$1` flow, `$2` and `$3` classes and objects, `$4` source, `$5` target, `$6` the source's columns that the flow uses.
+/// `$1` flow, `$2` and `$3` classes and objects, `$4` source, `$5` target, `$6` the source's columns that the flow uses, `$7`
+/// the tables that it names.
 const RECORD: &str = "
 WITH direct AS (
     SELECT d.class, d.object FROM unnest($2::oid[], $3::oid[]) AS d (class, object)
-    UNION SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.id FROM unnest(ARRAY[$4, $5]) AS t (id) WHERE t.id IS NOT NULL),
-relations AS (SELECT c.oid, c.relnamespace FROM direct d JOIN pg_catalog.pg_class c ON c.oid = d.object AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass)
+    UNION SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, t.id FROM unnest($7::oid[]) AS t (id)),
+relations AS (SELECT c.oid, c.relnamespace FROM direct d JOIN pg_catalog.pg_class c ON c.oid = d.object AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass),
 wanted (flow_id, class, object, attnum, name) AS (
 SELECT $1, d.class, d.object, 0::smallint, NULL::text FROM direct d
 -- A schema that gets another name takes its tables and functions along.
@@ -88,6 +97,7 @@ pub fn record(flow: i32, needs: &Needs) -> Result<()> {
             spi::arg(needs.source),
             spi::arg(needs.target),
             spi::arg(needs.columns.clone()),
+            spi::arg(needs.tables.clone()),
         ],
     )?;
     Ok(())
@@ -169,10 +179,37 @@ pub fn follow_renames(objects: &[Oid]) -> Result<usize> {
     Ok(changed)
 }
 
+/// Columns that were renamed where no event told it, in all sources. Returns the flows that use them.
+pub fn missed_renames() -> Result<Vec<i32>> {
+    let stale = spi::read_all(
+        "SELECT DISTINCT d.object, d.flow_id
+           FROM usher.flow_dependencies d
+           JOIN pg_catalog.pg_attribute a ON a.attrelid = d.object AND a.attnum = d.attnum AND NOT a.attisdropped
+          WHERE d.attnum > 0 AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attname <> d.name",
+        &[],
+        |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<i32>(2)?.unwrap_or_default())),
+    )?;
+    let (objects, flows): (Vec<Oid>, Vec<i32>) = stale.into_iter().unzip();
+    if !objects.is_empty() {
+        follow_renames(&objects)?;
+    }
+    Ok(flows)
+}
+
 /// What was found about a flow that was looked at again.
 pub enum Finding {
-    Broken { flow: String, reason: String },
-    Mended { flow: String },
+    Broken {
+        flow: String,
+        reason: String,
+    },
+    Mended {
+        flow: String,
+    },
+    /// It, and those after it, could not be looked at now.
+    Postponed {
+        flow: String,
+        reason: String,
+    },
 }
 
 impl Finding {
@@ -181,6 +218,7 @@ impl Finding {
             Self::Broken { flow, reason } => {
                 format!("flow \"{flow}\" no longer fits the database and is broken: {reason}; its jobs wait")
             }
+            Self::Postponed { flow, reason } => format!("flow \"{flow}\" is looked at again within a minute: {reason}"),
             Self::Mended { flow } => format!("flow \"{flow}\" fits the database again; its jobs go on"),
         }
     }
@@ -190,7 +228,8 @@ impl Finding {
 /// their jobs. Runs with the owner's rights.
 pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
     let subjects = spi::read_all(
-        "SELECT id, name, definition, run_as::oid, CASE WHEN state = 'broken' THEN COALESCE(reason, '') END FROM usher.flows WHERE id = ANY ($1)",
+        "SELECT f.id, f.name, f.definition, f.run_as::oid, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, '') END, v.created_by
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version WHERE f.id = ANY ($1) ORDER BY f.id",
         &[spi::arg(flows.to_vec())],
         |row| {
             let definition = row.get::<JsonB>(3)?.map(|json| json.0).unwrap_or_default();
@@ -200,14 +239,17 @@ pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
                 definition,
                 row.get::<Oid>(4)?.unwrap_or(Oid::INVALID),
                 row.get::<String>(5)?,
+                row.get::<String>(6)?,
             ))
         },
     )?;
     let installed = setup::installed()?;
     let mut findings = Vec::new();
     let mut changed = 0;
-    for (id, flow, definition, run_as, broken) in subjects {
-        match (again(&definition, run_as), broken) {
+    let ids: Vec<i32> = subjects.iter().map(|subject| subject.0).collect();
+    for (at, (id, flow, definition, run_as, broken, creator)) in subjects.into_iter().enumerate() {
+        let reader = creator.as_deref().and_then(|creator| creator.strip_prefix("role:")).and_then(role::by_name);
+        match (again(&definition, run_as, reader), broken) {
             (Ok((needs, compiled)), broken) => {
                 if installed.up_to_date {
                     record(id, &needs)?;
@@ -223,7 +265,16 @@ pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
                     findings.push(Finding::Mended { flow });
                 }
             }
-            (Err(reason), broken) => {
+            (Err(Misfit::NotNow(reason)), _) => {
+                // Somebody holds a lock, or the like: that says nothing about the flow. A worker looks within a minute.
+                // What has no record is looked at; the others after it would wait for the same.
+                if installed.up_to_date {
+                    spi::run("DELETE FROM usher.flow_dependencies WHERE flow_id = ANY ($1)", &[spi::arg(ids[at..].to_vec())])?;
+                }
+                findings.push(Finding::Postponed { flow, reason });
+                break;
+            }
+            (Err(Misfit::Broken(reason)), broken) => {
                 store::set_state(id, Some(&reason))?;
                 if broken.is_none() {
                     findings.push(Finding::Broken { flow, reason });
@@ -237,15 +288,41 @@ pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn again(definition: &serde_json::Value, run_as: Oid) -> std::result::Result<(Needs, JsonB), String> {
-    if role::name_of(run_as).is_none() {
-        return Err("the role that it runs as is gone".to_owned());
-    }
-    let definition: Definition = store::parse(definition).map_err(|error| error.message)?;
-    let program = subxact::rehearse(|| checked(&definition, run_as)).map_err(|failure| failure.line())?;
-    let needs = needs(&definition, &program, run_as).map_err(|error| error.message)?;
-    Ok((needs, program.compiled.stored().map_err(|error| error.message)?))
+/// Why a flow could not be compiled again.
+enum Misfit {
+    Broken(String),
+    /// A lock, a lack of memory: it may fit all the same.
+    NotNow(String),
 }
+
+impl From<Failure> for Misfit {
+    fn from(failure: Failure) -> Self {
+        if failure.tells_about_the_statement() { Self::Broken(failure.line()) } else { Self::NotNow(failure.line()) }
+    }
+}
+
+impl From<UsherError> for Misfit {
+    fn from(error: UsherError) -> Self {
+        Self::Broken(error.message)
+    }
+}
+
+/// Compiles a flow again. `reader`: who made it, if that is a database role; whoever changes the schema now does not count.
+fn again(definition: &serde_json::Value, run_as: Oid, reader: Option<Oid>) -> std::result::Result<(Needs, JsonB), Misfit> {
+    if role::name_of(run_as).is_none() {
+        return Err(Misfit::Broken("the role that it runs as is gone".to_owned()));
+    }
+    let definition: Definition = store::parse(definition)?;
+    // This may run inside somebody's schema change, which holds locks of its own: waiting for others would hold up all of
+    // them, or end in a deadlock.
+    let _nest = Nest::open().lock_timeout(LOCK_PATIENCE);
+    let program = subxact::rehearse(|| checked(&definition, run_as, reader))?;
+    let needs = needs(&definition, &program, run_as)?;
+    Ok((needs, program.compiled.stored()?))
+}
+
+/// Milliseconds.
+const LOCK_PATIENCE: i64 = 50;
 
 /// Flows about which nothing is written down: after an upgrade, a restore. Runs with the owner's rights.
 pub fn unrecorded() -> Result<Vec<i32>> {
@@ -300,7 +377,7 @@ fn lacking(table: &str, which: &str, rest: &str) -> String {
          INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                          attempts, last_attempted_at, source_system, target_system, error_message, sqlstate)
          SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
-                {rest}, 'captured while its flow was broken, it carries no ' || w.lost || '; give the value with usher.retry_sync_job(job, changes)', '42703'
+                {rest}, 'it carries no ' || w.lost || ', which its flow needs now; give the value with usher.retry_sync_job(job, changes)', '42703'
            FROM w"
     )
 }

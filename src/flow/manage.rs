@@ -93,7 +93,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     }
     let run_as = run_as(&definition).map_err(in_flow)?;
     let _acting = role::internal(owner);
-    let program = checked(&definition, run_as).map_err(in_flow)?;
+    let program = checked(&definition, run_as, Some(role::outer())).map_err(in_flow)?;
     check_route(&definition, name).map_err(in_flow)?;
     for system in definition.from.iter().chain(&definition.to) {
         systems::check_name(system).map_err(in_flow)?;

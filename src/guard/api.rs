@@ -89,7 +89,7 @@ fn audit_table(
         }
     }
     attach::record(&table.schema, &table.name, &chosen, &by)?;
-    attach::sync(table.oid, &chosen)?;
+    attach::sync(table.oid, &chosen, 5_000)?;
     let shown: Vec<&str> = known
         .columns
         .iter()

@@ -49,13 +49,13 @@ fn names(stored: &[u8]) -> Vec<String> {
 
 /// Brings the audit triggers of a table and its partitions in line; no columns given means all. Returns how many triggers
 /// were made. Runs with the owner's rights.
-pub fn sync(table: Oid, columns: &[String]) -> Result<usize> {
-    let _nest = Nest::pinned_path().lock_timeout(5_000);
+pub fn sync(table: Oid, columns: &[String], patience: i64) -> Result<usize> {
+    let _nest = Nest::pinned_path().lock_timeout(patience);
     let mut made = 0;
     for relation in relations(table)? {
         let fitting = spi::one::<i64>(
             "SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger t
-              WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgfoid = 'usher.audit()'::pg_catalog.regprocedure AND t.tgargs = $2",
+              WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgfoid = 'usher.audit()'::pg_catalog.regprocedure AND t.tgargs = $2 AND t.tgenabled IN ('O', 'A')",
             &[spi::arg(relation.oid), spi::arg(stored(columns))],
         )?;
         if fitting == Some(EVENTS.len() as i64) {
@@ -111,7 +111,7 @@ pub fn remove(table: Oid) -> Result<usize> {
 
 /// Every application's table that is to be audited and exists. One that was renamed is known by its triggers. Runs with
 /// the owner's rights, on tables of this version.
-pub fn sync_all() -> Result<usize> {
+pub fn sync_all(patience: i64) -> Result<usize> {
     let _nest = Nest::pinned_path();
     let renamed = spi::read_all(
         "SELECT n.nspname::text, c.relname::text, t.tgargs
@@ -137,13 +137,17 @@ pub fn sync_all() -> Result<usize> {
     )?;
     let mut made = 0;
     for (table, columns) in tables {
-        made += sync(table, &columns)?;
+        made += sync(table, &columns, patience)?;
     }
     Ok(made)
 }
 
 /// Drops every audit trigger on the application's tables; what is to be audited stays known. Runs with the owner's rights.
 pub fn detach_all() -> Result<usize> {
+    // A library that is newer than the extension knows functions that are not there yet.
+    if spi::read::<bool>("SELECT pg_catalog.to_regprocedure('usher.audit()') IS NOT NULL", &[])? != Some(true) {
+        return Ok(0);
+    }
     let tables = spi::read_all(
         "SELECT DISTINCT t.tgrelid FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
           WHERE t.tgfoid = 'usher.audit()'::pg_catalog.regprocedure AND c.relnamespace <> 'usher'::pg_catalog.regnamespace",

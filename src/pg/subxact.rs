@@ -41,6 +41,12 @@ impl Failure {
         )
     }
 
+    /// Another try would end alike as long as nothing changes: names, types, rights, limits of the language. Everything
+    /// else (locks, memory, a conflict with somebody) says nothing about the statement.
+    pub fn tells_about_the_statement(&self) -> bool {
+        ["42", "3F", "0A", "22", "2B", "2F", "38", "39", "54", "P0"].iter().any(|class| self.sqlstate.starts_with(class))
+    }
+
     /// Not this piece of work's fault: the server is stopping or somebody cancelled. Never swallowed.
     fn must_go_on(&self) -> bool {
         self.sqlstate.starts_with("57")

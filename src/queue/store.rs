@@ -26,6 +26,8 @@ pub struct Group {
     uniform: Option<(i32, i16)>,
     /// Some job's organization does not exist.
     pub some_homeless: bool,
+    /// The jobs come from where they waited.
+    pub waited: bool,
 }
 
 /// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them: one statement can do them.
@@ -111,7 +113,9 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, position: i64, most:
 
 pub fn claim_due(client: &mut SpiClient<'_>, lanes: &[i16], most: i32) -> Result<Claim> {
     let sql = format!("{CLAIM_DUE}{REST}");
-    claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))])
+    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))])?;
+    claim.groups.iter_mut().for_each(|group| group.waited = true);
+    Ok(claim)
 }
 
 fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Result<Claim> {
@@ -154,6 +158,7 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
         repeats: false,
         uniform: None,
         some_homeless: false,
+        waited: false,
     })
 }
 
@@ -186,9 +191,34 @@ impl Group {
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
         let jobs: Vec<(Option<i64>, i32, i16)> =
             keys.into_iter().zip(versions).zip(hops).map(|((key, version), hop)| (key, version, hop)).collect();
-        let (flow, size, some_homeless) = (self.flow, self.batch.size, self.some_homeless);
-        Ok((Self { flow, some_homeless, ..read_group(&table, 1, size)? }, cut(&jobs)))
+        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
+        Ok((Self { flow, some_homeless, waited, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
+}
+
+/// Jobs `first..=last` whose images lack a column: `(number, the names)`. `new` and `old` are what their flow uses.
+pub fn lacking(group: &Group, range: (i32, i32), new: &[String], old: &[String]) -> Result<Vec<(i32, String)>> {
+    spi::all(
+        "SELECT b.n::integer,
+                (SELECT pg_catalog.string_agg(DISTINCT c.name, ', ')
+                   FROM (SELECT unnest($6::text[]) AS name, b.new AS image WHERE b.op IN ('I', 'U')
+                         UNION ALL SELECT unnest($7::text[]), COALESCE(b.old, '{}') WHERE b.op IN ('U', 'D')) AS c
+                  WHERE NOT pg_catalog.jsonb_exists(c.image, c.name))
+           FROM unnest($1::jsonb[], $2::jsonb[], $3::\"char\"[]) WITH ORDINALITY AS b (new, old, op, n)
+          WHERE b.n BETWEEN $4 AND $5
+            AND ((b.op IN ('I', 'U') AND NOT pg_catalog.jsonb_exists_all(b.new, $6::text[]))
+                 OR (b.op IN ('U', 'D') AND NOT pg_catalog.jsonb_exists_all(COALESCE(b.old, '{}'), $7::text[])))",
+        &[
+            group.batch.new.arg(),
+            group.batch.old.arg(),
+            group.batch.ops.arg(),
+            spi::arg(range.0),
+            spi::arg(range.1),
+            spi::arg(new.to_vec()),
+            spi::arg(old.to_vec()),
+        ],
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )
 }
 
 /// Runs of one version and hop in which no row occurs twice, numbered from 1.

@@ -57,8 +57,11 @@ fn user() -> Option<String> {
 
 /// True for superusers and members of `usher_operator`: they run the installation.
 pub fn is_operator() -> bool {
-    let me = role::current();
-    role::is_superuser(me) || role::by_name("usher_operator").is_some_and(|operator| role::has_rights_of(me, operator))
+    has_operator_rights(role::current())
+}
+
+pub fn has_operator_rights(who: pgrx::pg_sys::Oid) -> bool {
+    role::is_superuser(who) || role::by_name("usher_operator").is_some_and(|operator| role::has_rights_of(who, operator))
 }
 
 /// Refuses callers who do not run the installation.

@@ -224,7 +224,8 @@ fn begin(
         return Ok(None);
     }
     let (group, segments) = group.arrange(client, flow.rows_are_free())?;
-    let mut work = Work { id, installed, place, group, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    let waited = group.waited;
+    let mut work = Work { id, installed, place, group, waited, segments, back: Vec::new(), gone: HashSet::new(), details: None };
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
@@ -247,6 +248,8 @@ struct Work {
     installed: Installed,
     place: Place,
     group: Group,
+    /// Its jobs come from where they waited.
+    waited: bool,
     segments: Vec<Segment>,
     back: Vec<Back>,
     /// Numbers of the jobs in `back`.
@@ -310,11 +313,34 @@ impl Work {
         };
         // Whether a job writes was settled when it was made.
         let in_shadow = flow.definition.shadow;
+        let mut another = false;
         if let Err(error) = flow.program() {
             // A version that no longer fits may have been mended by a newer one.
             match flows::newest(self.id)? {
-                Some(newest) if newest.program().is_ok() => flow = newest,
+                // What was to be written is not tried in shadow, nor does a definition on trial write for it.
+                Some(newest) if newest.definition.shadow && !in_shadow => {
+                    let reason = format!(
+                        "its version {} of the flow no longer fits ({}), and the present one is in shadow; retry it when that is over",
+                        segment.version, error.message
+                    );
+                    numbers.for_each(|n| self.give_back(dead(n, &reason, "55000")));
+                    return Ok(());
+                }
+                Some(newest) if newest.program().is_ok() => {
+                    flow = newest;
+                    another = true;
+                }
                 _ => return self.broken(&flow, &error.message, segment.first),
+            }
+        }
+        // A job that waited, or is done by another version than its own, may lack a column: it would be written as NULL.
+        if another || self.waited {
+            let compiled = &flow.compiled;
+            for (n, lost) in store::lacking(&self.group, (segment.first, segment.last), &compiled.new, &compiled.old)? {
+                let error = format!(
+                    "it carries no {lost}, which its flow needs now; give the value with usher.retry_sync_job(job, changes)"
+                );
+                self.give_back(dead(n, &error, "42703"));
             }
         }
         let organizations: Vec<pgrx::Uuid> =

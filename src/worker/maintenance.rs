@@ -27,7 +27,7 @@ pub fn run() -> Result<()> {
         pgrx::log!("usher worker: capture triggers could not be checked: {}", failure.line());
     }
     if installed.up_to_date
-        && let Err(failure) = subxact::attempt(audits::sync_all)
+        && let Err(failure) = subxact::attempt(|| audits::sync_all(capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
     }
@@ -39,6 +39,7 @@ fn look_at_flows(installed: setup::Installed) -> Result<()> {
     let mut flows = drift::broken()?;
     if installed.up_to_date {
         flows.extend(drift::unrecorded()?);
+        flows.extend(drift::missed_renames()?);
     }
     for finding in drift::look_again(&flows)? {
         pgrx::log!("usher worker: {}", finding.line());

@@ -770,7 +770,7 @@ BEGIN
           FROM jsonb_each_text(breakdown) AS b
           JOIN (VALUES ('tickets', '4000'), ('merch', '4100'), ('parking', '4200'), ('fees', '4300'), ('tax', '2200')) AS a (part, code)
             ON a.part = b.key;
-        IF (SELECT sum(c) FROM unnest(credits) AS c) IS DISTINCT FROM gross_amount THEN
+        IF COALESCE((SELECT sum(c) FROM unnest(credits) AS c), 0) IS DISTINCT FROM gross_amount THEN
             RAISE EXCEPTION 'payload.breakdown does not sum up to gross_amount'
                 USING ERRCODE = 'invalid_parameter_value',
                       DETAIL = format('Its parts are worth %s, the sale %s.', COALESCE((SELECT sum(c) FROM unnest(credits) AS c), 0), gross_amount),

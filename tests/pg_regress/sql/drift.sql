@@ -138,6 +138,35 @@ INSERT INTO drift_shop.orders VALUES (11, 'Ida', 110, 'paid');
 SELECT usher.process_jobs() AS done;
 SELECT count(*) AS invoices FROM drift_books.invoices;
 
+-- 5. No way leads to a NULL for a column that a job does not carry: not by another version than its own (the column was
+-- renamed while no version used it), not by having been disabled while it was missing.
+CREATE TABLE drift_shop.parts (id integer PRIMARY KEY, total numeric);
+CREATE TABLE drift_books.parts (id integer PRIMARY KEY, amount numeric);
+GRANT SELECT ON drift_shop.parts TO regress_drift_flows;
+GRANT SELECT, INSERT, UPDATE ON drift_books.parts TO regress_drift_flows;
+CREATE FUNCTION pg_temp.parts(amount text) RETURNS jsonb LANGUAGE sql AS $$
+    SELECT '{"from": "drift_shop", "to": "drift_books", "run_as": "regress_drift_flows", "when": {"change": "drift_shop.parts"},
+             "then": {"upsert": "drift_books.parts", "key": ["id"]}, "set": {"id": "new.id"}}'::jsonb
+           || CASE WHEN amount IS NULL THEN '{}' ELSE jsonb_build_object('set', jsonb_build_object('id', 'new.id', 'amount', amount)) END $$;
+SELECT usher.create_flow('drift_parts', pg_temp.parts('new.total'));
+INSERT INTO drift_shop.parts VALUES (1, 10);
+SELECT usher.alter_flow('drift_parts', pg_temp.parts(NULL));
+ALTER TABLE drift_shop.parts RENAME total TO amount;
+SELECT usher.alter_flow('drift_parts', pg_temp.parts('new.amount'));
+ALTER TABLE drift_shop.parts DROP COLUMN amount;
+INSERT INTO drift_shop.parts VALUES (2);
+SELECT usher.disable_flow('drift_parts');
+SELECT usher.process_jobs() AS looked_at;
+ALTER TABLE drift_shop.parts ADD COLUMN amount numeric;
+SELECT usher.enable_flow('drift_parts');
+SELECT usher.process_jobs() AS looked_at;
+SELECT payload -> 'new' AS row, error_message FROM usher.sync_jobs WHERE flow = 'drift_parts' ORDER BY payload -> 'new' ->> 'id';
+SELECT (usher.retry_sync_job(d.id)).status FROM usher.dead_letters d JOIN usher.flows f ON f.id = d.flow_id WHERE f.name = 'drift_parts' AND d.new ->> 'id' = '2';
+SELECT usher.process_jobs() AS looked_at;
+SELECT * FROM drift_books.parts;
+SELECT usher.drop_flow('drift_parts');
+DELETE FROM usher.dead_letters WHERE error_message LIKE 'it carries no amount%';
+
 SELECT usher.drop_flow('drift_invoice'), usher.drop_flow('drift_days');
 SELECT count(*) AS left FROM usher.flow_dependencies d WHERE NOT EXISTS (SELECT FROM usher.flows f WHERE f.id = d.flow_id);
 SET client_min_messages = warning;
