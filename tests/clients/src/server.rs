@@ -71,7 +71,8 @@ pub fn cluster(arguments: &[&str]) {
 pub fn cluster_in(home: &str, arguments: &[&str], pg_config: Option<&str>) {
     let mut command = Command::new(variable("USHER_CLUSTER"));
     let own = format!("{}/pg_config", variable("USHER_PGBIN"));
-    command.args(arguments).env("USHER_HOME", home).env("PG_CONFIG", pg_config.unwrap_or(&own));
+    // PG_CONFIG alone says which PostgreSQL: the tests may have been asked for another by PG.
+    command.args(arguments).env("USHER_HOME", home).env("PG_CONFIG", pg_config.unwrap_or(&own)).env_remove("PG");
     match command.output() {
         Ok(output) if output.status.success() => {}
         Ok(output) => panic!(
