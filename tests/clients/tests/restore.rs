@@ -223,6 +223,19 @@ fn upgrades() -> Vec<String> {
     std::iter::once(new).chain(older).collect()
 }
 
+/// A column option that the old server has written by itself and the new one does not know.
+fn foreign_option(old: &mut Client) -> Option<String> {
+    let option = text(
+        old,
+        "SELECT min(split_part(o, '=', 1)) FROM pg_attribute a CROSS JOIN unnest(a.attoptions) AS o WHERE a.attrelid = 'public.a'::regclass",
+    );
+    let mut new = usher_clients::connect("postgres", None);
+    let tried = format!(
+        "BEGIN; CREATE TABLE public.option_tried (v integer); ALTER TABLE public.option_tried ALTER COLUMN v SET ({option} = 1); ROLLBACK"
+    );
+    (!option.is_empty() && new.batch_execute(&tried).is_err()).then_some(option)
+}
+
 #[test]
 fn pg_upgrade_carries_everything_and_holds_it() {
     for (n, old_bin) in upgrades().into_iter().enumerate() {
@@ -242,6 +255,14 @@ fn pg_upgrade_carries_everything_and_holds_it() {
         run(here, "INSERT INTO public.a VALUES (2, 2); UPDATE public.a SET v = 5 WHERE id = 1");
         let before = text(here, SUMMARY);
         assert!(before.contains("pending") && before.contains("synced"), "the test itself: {before}");
+        if let Some(option) = foreign_option(here) {
+            // Some minor versions write column options of their own, which older minors of the next major do not read: then
+            // no table of any application can be upgraded between these two.
+            println!(
+                "from {old_bin}: these two versions cannot be upgraded into each other, because of the column option {option}"
+            );
+            continue;
+        }
         drop(holder);
         drop(client);
         // The session's end has let the lane go; stopped at once, the worker has not come to the jobs, or has done them.
