@@ -272,7 +272,7 @@ fn a_delete_does_not_overtake_a_retry() {
 
 #[test]
 fn what_the_writer_could_not_apply_keeps_its_place() {
-    let (_database, mut client) = copy("usher_test_fallback");
+    let (database, mut client) = copy("usher_test_fallback");
     let here = &mut client;
     run(here, "ALTER TABLE public.b ADD CONSTRAINT not_negative CHECK (v >= 0)");
     flow(
@@ -284,13 +284,17 @@ fn what_the_writer_could_not_apply_keeps_its_place() {
             "then": {"upsert": "public.b", "key": ["id"]}, "set": {"id": "new.id", "v": "new.v"}
         }),
     );
-    // The first change fails in the writer's transaction and becomes a job; the later ones must not overtake it.
+    // The first change fails in the writer's transaction and becomes a job; the later ones must not overtake it. The
+    // worker is held meanwhile: the job is there for as long as it takes to look.
+    let mut holder = database.connect();
+    run(&mut holder, HOLD);
     run(here, "INSERT INTO public.a VALUES (1, -1)");
     run(here, "INSERT INTO public.a VALUES (2, 1)");
     run(here, "UPDATE public.a SET v = 5 WHERE id = 1");
     assert_eq!(text(here, "SELECT string_agg(id::text, ',') FROM public.b"), "2", "row 1 waits, row 2 was applied at once");
     run(here, "BEGIN; UPDATE public.a SET v = 6 WHERE id = 1; UPDATE public.a SET v = 2 WHERE id = 2; COMMIT");
     assert_eq!(text(here, "SELECT string_agg(v::text, ',') FROM public.b WHERE id = 2"), "2");
+    run(&mut holder, RELEASE);
     settled(here, wait::LONG);
     assert_eq!(text(here, "SELECT string_agg(v::text, ',' ORDER BY n) FROM public.b_log WHERE id = 1"), "5,6");
     assert_eq!(number(here, "SELECT count(*) FROM usher.dead_letters"), 1);
