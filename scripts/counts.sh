@@ -15,6 +15,14 @@ count_regress() {
        END { print passed + 0, failed + 0 }'
 }
 
+# failures: the failed tests of such a log by name, and of cargo's the lines in which they say why
+failures() {
+  awk '/^test .* \.\.\. FAILED/ || /^ .* \.\.\. FAILED/ || /^not ok / { print; next }
+       /^---- .* stdout ----$/ { left = 12; next }
+       /^failures:$/ || /^$/ && left < 11 { left = 0 }
+       left > 0 && NF && !/RUST_BACKTRACE/ { print "    " $0; left-- }' | cut -c1-400 | head -n 60
+}
+
 # settle <exit code> "<passed> <failed>": a layer that ended badly without a failed test (it did not compile, it
 # crashed), or that ran no test at all, has failed once.
 settle() {

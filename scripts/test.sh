@@ -15,6 +15,7 @@ done
 
 total_passed=0
 total_failed=0
+reasons=() # what failed and why, repeated at the end
 report() { # report <layer> "<passed> <failed>" [time]
   local passed failed
   read -r passed failed <<<"$2"
@@ -24,6 +25,7 @@ report() { # report <layer> "<passed> <failed>" [time]
 }
 finish() {
   say
+  [ ${#reasons[@]} -eq 0 ] || printf '%s\n' "${reasons[@]}" ""
   say "$total_passed passed, $total_failed failed"
   [ "$total_failed" -eq 0 ]
   exit
@@ -43,6 +45,7 @@ layer() {
 
 show_failure() {
   local diffs=target/$1/regression.diffs
+  reasons+=("$1 on PostgreSQL $PG_MAJOR failed:" "$(failures <"$2" | sed 's/^/  /')")
   say "      the end of $2:"
   tail -n 25 "$2" | sed 's/^/      | /'
   [ ! -s "$diffs" ] || say "      all differences: $diffs"
