@@ -44,6 +44,11 @@ impl UsherError {
         Self::invalid(format!("{what} is missing")).hint(format!("Give {what}; it may not be NULL or empty."))
     }
 
+    /// A text that must be there, of an argument that may be NULL.
+    pub fn given(value: Option<String>, what: &str) -> Result<String> {
+        value.filter(|text| !text.trim().is_empty()).ok_or_else(|| Self::missing(what))
+    }
+
     /// A thing that was named and does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message)

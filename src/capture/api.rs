@@ -1,11 +1,11 @@
 //! SQL functions of capture.
 
 use super::attach;
-use super::trigger::raise;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
-use crate::flow::drift;
+use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, audit};
+use crate::pg::trigger::raise;
 use crate::pg::{self, role};
 use crate::registry::identity;
 use crate::setup;
@@ -85,7 +85,7 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
     let _acting = role::internal(installed.owner);
     let mut changed = attach::sync_all()?;
     if installed.up_to_date {
-        for finding in drift::look_again(&drift::unrecorded()?)? {
+        for finding in drift::look_again(&drift::unrecorded()?, Others::LookAt)? {
             warning!("{}", finding.line());
         }
         changed += audits::sync_all(attach::PATIENCE)?;

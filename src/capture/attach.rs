@@ -14,11 +14,6 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A trigger as it should be: its definition as one string, which is also how an existing one is compared.
 pub(super) type Wanted = BTreeMap<String, String>;
 
-fn wanted(table: &str, relation_sql: &str) -> Result<Wanted> {
-    let listeners = store::listening(Some(table))?;
-    Ok(wanted_by(table, relation_sql, listeners.iter()))
-}
-
 /// What a relation needs for these flows of the table.
 pub(super) fn wanted_by<'a>(table: &str, relation_sql: &str, listeners: impl Iterator<Item = &'a Listener>) -> Wanted {
     let mut triggers = Wanted::new();
@@ -93,33 +88,45 @@ pub fn sync_within(table: &str, patience: i64) -> Result<usize> {
         &[spi::arg(schema.as_str()), spi::arg(name.as_str())],
         |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<String>(2)?.unwrap_or_default())),
     )?;
+    let listeners = store::listening(Some(&table))?;
+    let mut existing = existing(relations.iter().map(|(oid, _)| *oid).collect())?;
     let mut changed = 0;
     for (oid, relation_sql) in relations {
-        changed += sync_relation(&table, oid, &relation_sql)?;
+        let wanted = wanted_by(&table, &relation_sql, listeners.iter());
+        changed += sync_relation(&relation_sql, &wanted, &existing.remove(&oid.to_u32()).unwrap_or_default())?;
     }
     Ok(changed)
 }
 
-fn sync_relation(table: &str, oid: Oid, relation_sql: &str) -> Result<usize> {
-    let wanted = wanted(table, relation_sql)?;
-    let existing: BTreeMap<String, String> = spi::all(
-        "SELECT t.tgname::text, pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t
-          WHERE t.tgrelid = $1 AND NOT t.tgisinternal
+/// The capture triggers of relations, by relation and name.
+fn existing(relations: Vec<Oid>) -> Result<BTreeMap<u32, BTreeMap<String, String>>> {
+    let triggers = spi::all(
+        "SELECT t.tgrelid, t.tgname::text, pg_catalog.pg_get_triggerdef(t.oid) FROM pg_catalog.pg_trigger t
+          WHERE t.tgrelid = ANY ($1) AND NOT t.tgisinternal
             AND t.tgfoid IN ('usher.capture()'::pg_catalog.regprocedure, 'usher.capture_statement()'::pg_catalog.regprocedure)",
-        &[spi::arg(oid)],
-        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
-    )?
-    .into_iter()
-    .collect();
+        &[spi::arg(relations)],
+        |row| {
+            let relation = row.get::<Oid>(1)?.unwrap_or(Oid::INVALID).to_u32();
+            Ok((relation, row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?.unwrap_or_default()))
+        },
+    )?;
+    let mut by_relation: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
+    for (relation, name, definition) in triggers {
+        by_relation.entry(relation).or_default().insert(name, definition);
+    }
+    Ok(by_relation)
+}
+
+fn sync_relation(relation_sql: &str, wanted: &Wanted, existing: &BTreeMap<String, String>) -> Result<usize> {
     let mut changed = 0;
-    for (name, definition) in &existing {
+    for (name, definition) in existing {
         let keep = wanted.get(name).is_some_and(|sql| same(sql, definition));
         if !keep {
             locked(relation_sql, &format!("DROP TRIGGER {} ON {relation_sql}", quote_identifier(name)))?;
             changed += 1;
         }
     }
-    for (name, sql) in &wanted {
+    for (name, sql) in wanted {
         if !existing.get(name).is_some_and(|definition| same(sql, definition)) {
             locked(relation_sql, sql)?;
             changed += 1;

@@ -6,7 +6,7 @@
 
 use super::attach;
 use crate::error::Result as Outcome;
-use crate::flow::drift::{self, Finding};
+use crate::flow::drift::{self, Finding, Others};
 use crate::guard::attach as audits;
 use crate::pg::guc::Nest;
 use crate::pg::{event, role, spi, subxact};
@@ -113,7 +113,7 @@ fn changed(audience: Audience) -> Outcome<()> {
     if objects.is_empty() {
         return Ok(());
     }
-    drift::follow_renames(&objects)?;
+    drift::follow_renames(Some(&objects))?;
     look_at(&classes, &objects, audience)?;
     attach_to(
         "SELECT DISTINCT f.definition -> 'when' ->> 'change', NULL::text
@@ -159,7 +159,7 @@ fn both(pairs: Vec<(Oid, Oid)>) -> (Vec<Oid>, Vec<Oid>) {
 
 /// Flows that stand on what changed.
 fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> {
-    for finding in drift::look_again(&drift::touched(classes, objects)?)? {
+    for finding in drift::look_again(&drift::touched(classes, objects)?, Others::Leave)? {
         match &finding {
             // The reason quotes the definition.
             Finding::Broken { flow, .. } if audience == Audience::Anybody => {

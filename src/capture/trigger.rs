@@ -8,9 +8,9 @@ use crate::flow::cause::{self, Cause};
 use crate::flow::definition::Change;
 use crate::flow::store::{self, Flow};
 use crate::pg::guc::{self, Nest};
+use crate::pg::trigger::raise;
 use crate::pg::{relcache, role, spi, trigger as pg_trigger, xact};
 use crate::setup::{self, Installed};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::trigger_support::PgTriggerOperation;
 use std::cell::RefCell;
@@ -55,17 +55,6 @@ pub fn change_of(trigger: &PgTrigger<'_>) -> Outcome<Change> {
         Ok(PgTriggerOperation::Update) => Ok(Change::Update),
         Ok(PgTriggerOperation::Delete) => Ok(Change::Delete),
         _ => Err(UsherError::internal("a capture trigger fired for something else than a change")),
-    }
-}
-
-/// Raises an error as it is; the trigger macro would lose its SQLSTATE.
-pub fn raise<T>(result: Outcome<T>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(error) => {
-            ErrorReport::from(error).report(PgLogLevel::ERROR);
-            unreachable!("an ERROR report does not return")
-        }
     }
 }
 

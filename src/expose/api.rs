@@ -9,10 +9,6 @@ use crate::setup;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-fn given(value: Option<String>, what: &str) -> Result<String, UsherError> {
-    value.filter(|text| !text.trim().is_empty()).ok_or_else(|| UsherError::missing(what))
-}
-
 /// Makes views and functions under the names of existing clients (`integration_deal_links`, `rpc_enqueue_sync_job` and so
 /// on, see docs/expose.md) in a schema. Nothing that is there is replaced: if a name is taken, nothing is made and all
 /// clashes are listed. Safe to repeat.
@@ -23,7 +19,7 @@ fn given(value: Option<String>, what: &str) -> Result<String, UsherError> {
 fn expose_api(schema: default!(Option<String>, "'public'")) -> Result<String, ErrorReport> {
     identity::require_operator("expose the API")?;
     let installed = setup::current()?;
-    let schema = given(schema, "the schema")?;
+    let schema = UsherError::given(schema, "the schema")?;
     let changed = surface::expose(installed, &schema, role::current(), &identity::author())?;
     if changed > 0 {
         audit::note(installed, None, "usher.api.exposed", &schema, None, Some(serde_json::json!({"objects": changed})))?;
@@ -40,7 +36,7 @@ fn expose_api(schema: default!(Option<String>, "'public'")) -> Result<String, Er
 fn hide_api(schema: Option<String>) -> Result<String, ErrorReport> {
     identity::require_operator("hide the API")?;
     let installed = setup::current()?;
-    let schema = given(schema, "the schema")?;
+    let schema = UsherError::given(schema, "the schema")?;
     let Some(gone) = surface::hide(installed, &schema)? else {
         return Err(UsherError::not_found(format!("nothing was exposed in schema \"{schema}\""))
             .hint("SELECT DISTINCT schema_name FROM usher.exposed_objects; shows where something was.")
@@ -62,5 +58,5 @@ fn renew_api() -> Result<i32, ErrorReport> {
 /// the organization exists or not; 22023 when it is missing.
 #[pg_extern(stable, parallel_restricted)]
 fn managed_organization(organization: Option<String>) -> Result<pgrx::Uuid, ErrorReport> {
-    Ok(identity::organization(given(organization, "the organization")?.trim(), Right::Manage)?)
+    Ok(identity::organization(UsherError::given(organization, "the organization")?.trim(), Right::Manage)?)
 }

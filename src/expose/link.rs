@@ -5,10 +5,10 @@
 //! belong to the flows.
 
 use crate::error::{Result as Outcome, UsherError};
+use crate::pg::trigger::raise;
 use crate::pg::{ids, role, spi, trigger as pg_trigger};
 use crate::registry::identity::{self, Right};
 use crate::setup::{self, Installed};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
 use pgrx::trigger_support::PgTriggerOperation as Op;
@@ -41,16 +41,6 @@ struct Link {
     metadata: Option<Value>,
     created_at: Option<TimestampWithTimeZone>,
     updated_at: Option<TimestampWithTimeZone>,
-}
-
-fn raise<T>(result: Outcome<T>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(error) => {
-            ErrorReport::from(error).report(PgLogLevel::ERROR);
-            unreachable!("an ERROR report does not return")
-        }
-    }
 }
 
 fn broken(error: impl std::fmt::Display) -> UsherError {

@@ -142,15 +142,16 @@ fn rename_in(table: &str) -> String {
     )
 }
 
-/// Columns of sources that have another name now: jobs that were captured before carry them under the old one. Returns
-/// how many jobs were changed. Runs with the owner's rights.
-pub fn follow_renames(objects: &[Oid]) -> Result<usize> {
+/// Columns that have another name now, of these sources or of all: jobs that were captured before carry them under the old
+/// one. Returns the flows that use them. Runs with the owner's rights.
+pub fn follow_renames(objects: Option<&[Oid]>) -> Result<Vec<i32>> {
     let renames = spi::read_all(
         "SELECT d.flow_id, d.name, a.attname::text
            FROM usher.flow_dependencies d
            JOIN pg_catalog.pg_attribute a ON a.attrelid = d.object AND a.attnum = d.attnum AND NOT a.attisdropped
-          WHERE d.object = ANY ($1::oid[]) AND d.attnum > 0 AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attname <> d.name",
-        &[spi::arg(objects.to_vec())],
+          WHERE ($1::oid[] IS NULL OR d.object = ANY ($1)) AND d.attnum > 0 AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND a.attname <> d.name",
+        &[spi::arg(objects.map(<[Oid]>::to_vec))],
         |row| {
             Ok((
                 row.get::<i32>(1)?.unwrap_or_default(),
@@ -160,15 +161,14 @@ pub fn follow_renames(objects: &[Oid]) -> Result<usize> {
         },
     )?;
     if renames.is_empty() {
-        return Ok(0);
+        return Ok(Vec::new());
     }
     let flows: Vec<i32> = renames.iter().map(|(flow, ..)| *flow).collect();
     let old: Vec<String> = renames.iter().map(|(_, old, _)| old.clone()).collect();
     let new: Vec<String> = renames.into_iter().map(|(.., new)| new).collect();
-    let arguments = [spi::arg(flows), spi::arg(old), spi::arg(new)];
-    let mut changed = 0;
+    let arguments = [spi::arg(flows.clone()), spi::arg(old), spi::arg(new)];
     for table in ["queue", "queue_waiting", "dead_letters"] {
-        changed += spi::run(&rename_in(table), &arguments)?;
+        spi::run(&rename_in(table), &arguments)?;
     }
     // From here on the column is watched under its new name.
     spi::run(
@@ -176,23 +176,6 @@ pub fn follow_renames(objects: &[Oid]) -> Result<usize> {
           WHERE d.flow_id = r.flow_id AND d.attnum > 0 AND d.name = r.old_name",
         &arguments,
     )?;
-    Ok(changed)
-}
-
-/// Columns that were renamed where no event told it, in all sources. Returns the flows that use them.
-pub fn missed_renames() -> Result<Vec<i32>> {
-    let stale = spi::read_all(
-        "SELECT DISTINCT d.object, d.flow_id
-           FROM usher.flow_dependencies d
-           JOIN pg_catalog.pg_attribute a ON a.attrelid = d.object AND a.attnum = d.attnum AND NOT a.attisdropped
-          WHERE d.attnum > 0 AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND a.attname <> d.name",
-        &[],
-        |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<i32>(2)?.unwrap_or_default())),
-    )?;
-    let (objects, flows): (Vec<Oid>, Vec<i32>) = stale.into_iter().unzip();
-    if !objects.is_empty() {
-        follow_renames(&objects)?;
-    }
     Ok(flows)
 }
 
@@ -224,12 +207,21 @@ impl Finding {
     }
 }
 
+/// What to do about the other flows when one cannot be looked at for a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They would make somebody's statement wait once more, each of them.
+    Leave,
+    LookAt,
+}
+
 /// Compiles flows again, as the catalog is now: those that no longer fit become broken, broken ones that fit go on with
-/// their jobs. Runs with the owner's rights.
-pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
+/// their jobs. Those that are thought to fit come first. Runs with the owner's rights.
+pub fn look_again(flows: &[i32], others: Others) -> Result<Vec<Finding>> {
     let subjects = spi::read_all(
         "SELECT f.id, f.name, f.definition, f.run_as::oid, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, '') END, v.created_by
-           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version WHERE f.id = ANY ($1) ORDER BY f.id",
+           FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version WHERE f.id = ANY ($1)
+          ORDER BY f.state = 'broken', f.id",
         &[spi::arg(flows.to_vec())],
         |row| {
             let definition = row.get::<JsonB>(3)?.map(|json| json.0).unwrap_or_default();
@@ -267,12 +259,18 @@ pub fn look_again(flows: &[i32]) -> Result<Vec<Finding>> {
             }
             (Err(Misfit::NotNow(reason)), _) => {
                 // Somebody holds a lock, or the like: that says nothing about the flow. A worker looks within a minute.
-                // What has no record is looked at; the others after it would wait for the same.
+                // What has no record is looked at; names of columns stay, so that renamings are seen meanwhile.
+                let left = if others == Others::Leave { &ids[at..] } else { &ids[at..=at] };
                 if installed.up_to_date {
-                    spi::run("DELETE FROM usher.flow_dependencies WHERE flow_id = ANY ($1)", &[spi::arg(ids[at..].to_vec())])?;
+                    spi::run(
+                        "DELETE FROM usher.flow_dependencies WHERE flow_id = ANY ($1) AND attnum = 0",
+                        &[spi::arg(left.to_vec())],
+                    )?;
                 }
                 findings.push(Finding::Postponed { flow, reason });
-                break;
+                if others == Others::Leave {
+                    break;
+                }
             }
             (Err(Misfit::Broken(reason)), broken) => {
                 store::set_state(id, Some(&reason))?;
@@ -327,7 +325,7 @@ const LOCK_PATIENCE: i64 = 50;
 /// Flows about which nothing is written down: after an upgrade, a restore. Runs with the owner's rights.
 pub fn unrecorded() -> Result<Vec<i32>> {
     spi::read_all(
-        "SELECT f.id FROM usher.flows f WHERE f.state = 'ok' AND NOT EXISTS (SELECT FROM usher.flow_dependencies d WHERE d.flow_id = f.id)",
+        "SELECT f.id FROM usher.flows f WHERE f.state = 'ok' AND NOT EXISTS (SELECT FROM usher.flow_dependencies d WHERE d.flow_id = f.id AND d.attnum = 0)",
         &[],
         |row| Ok(row.get::<i32>(1)?.unwrap_or_default()),
     )

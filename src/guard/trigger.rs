@@ -4,10 +4,10 @@ use super::audit;
 use super::statement::Form;
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::{self, Nest};
+use crate::pg::trigger::raise;
 use crate::pg::{catalog, relcache, role, spi, trigger as pg_trigger, xact};
 use crate::registry::tables;
 use crate::setup;
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::trigger_support::PgTriggerOperation as Op;
 use std::cell::RefCell;
@@ -33,17 +33,6 @@ struct Plans {
 
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(Plans::default());
-}
-
-/// Raises an error as it is; the trigger macro would lose its SQLSTATE.
-fn raise<T>(result: Outcome<T>) -> T {
-    match result {
-        Ok(value) => value,
-        Err(error) => {
-            ErrorReport::from(error).report(PgLogLevel::ERROR);
-            unreachable!("an ERROR report does not return")
-        }
-    }
 }
 
 /// A statement on an audited table has changed rows.

@@ -4,6 +4,17 @@ use super::{event, spi, subxact};
 use crate::error::{Result, UsherError};
 use pgrx::prelude::*;
 
+/// Raises an error as it is; the trigger macro would lose its SQLSTATE.
+pub fn raise<T>(result: Result<T>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            pg_sys::panic::ErrorReport::from(error).report(PgLogLevel::ERROR);
+            unreachable!("an ERROR report does not return")
+        }
+    }
+}
+
 /// Makes the trigger's transition tables readable by name in the SPI connection that is open now.
 pub fn register_tables(trigger: &PgTrigger<'_>) -> Result<()> {
     let data = trigger.trigger_data() as *const pg_sys::TriggerData;

@@ -8,10 +8,6 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
 
-fn given(value: Option<String>, what: &str) -> Result<String, UsherError> {
-    value.filter(|text| !text.trim().is_empty()).ok_or_else(|| UsherError::missing(what))
-}
-
 /// Takes a sale in and has it booked, in one transaction. Returns the row; a call that repeats an earlier one returns that
 /// one's row with `repeated`.
 ///
@@ -35,7 +31,7 @@ fn ingest_ticket_revenue(
     payload: default!(Option<JsonB>, "'{}'"),
     idempotency_key: default!(Option<String>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
-    let organization = identity::organization(&given(organization, "the organization")?, Right::Manage)?;
+    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
     let sale = Sale::check(Given {
         project_code,
         event_code,
@@ -79,7 +75,8 @@ fn bind_ticket_revenue(
 ) -> Result<String, ErrorReport> {
     identity::require_operator("bind ticket revenue")?;
     let installed = crate::setup::current()?;
-    let (resolve, book) = (given(resolve, "the resolving function")?, given(book, "the booking function")?);
+    let (resolve, book) =
+        (UsherError::given(resolve, "the resolving function")?, UsherError::given(book, "the booking function")?);
     Ok(binding::bind(installed, &resolve, &book, run_as.as_deref(), None)?)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::capture;
 use crate::error::Result;
-use crate::flow::drift;
+use crate::flow::drift::{self, Others};
 use crate::guard::attach as audits;
 use crate::notify;
 use crate::pg::{role, spi, subxact};
@@ -34,14 +34,15 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Rights and roles change without an event: broken flows are looked at again, and what has no record gets one.
+/// Rights and roles change without an event, and some statements do not fire any: broken flows are looked at again, what has
+/// no record gets one, renamed columns reach the jobs.
 fn look_at_flows(installed: setup::Installed) -> Result<()> {
     let mut flows = drift::broken()?;
     if installed.up_to_date {
         flows.extend(drift::unrecorded()?);
-        flows.extend(drift::missed_renames()?);
+        flows.extend(drift::follow_renames(None)?);
     }
-    for finding in drift::look_again(&flows)? {
+    for finding in drift::look_again(&flows, Others::LookAt)? {
         pgrx::log!("usher worker: {}", finding.line());
     }
     Ok(())

@@ -5,7 +5,7 @@
 
 use crate::capture;
 use crate::error::{Result, UsherError};
-use crate::flow::drift;
+use crate::flow::drift::{self, Others};
 use crate::pg::{role, spi, xact};
 use crate::registry::identity;
 use crate::setup;
@@ -42,7 +42,7 @@ fn run(this_is: &str) -> Result<String> {
     setup::make_home(this_is)?;
     // Objects have other numbers here, and a dump may have come without triggers.
     spi::run("DELETE FROM usher.flow_dependencies", &[])?;
-    for finding in drift::look_again(&drift::unrecorded()?)? {
+    for finding in drift::look_again(&drift::unrecorded()?, Others::LookAt)? {
         warning!("{}", finding.line());
     }
     capture::attach::sync_all()?;
