@@ -72,7 +72,7 @@ mod tests {
         spi::script("INSERT INTO public.src (id, amount) VALUES (1, 1)").unwrap();
         process();
         spi::script("UPDATE public.src SET amount = 1").unwrap();
-        assert_eq!(number("SELECT count(*) FROM usher.queue"), 0);
+        assert_eq!(number("SELECT count(*) FROM usher.ready_jobs"), 0);
     }
 
     #[pg_test]

@@ -58,7 +58,7 @@ mod tests {
         })
         .unwrap_err();
         assert!(failure.message.contains("payload 2") && failure.message.contains("tkae"), "{}", failure.message);
-        assert_eq!(number("SELECT count(*) FROM usher.queue"), 100_000);
+        assert_eq!(number("SELECT count(*) FROM usher.ready_jobs"), 100_000);
     }
 
     #[pg_test]

@@ -27,7 +27,7 @@ GRANT EXECUTE ON FUNCTION usher.audit, usher.audit_log_stays, usher.write_link T
 -- An operator may own the tables: the owner's triggers and statements call these.
 GRANT EXECUTE ON FUNCTION
     usher.capture, usher.capture_statement, usher.flows_changed, usher.update_integration_sync_timestamp,
-    usher.take_seq, usher.maintain_history
+    usher.take_seq, usher.maintain_history, usher.maintain_segments
     TO usher_operator;
 
 -- Failures and what to do about them; shadow, versions and the transfer of flows.

@@ -44,7 +44,7 @@ BEGIN
     -- A key is remembered as long as its job.
     DELETE FROM usher.job_keys k
      WHERE k.created_at < now() - keep_days * interval '1 day'
-       AND NOT EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+       AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
        AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
        AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
        AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id);
@@ -52,3 +52,102 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION usher.maintain_history(integer) IS 'makes and drops the day partitions of usher.job_history; the worker calls it';
+-- Makes the segments of the log ahead of the positions that are drawn, begins a new one each day, and drops those in which
+-- nothing is left to be done and that are older than the days to keep. Returns what it did in words. Runs in the worker once
+-- a minute and in usher.setup(); a busy table is left for the next time.
+CREATE FUNCTION usher.maintain_segments(keep_days integer) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '200ms'
+    AS $$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', settled);
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', top);
+            drawn := top;
+        END IF;
+    END IF;
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT b.finished_at AS at FROM usher.job_batches AS b
+                                  WHERE b.lane = l AND b.last_seq >= segment.upper - width AND b.last_seq < segment.upper ORDER BY b.last_seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day');
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$$;
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';

@@ -147,7 +147,7 @@ pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organi
         _ => several(flows, &parts),
     };
     format!(
-        "/* {} */ INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
+        "/* {} */ INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
 SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), {},
        f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", f.fallback, {}, f.new, f.old
   FROM {} CROSS JOIN LATERAL ({matches}) AS f",
@@ -232,7 +232,7 @@ pub fn matched(
        CASE WHEN pg_catalog.min(x.organization_id::text) = pg_catalog.max(x.organization_id::text) THEN pg_catalog.min(x.organization_id::text)::uuid END
   FROM (SELECT y.*, usher.uuid_v7() AS id, pg_catalog.nextval('usher.queue_seq'::pg_catalog.regclass) AS seq
           FROM (SELECT COALESCE({organization}, '{NO_ORGANIZATION}'::uuid) AS organization_id, {key} AS row_key, {new} AS new, {old} AS old,
-                       EXISTS (SELECT FROM usher.queue q WHERE q.fallback AND q.flow_id = ANY ('{{{siblings}}}'::integer[]) AND q.row_key = {key})
+                       EXISTS (SELECT FROM usher.jobs q WHERE q.fallback AND q.flow_id = ANY ('{{{siblings}}}'::integer[]) AND q.row_key = {key})
                        OR EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ('{{{siblings}}}'::integer[]) AND w.row_key = {key}) AS blocked
                   FROM {rows}
                  WHERE {condition}{newer}) AS y
@@ -258,12 +258,12 @@ pub fn matched(
 /// Gives inner changes of the rows that an outer statement has just captured positions after the outer ones.
 /// `$1`-`$2` positions captured inside, `$3`-`$4` positions of the outer statement.
 pub const REORDER: &str = "
-    UPDATE usher.queue AS q SET seq = x.seq
-      FROM (SELECT o.organization_id, o.id, usher.take_seq(o.lane) AS seq
-              FROM (SELECT i.organization_id, i.id, i.lane
-                      FROM usher.queue i
+    UPDATE usher.jobs AS q SET seq = x.seq
+      FROM (SELECT o.lane, o.was, usher.take_seq(o.lane) AS seq
+              FROM (SELECT i.lane, i.seq AS was
+                      FROM usher.jobs i
                      WHERE i.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND i.seq BETWEEN $1 AND $2
-                       AND EXISTS (SELECT FROM usher.queue m
+                       AND EXISTS (SELECT FROM usher.jobs m
                                     WHERE m.lane = i.lane AND m.seq BETWEEN $3 AND $4 AND m.flow_id = i.flow_id AND m.row_key = i.row_key)
                      ORDER BY i.seq) AS o) AS x
-     WHERE q.organization_id = x.organization_id AND q.id = x.id";
+     WHERE q.lane = x.lane AND q.seq = x.was";

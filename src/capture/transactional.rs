@@ -12,7 +12,7 @@ use crate::flow::cause::{self, Cause};
 use crate::flow::definition::OnError;
 use crate::flow::store::Flow;
 use crate::pg::{role, spi, spi::Raw, trigger as pg_trigger, xact};
-use crate::setup::Installed;
+use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -116,7 +116,7 @@ pub fn run(
         ];
         if !back.is_empty() {
             xact::mark();
-            spi::query(client, FALL_BACK, &arguments)?;
+            spi::query(client, &setup::for_tables(FALL_BACK)?, &arguments)?;
             if let (true, Some((first, last))) = (ending.inner, xact::since_mark()) {
                 nesting::note_captured(ending, first, last);
             }
@@ -136,7 +136,7 @@ fn abort(flow: &Flow, failure: &crate::pg::subxact::Failure) -> UsherError {
 
 /// `$14`: numbers of the rows that become realtime jobs.
 const FALL_BACK: &str = "
-    INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
+    INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
     SELECT usher.take_seq($10), b.row_key, b.id, b.organization_id, pg_catalog.now(), $12, $8, $9, $10, $11, b.op, true, $13, b.new, b.old
       FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::bigint[], $7::bigint[])
            WITH ORDINALITY AS b (organization_id, id, new, old, op, seq, row_key, n)

@@ -24,8 +24,9 @@ pub struct Forms {
 }
 
 impl Forms {
-    fn of(make: impl Fn(Origin) -> String) -> Self {
-        Self { fresh: make(statement::FRESH), caused: make(statement::CAUSED) }
+    fn of(make: impl Fn(Origin) -> String) -> Outcome<Self> {
+        let form = |origin| Ok::<_, UsherError>(setup::for_tables(&make(origin))?.into_owned());
+        Ok(Self { fresh: form(statement::FRESH)?, caused: form(statement::CAUSED)? })
     }
 }
 
@@ -117,7 +118,7 @@ fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, forms: &Forms, cause: 
     let Some((first, mut last)) = xact::since_mark() else { return Ok(()) };
     if let Some((low, high)) = nesting::captured_inside(ending) {
         xact::mark();
-        spi::run(statement::REORDER, &[spi::arg(low), spi::arg(high), spi::arg(first), spi::arg(last)])?;
+        spi::run(&setup::for_tables(statement::REORDER)?, &[spi::arg(low), spi::arg(high), spi::arg(first), spi::arg(last)])?;
         // A statement around this one must find the new positions.
         last = xact::since_mark().map_or(last, |(_, newest)| newest);
     }
@@ -189,12 +190,16 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });
     Ok(Plan {
-        enqueue: (!later.is_empty()).then(|| Forms::of(|origin| statement::enqueue(&columns, change, &later, &default, origin))),
+        enqueue: if later.is_empty() {
+            None
+        } else {
+            Some(Forms::of(|origin| statement::enqueue(&columns, change, &later, &default, origin))?)
+        },
         transactional: direct
             .into_iter()
             .map(|flow| {
                 let siblings = store::siblings(flow.id)?;
-                let forms = Forms::of(|origin| statement::matched(&columns, change, &flow, &default, origin, &siblings));
+                let forms = Forms::of(|origin| statement::matched(&columns, change, &flow, &default, origin, &siblings))?;
                 Ok((flow, forms))
             })
             .collect::<Outcome<_>>()?,

@@ -11,6 +11,7 @@ use crate::pg::spi::{self, Raw};
 use crate::pg::subxact::{self, Failure};
 use crate::pg::{role, xact};
 use crate::registry::{identity, links};
+use crate::setup;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiTupleTable;
@@ -283,7 +284,7 @@ fn attribute(run: &Run<'_>, causes: &[(Cause, pgrx::Uuid)], before: i64, from: i
         let _acting = role::internal(run.owner);
         spi::query(
             client,
-            ATTRIBUTE,
+            &setup::for_tables(ATTRIBUTE)?,
             &[
                 numbers.arg(),
                 keys.arg(),
@@ -301,15 +302,15 @@ fn attribute(run: &Run<'_>, causes: &[(Cause, pgrx::Uuid)], before: i64, from: i
 /// `$1` numbers and `$2` target keys of the range, `$3` job ids and `$4` trails of the batch, `$5`-`$6` positions, `$7` hop.
 const ATTRIBUTE: &str = "
 WITH c AS (
-    SELECT q.organization_id, q.id, ($3::uuid[])[m.n] AS cause, ($4::text[])[m.n] AS trail,
+    SELECT q.lane, q.seq, ($3::uuid[])[m.n] AS cause, ($4::text[])[m.n] AS trail,
            pg_catalog.hashint8extended(q.row_key, q.flow_id)::text = ANY (pg_catalog.string_to_array(($4::text[])[m.n], ',')) AS again
       FROM unnest($1::integer[], $2::bigint[]) AS m (n, key)
-      JOIN usher.queue AS q ON q.row_key = m.key
+      JOIN usher.jobs AS q ON q.row_key = m.key
      WHERE q.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND q.seq > $5 AND q.seq <= $6 AND q.hop = $7
        AND q.cause IS NULL AND q.created_at = pg_catalog.now()),
-d AS (DELETE FROM usher.queue AS q USING c WHERE c.again AND q.organization_id = c.organization_id AND q.id = c.id)
-UPDATE usher.queue AS q SET cause = c.cause, trail = c.trail
-  FROM c WHERE c.again IS NOT TRUE AND q.organization_id = c.organization_id AND q.id = c.id";
+d AS (DELETE FROM usher.jobs AS q USING c WHERE c.again AND q.lane = c.lane AND q.seq = c.seq)
+UPDATE usher.jobs AS q SET cause = c.cause, trail = c.trail
+  FROM c WHERE c.again IS NOT TRUE AND q.lane = c.lane AND q.seq = c.seq";
 
 fn record_links(flow: &Flow, owner: Oid, sql: &str, batch: &Batch, from: i32, to: i32, excluded: &[i32]) -> Result<()> {
     Spi::connect_mut(|client| {

@@ -7,7 +7,7 @@ use super::catalog;
 use super::check::checked;
 use super::compile::{Program, TYPES};
 use super::definition::{Definition, When};
-use super::store;
+use super::{ready, store};
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
@@ -124,6 +124,12 @@ pub fn broken() -> Result<Vec<i32>> {
 /// `$1` flows, `$2` old and `$3` new names: the images of jobs that wait take a column's new name, as the table did.
 /// In one go, so that two columns may have swapped their names.
 fn rename_in(table: &str) -> String {
+    // Of the log, what is still to be done.
+    let which = if table == "jobs" {
+        "AND (j.lane, j.seq) IN (SELECT r.lane, r.seq FROM usher.ready_jobs r WHERE r.flow_id = ANY ($1))"
+    } else {
+        ""
+    };
     let renamed = |side: &str| {
         format!(
             "CASE WHEN j.{side} IS NULL THEN NULL ELSE
@@ -134,7 +140,7 @@ fn rename_in(table: &str) -> String {
     };
     format!(
         "UPDATE usher.{table} AS j SET new = {}, old = {}
-          WHERE j.flow_id = ANY ($1) AND j.op <> 'R'
+          WHERE j.flow_id = ANY ($1) AND j.op <> 'R' {which}
             AND EXISTS (SELECT FROM unnest($1::integer[], $2::text[]) AS r (flow_id, old_name)
                          WHERE r.flow_id = j.flow_id AND (pg_catalog.jsonb_exists(j.new, r.old_name) OR pg_catalog.jsonb_exists(j.old, r.old_name)))",
         renamed("new"),
@@ -167,7 +173,8 @@ pub fn follow_renames(objects: Option<&[Oid]>) -> Result<Vec<i32>> {
     let old: Vec<String> = renames.iter().map(|(_, old, _)| old.clone()).collect();
     let new: Vec<String> = renames.into_iter().map(|(.., new)| new).collect();
     let arguments = [spi::arg(flows.clone()), spi::arg(old), spi::arg(new)];
-    for table in ["queue", "queue_waiting", "dead_letters"] {
+    ready::hold(&flows)?;
+    for table in ["jobs", "queue_waiting", "dead_letters"] {
         spi::run(&rename_in(table), &arguments)?;
     }
     // From here on the column is watched under its new name.
@@ -337,7 +344,8 @@ pub fn unrecorded() -> Result<Vec<i32>> {
 pub fn mend(flow: i32) -> Result<()> {
     store::set_state(flow, None)?;
     let waiting = spi::run(&lacking("queue_waiting", "AND j.waiting_for = 'flow broken'", WAITING), &[spi::arg(flow)])?;
-    let ready = spi::run(&lacking("queue", "", READY), &[spi::arg(flow)])?;
+    ready::hold(&[flow])?;
+    let ready = spi::run(&lacking("ready_jobs", "", READY), &[spi::arg(flow)])?;
     let released = spi::run(
         "UPDATE usher.queue_waiting w
             SET due_at = pg_catalog.now(),
@@ -358,6 +366,7 @@ const READY: &str = "0, NULL::timestamptz, NULL::text, NULL::text";
 
 /// `$1` flow: moves the jobs that lack a column to the dead letters.
 fn lacking(table: &str, which: &str, rest: &str) -> String {
+    let stored_in = if table == "ready_jobs" { "jobs" } else { table };
     let missing = |side: &str| {
         format!(
             "SELECT c.name FROM pg_catalog.jsonb_array_elements_text(v.compiled -> '{side}') AS c (name) WHERE NOT pg_catalog.jsonb_exists(j.{side}, c.name)"
@@ -371,7 +380,7 @@ fn lacking(table: &str, which: &str, rest: &str) -> String {
                        FROM (SELECT n.name FROM ({new}) AS n WHERE j.op IN ('I', 'U') UNION ALL SELECT o.name FROM ({old}) AS o WHERE j.op IN ('U', 'D')) AS m) AS lost
                FROM usher.{table} j JOIN usher.flows f ON f.id = j.flow_id JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
               WHERE j.flow_id = $1 AND j.op <> 'R' {which}),
-         w AS (DELETE FROM usher.{table} j USING lacking l WHERE l.lost IS NOT NULL AND j.organization_id = l.organization_id AND j.id = l.id RETURNING j.*, l.lost)
+         w AS (DELETE FROM usher.{stored_in} j USING lacking l WHERE l.lost IS NOT NULL AND j.organization_id = l.organization_id AND j.id = l.id RETURNING j.*, l.lost)
          INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                          attempts, last_attempted_at, source_system, target_system, error_message, sqlstate)
          SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,

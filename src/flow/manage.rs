@@ -4,6 +4,7 @@ use super::check::checked;
 use super::compile::Compiled;
 use super::definition::{Definition, When};
 use super::drift::{self, Needs};
+use super::ready;
 use super::store;
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi, xact};
@@ -184,20 +185,15 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     if was_broken {
         drift::mend(id)?;
     }
-    change_lane(name, checked.definition.lane as i16)?;
+    change_lane(id, checked.definition.lane as i16)?;
     if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
-        let first = spi::all(
-            "WITH u AS (UPDATE usher.queue q SET fallback = true FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND NOT q.fallback
-                        RETURNING q.lane, q.seq)
-             SELECT u.lane, pg_catalog.min(u.seq) FROM u GROUP BY u.lane",
-            &[spi::arg(name)],
-            |row| Ok((row.get::<i16>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
+        ready::hold(&[id])?;
+        spi::run(
+            "UPDATE usher.jobs q SET fallback = true FROM usher.ready_jobs r
+              WHERE r.flow_id = $1 AND NOT r.fallback AND q.lane = r.lane AND q.seq = r.seq",
+            &[spi::arg(id)],
         )?;
-        // A worker that passed over them while they were locked looks again.
-        for (lane, seq) in first {
-            xact::note_locked(usize::try_from(lane).unwrap_or(0), seq);
-        }
     }
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))
@@ -218,20 +214,28 @@ fn exists(installed: Installed, name: &str) -> Result<i32> {
 }
 
 /// Jobs of a flow whose lane changes go along, so that later changes of their rows do not overtake them. Requests keep
-/// the lane that their caller chose.
-fn change_lane(name: &str, lane: i16) -> Result<()> {
-    let moved = spi::all(
-        "UPDATE usher.queue q SET lane = $2 FROM usher.flows f WHERE f.name = $1 AND q.flow_id = f.id AND q.op <> 'R' AND q.lane <> $2 RETURNING q.seq",
-        &[spi::arg(name), spi::arg(lane)],
-        |row| Ok(row.get::<i64>(1)?.unwrap_or(0)),
+/// the lane that their caller chose. Ready ones keep their positions, which the other lane may have passed: they leave the
+/// log and are due at once.
+fn change_lane(flow: i32, lane: i16) -> Result<()> {
+    let arguments = [spi::arg(flow), spi::arg(lane)];
+    let any = spi::one::<bool>(
+        "SELECT EXISTS (SELECT FROM usher.ready_jobs r WHERE r.flow_id = $1 AND r.op <> 'R' AND r.lane <> $2)",
+        &arguments,
     )?;
-    if let Some(first) = moved.into_iter().min() {
-        xact::note_locked(lane as usize, first);
+    if any == Some(true) {
+        ready::hold(&[flow])?;
+        spi::run(
+            "WITH c AS (DELETE FROM usher.jobs q USING usher.ready_jobs r
+                         WHERE r.flow_id = $1 AND r.op <> 'R' AND r.lane <> $2 AND q.lane = r.lane AND q.seq = r.seq RETURNING q.*)
+             INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                              attempts, waiting_for, due_at)
+             SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version, $2, c.hop, c.op, c.trail, c.new, c.old,
+                    0, 'run_at', pg_catalog.now() FROM c",
+            &arguments,
+        )?;
+        xact::note_due_changed();
     }
-    spi::run(
-        "UPDATE usher.queue_waiting w SET lane = $2 FROM usher.flows f WHERE f.name = $1 AND w.flow_id = f.id AND w.op <> 'R' AND w.lane <> $2",
-        &[spi::arg(name), spi::arg(lane)],
-    )?;
+    spi::run("UPDATE usher.queue_waiting w SET lane = $2 WHERE w.flow_id = $1 AND w.op <> 'R' AND w.lane <> $2", &arguments)?;
     Ok(())
 }
 

@@ -16,6 +16,7 @@ mod difference;
 pub mod drift;
 mod expressions;
 pub mod manage;
+pub mod ready;
 pub mod retry;
 pub mod shadow;
 mod shape;

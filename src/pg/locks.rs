@@ -23,16 +23,31 @@ pub fn take_equal(hash: u64) {
     unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
 }
 
-/// Takes a lane of this database until the end of the transaction, or returns false at once.
-pub fn try_lane(lane: i16) -> bool {
-    let tag = pg_sys::LOCKTAG {
+fn lane_tag(lane: i16) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
         locktag_field1: super::ids::database(),
         locktag_field2: 0,
         locktag_field3: u32::try_from(lane).unwrap_or(0),
         locktag_field4: OURS,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-    };
+    }
+}
+
+/// Waits until the batch that runs in a lane now, if any does, has ended. A wait like that for any lock: a deadlock is found.
+pub fn await_lane(lane: i16) {
+    let tag = lane_tag(lane);
+    let mode = pg_sys::ShareLock as i32;
+    // SAFETY: taken and given back at once; the tag is copied. Whoever holds the lane itself passes.
+    unsafe {
+        pg_sys::LockAcquire(&tag, mode, false, false);
+        pg_sys::LockRelease(&tag, mode, false);
+    }
+}
+
+/// Takes a lane of this database until the end of the transaction, or returns false at once.
+pub fn try_lane(lane: i16) -> bool {
+    let tag = lane_tag(lane);
     // SAFETY: a lock of the transaction, released with it; the tag is copied.
     let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL

@@ -27,6 +27,8 @@ pub struct Slot {
     low: [AtomicI64; LANES],
     /// Lowest position of a transaction that was prepared: its COMMIT PREPARED tells nobody.
     prepared: [AtomicI64; LANES],
+    /// Another process has done jobs of the lane: what this one has in mind of the log is old.
+    stale: [AtomicBool; LANES],
     /// Something about waiting jobs changed: look at the due times again.
     due_changed: AtomicBool,
     /// The same, by a transaction that was prepared.
@@ -65,6 +67,7 @@ impl Default for Shared {
                 latch: AtomicUsize::new(0),
                 low: std::array::from_fn(|_| AtomicI64::new(NONE)),
                 prepared: std::array::from_fn(|_| AtomicI64::new(NONE)),
+                stale: std::array::from_fn(|_| AtomicBool::new(false)),
                 due_changed: AtomicBool::new(false),
                 prepared_due: AtomicBool::new(false),
                 busy_kind: AtomicI32::new(0),
@@ -150,6 +153,16 @@ pub fn signal(low: &[i64; LANES], due_changed: bool, ended: Ended) {
         }
         if wake {
             set_latch(slot.latch.load(SeqCst));
+        }
+    }
+}
+
+/// Tells other workers of this database, if there are any for these lanes, that their logs are not the newest any more.
+pub fn signal_batches(lanes: u32) {
+    let (database, me) = (super::ids::database(), std::process::id() as i32);
+    for slot in slots().iter().filter(|slot| slot.database.load(SeqCst) == database && slot.pid.load(SeqCst) != me) {
+        for lane in (0..LANES).filter(|lane| lanes & (1 << lane) != 0) {
+            slot.stale[lane].store(true, SeqCst);
         }
     }
 }
@@ -243,6 +256,10 @@ impl Mine {
 
     pub fn take_prepared(self, lane: usize) -> i64 {
         self.slot().prepared[lane].swap(NONE, SeqCst)
+    }
+
+    pub fn take_stale(self, lane: usize) -> bool {
+        self.slot().stale[lane].swap(false, SeqCst)
     }
 
     pub fn has_prepared(self) -> bool {

@@ -35,6 +35,12 @@ impl Raw {
         Ok(Self { datum: table.get_datum_by_ordinal(ordinal)?, oid: table.column_type_oid(ordinal)?.value() })
     }
 
+    /// The value itself.
+    pub fn value<T: FromDatum>(&self) -> Result<Option<T>> {
+        // SAFETY: datum and type were read together from one result column, which is of the type that the caller names.
+        Ok(self.datum.and_then(|datum| unsafe { T::from_polymorphic_datum(datum, false, self.oid) }))
+    }
+
     pub fn arg<'a>(&self) -> DatumWithOid<'a> {
         match self.datum {
             // SAFETY: datum and type were read together from one result column; the caller keeps the connection open.

@@ -17,6 +17,8 @@ struct Pending {
     /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
     also_on_abort: bool,
     launcher: bool,
+    /// Bit per lane of which this transaction has done a batch.
+    batches: u32,
     last: i64,
     taken: u64,
     /// (draws before, first position after) since [`mark`].
@@ -24,8 +26,16 @@ struct Pending {
 }
 
 impl Pending {
-    const NEW: Self =
-        Self { low: [NONE; LANES], due_changed: false, also_on_abort: false, launcher: false, last: 0, taken: 0, mark: None };
+    const NEW: Self = Self {
+        low: [NONE; LANES],
+        due_changed: false,
+        also_on_abort: false,
+        launcher: false,
+        batches: 0,
+        last: 0,
+        taken: 0,
+        mark: None,
+    };
 }
 
 thread_local! {
@@ -44,6 +54,10 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         return;
     }
     let pending = PENDING.replace(Pending::NEW);
+    // Before the lane's lock goes: whoever gets it next finds the mark.
+    if event != XACT_EVENT_ABORT && pending.batches != 0 {
+        shmem::signal_batches(pending.batches);
+    }
     if event == XACT_EVENT_COMMIT || (event == XACT_EVENT_ABORT && pending.also_on_abort) {
         shmem::signal(&pending.low, pending.due_changed, Ended::Committed);
         if pending.launcher {
@@ -86,6 +100,10 @@ pub fn take_seq(lane: usize) -> Result<i64> {
         SEQUENCE.set((generation, oid));
         oid
     };
+    // The transaction gets its number first: whoever has drawn a position is seen to run until it has ended, on which the
+    // floor of the log relies (queue/log.rs).
+    // SAFETY: gives this transaction its id, if it has none yet.
+    unsafe { pg_sys::GetTopTransactionId() };
     // SAFETY: nextval(regclass) by its own entry point, with the one argument it takes; it checks the caller's rights.
     let seq = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(Oid::from(oid)))]) }
         .ok_or_else(|| UsherError::internal("the queue's sequence gave no value"))?;
@@ -139,6 +157,12 @@ pub fn note_locked(lane: usize, seq: i64) {
         pending.due_changed = true;
         pending.also_on_abort = true;
     });
+}
+
+/// This transaction enters a batch of a lane in the ledger.
+pub fn note_batch(lane: usize) {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.batches |= 1 << lane);
 }
 
 /// This database may want workers from the commit on.

@@ -1,6 +1,7 @@
 //! A job's life as its owner steers it: look, wait, cancel, retry.
 
 use crate::error::{Result, UsherError};
+use crate::flow::ready;
 use crate::guard::audit;
 use crate::pg::{bgw, role, spi, xact};
 use crate::registry::identity::{self, Right};
@@ -16,7 +17,7 @@ struct Place {
     organization: Uuid,
     lane: i16,
     seq: i64,
-    /// queue, queue_waiting, dead_letters or job_history.
+    /// jobs (ready), queue_waiting, dead_letters, job_history, or log: a job of the log that is done.
     table: String,
     cancelled: bool,
 }
@@ -35,11 +36,12 @@ fn find(job: Uuid, right: Right) -> Result<Place> {
     let place = {
         let _acting = role::internal(installed.owner);
         spi::read_all(
-            "SELECT organization_id, lane, seq, 'queue' AS place, false FROM usher.queue WHERE id = $1 AND organization_id = ANY ($2)
+            "SELECT organization_id, lane, seq, 'jobs' AS place, false FROM usher.ready_jobs WHERE id = $1 AND organization_id = ANY ($2)
              UNION ALL SELECT organization_id, lane, seq, 'queue_waiting', false FROM usher.queue_waiting WHERE id = $1 AND organization_id = ANY ($2)
              UNION ALL SELECT organization_id, lane, seq, 'dead_letters', false FROM usher.dead_letters
                         WHERE id = $1 AND (organization_id = ANY ($2) OR $3 AND NOT EXISTS (SELECT FROM usher.organizations o WHERE o.id = organization_id))
-             UNION ALL SELECT organization_id, lane, 0, 'job_history', cancelled FROM usher.job_history WHERE id = $1 AND organization_id = ANY ($2)",
+             UNION ALL SELECT organization_id, lane, 0, 'job_history', cancelled FROM usher.job_history WHERE id = $1 AND organization_id = ANY ($2)
+             UNION ALL SELECT organization_id, lane, seq, 'log', false FROM usher.jobs WHERE id = $1 AND organization_id = ANY ($2)",
             &[spi::arg(job), spi::arg(mine), spi::arg(operator)],
             |row| {
                 Ok(Place {
@@ -85,15 +87,14 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     let gone = match place.table.as_str() {
-        "queue" => {
-            // Locked from here to the end of the transaction: a worker passes over it and looks again afterwards.
-            xact::note_locked(place.lane as usize, place.seq);
+        // Locked from here to the end of the transaction: a worker passes over it and looks again afterwards.
+        "jobs" if ready::hold_one(place.lane, place.seq)? => {
             spi::run(
-                "WITH c AS (DELETE FROM usher.queue WHERE organization_id = $1 AND id = $2 RETURNING *),
+                "WITH c AS (DELETE FROM usher.jobs WHERE lane = $3 AND seq = $4 RETURNING *),
                       k AS (DELETE FROM usher.job_keys WHERE organization_id = $1 AND job_id = $2 AND EXISTS (SELECT FROM c))
                  INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old)
                  SELECT organization_id, id, created_at, pg_catalog.now(), cause, flow_id, flow_version, 0, lane, hop, op, true, new, old FROM c",
-                &[spi::arg(place.organization), spi::arg(job)],
+                &[spi::arg(place.organization), spi::arg(job), spi::arg(place.lane), spi::arg(place.seq)],
             )?
         }
         "queue_waiting" | "dead_letters" => {
@@ -198,7 +199,7 @@ pub fn wait(job: Option<Uuid>, timeout: Duration) -> Result<Row> {
     let made_by = {
         let _acting = role::internal(installed.owner);
         spi::one::<i64>(
-            "SELECT xmin::text::bigint FROM usher.queue WHERE organization_id = $1 AND id = $2
+            "SELECT xmin::text::bigint FROM usher.jobs WHERE organization_id = $1 AND id = $2
              UNION ALL SELECT xmin::text::bigint FROM usher.queue_waiting WHERE organization_id = $1 AND id = $2",
             &[spi::arg(place.organization), spi::arg(job)],
         )?
@@ -215,7 +216,9 @@ pub fn wait(job: Option<Uuid>, timeout: Duration) -> Result<Row> {
             let _acting = role::internal(installed.owner);
             spi::one::<bool>(
                 "SELECT EXISTS (SELECT FROM usher.job_history WHERE organization_id = $1 AND id = $2)
-                     OR EXISTS (SELECT FROM usher.dead_letters WHERE organization_id = $1 AND id = $2)",
+                     OR EXISTS (SELECT FROM usher.dead_letters WHERE organization_id = $1 AND id = $2)
+                     OR EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = $1 AND j.id = $2
+                                   AND NOT EXISTS (SELECT FROM usher.ready_jobs r WHERE r.lane = j.lane AND r.seq = j.seq))",
                 &[spi::arg(place.organization), spi::arg(job)],
             )?
         };

@@ -213,12 +213,14 @@ fn keyed(organization: Uuid, key: &str, id: Uuid) -> Result<Option<Uuid>> {
         &arguments,
     )?;
     spi::run(
-        "UPDATE usher.job_keys k SET job_id = $3, created_at = pg_catalog.now()
+        &setup::for_tables(
+            "UPDATE usher.job_keys k SET job_id = $3, created_at = pg_catalog.now()
           WHERE k.organization_id = $1 AND k.unique_key = $2 AND k.job_id <> $3
-            AND NOT EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
             AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
             AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
             AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)",
+        )?,
         &arguments,
     )?;
     let holder =
@@ -258,9 +260,9 @@ fn ready_or_later(
         )?;
     } else {
         spi::run(
-            "INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
+            &setup::for_tables("INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
              SELECT usher.take_seq($1), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9
-              WHERE $11::timestamptz IS NULL",
+              WHERE $11::timestamptz IS NULL")?,
             &arguments,
         )?;
     }
@@ -316,12 +318,12 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
     let lanes: Vec<i16> = known.iter().map(|route| if request.lane_given { request.lane as i16 } else { route.lane }).collect();
     let payloads: Vec<String> = payloads.into_iter().flatten().map(|payload| payload.0.to_string()).collect();
     spi::run(
-        "INSERT INTO usher.queue (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
+        &setup::for_tables("INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
          SELECT usher.take_seq(r.lane), p.id, $3, pg_catalog.now(), $9, r.flow_id, r.version, r.lane, $8, 'R', $10, p.payload
            FROM (SELECT u.id, u.payload::jsonb AS payload, u.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (id, payload, n)) AS p
            JOIN unnest($4::text[], $5::integer[], $6::integer[], $7::smallint[]) AS r (action, flow_id, version, lane)
              ON r.action = p.payload ->> 'action'
-          ORDER BY p.n",
+          ORDER BY p.n")?,
         &[
             spi::arg(ids.clone()),
             spi::arg(payloads.clone()),

@@ -1,6 +1,6 @@
 //! What jobs of a flow in shadow would have done, kept in `usher.shadow_results`.
 
-use super::store::Group;
+use super::store::{self, Group};
 use crate::error::Result;
 use crate::flow::shadow::Tried;
 use crate::pg::spi;
@@ -23,6 +23,7 @@ pub fn record(group: &Group, version: i32, tried: &[Tried]) -> Result<()> {
     if tried.is_empty() {
         return Ok(());
     }
+    store::set_apart(group, Some(tried.iter().map(|job| job.n).collect()))?;
     spi::run(
         RECORD,
         &[

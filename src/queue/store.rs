@@ -1,9 +1,11 @@
 //! The SQL of the queue. Everything here runs with the owner's rights, inside the transaction of a batch.
 //!
-//! A claim is one statement: it deletes the jobs from where they wait, writes them into the history as done, and returns
-//! them as one set of arrays per group of (flow, version, hop). A job that then fails is taken out of the history again:
-//! that is the rare case, and everything is one transaction.
+//! A claim is one statement that returns jobs as one set of arrays per flow. Ready ones stay in the log: it is read, and
+//! the batch enters in the ledger what it has done ([`super::ledger`]). Waiting ones are deleted from where they wait and
+//! written into the history as done. A job that then fails is taken out again: that is the rare case, and everything is
+//! one transaction.
 
+use super::log::Log;
 use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::pg::spi::{self, Raw};
@@ -28,6 +30,10 @@ pub struct Group {
     pub some_homeless: bool,
     /// The jobs come from where they waited.
     pub waited: bool,
+    /// They are still in the log, in this lane; else they are in the history as done.
+    pub log: Option<i16>,
+    /// To be taken out of the log before anything is done with them.
+    apart: bool,
 }
 
 /// Jobs `first..=last` of a group share a version and a hop, and no row occurs twice among them: one statement can do them.
@@ -39,20 +45,22 @@ pub struct Segment {
     pub hop: i16,
 }
 
+#[derive(Default)]
 pub struct Claim {
     pub groups: Vec<Group>,
     pub jobs: i32,
+    /// Jobs that were looked at: more than `jobs` when some are locked.
+    pub seen: i32,
     pub last: i64,
     /// Some job waits: rows may have earlier changes.
     pub anything_waits: bool,
+    /// Positions in the log that are done with this batch, in ascending order.
+    pub taken: Vec<i64>,
 }
 
-/// What follows the deletion in both claims: history and grouping, each group in the order of its positions.
-const REST: &str = "
-, h AS (
-    INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old, source_system, target_system)
-    SELECT c.organization_id, c.id, c.created_at, pg_catalog.now(), c.cause, c.flow_id, c.flow_version, c.attempts, c.lane, c.hop, c.op, c.new, c.old, c.source_system, c.target_system
-      FROM c)
+/// One set of arrays for each flow, each in the order of its positions; `c` gives the jobs. The last columns: whether all
+/// organizations exist, whether any job waits, whether the jobs are set apart (see [`claim_ready`]).
+const GROUPED: &str = "
 SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.min(o.flow_version) = pg_catalog.max(o.flow_version) AND pg_catalog.min(o.hop) = pg_catalog.max(o.hop),
        pg_catalog.min(o.flow_version), pg_catalog.min(o.hop),
@@ -60,9 +68,17 @@ SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
        pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop),
        pg_catalog.bool_and(o.organization_id IN (SELECT g.id FROM usher.organizations g)),
-       (SELECT EXISTS (SELECT FROM usher.queue_waiting))
-  FROM (SELECT c.* FROM c ORDER BY c.flow_id, c.seq) AS o
- GROUP BY o.flow_id";
+       (SELECT EXISTS (SELECT FROM usher.queue_waiting)), o.apart
+  FROM (SELECT c.* FROM c ORDER BY c.apart, c.flow_id, c.seq) AS o
+ GROUP BY o.apart, o.flow_id";
+
+/// What was taken out of where it waited is written into the history as done: a job that then fails is taken out again,
+/// which is the rare case, and everything is one transaction.
+const INTO_HISTORY: &str = "
+, h AS (
+    INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old, source_system, target_system)
+    SELECT c.organization_id, c.id, c.created_at, pg_catalog.now(), c.cause, c.flow_id, c.flow_version, c.attempts, c.lane, c.hop, c.op, c.new, c.old, c.source_system, c.target_system
+      FROM c)";
 
 /// A group in which a row occurs more than once, in waves: every row's first change, then every second one, and so on.
 /// Within a wave the order is free, so that versions and hops can stand together.
@@ -87,13 +103,25 @@ SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_c
                AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop)
          ORDER BY b.seq) AS o";
 
-/// `$1` lane, `$2` position, `$3` most jobs.
-const CLAIM_READY: &str = "
+/// `$1` lane, `$2` position, `$3` most jobs, `$4` what is done behind the position. Reads, and writes nothing.
+const READ_LOG: &str = "
 WITH c AS (
-    DELETE FROM usher.queue AS q
-     WHERE q.ctid = ANY (ARRAY(SELECT r.ctid FROM usher.queue AS r WHERE r.lane = $1 AND r.seq > $2 ORDER BY r.seq LIMIT $3 FOR UPDATE SKIP LOCKED))
+    SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
+           1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
+      FROM usher.jobs AS q
+     WHERE q.lane = $1 AND q.seq > $2 AND ($4::int8multirange IS NULL OR NOT q.seq <@ $4)
+     ORDER BY q.seq LIMIT $3)";
+
+/// `$1` lane, `$2` positions: out of the log, those that nobody else has locked.
+const TAKE_OUT: &str = "
+WITH c AS (
+    DELETE FROM usher.jobs AS q
+     WHERE q.lane = $1 AND q.seq = ANY (ARRAY(SELECT r.seq FROM usher.jobs AS r WHERE r.lane = $1 AND r.seq = ANY ($2) FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
-              1 AS attempts, NULL::text AS source_system, NULL::text AS target_system)";
+              1 AS attempts, NULL::text AS source_system, NULL::text AS target_system, false AS apart)";
+
+/// `$1` lane, `$2` most jobs: the positions that are ready.
+const READY: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
 /// `$1` lanes, `$2` most jobs.
 const CLAIM_DUE: &str = "
@@ -104,23 +132,69 @@ WITH c AS (
             WHERE r.due_at <= pg_catalog.clock_timestamp() AND r.lane = ANY ($1::smallint[]) AND r.waiting_for <> 'external worker'
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
-              q.attempts + 1 AS attempts, q.source_system, q.target_system)";
+              q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
 
-pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, position: i64, most: i32) -> Result<Claim> {
-    let sql = format!("{CLAIM_READY}{REST}");
-    claim(client, &sql, &[spi::arg(lane as i16), spi::arg(position), spi::arg(i64::from(most))])
+/// Ready jobs of a lane, from where its log is to be read. They stay in the log; what was read is [`Claim::taken`], to be
+/// entered with `ledger::done`.
+///
+/// Two kinds are set apart, and leave the log as jobs that waited do: those that a session has locked, or had (their row
+/// says so; if it still has them, they are passed over), and those that a writer's transaction left over, whose marks must
+/// go as soon as they are done.
+pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32) -> Result<Claim> {
+    let sql = format!("{READ_LOG}{GROUPED}");
+    let done = log.done.above(log.position);
+    let mut claim =
+        claim(client, &sql, &[spi::arg(lane as i16), spi::arg(log.position), spi::arg(i64::from(most)), spi::arg(done)], true)?;
+    claim.seen = claim.jobs;
+    let (apart, kept): (Vec<_>, Vec<_>) = claim.groups.into_iter().partition(|group| group.apart);
+    claim.groups = kept;
+    for group in &mut claim.groups {
+        group.log = Some(lane as i16);
+        claim.taken.extend(positions(group)?);
+    }
+    claim.taken.sort_unstable();
+    if !apart.is_empty() {
+        let mut positions_apart = Vec::new();
+        for group in &apart {
+            positions_apart.extend(positions(group)?);
+            claim.jobs -= group.batch.size;
+        }
+        let out = take_out(client, lane, positions_apart)?;
+        claim.jobs += out.jobs;
+        claim.groups.extend(out.groups);
+    }
+    Ok(claim)
+}
+
+/// Ready jobs of a lane for a session, which has no log in mind: all leave the log.
+pub fn claim_ready_once(client: &mut SpiClient<'_>, lane: usize, most: i32) -> Result<Claim> {
+    let ready = {
+        let table = spi::query(client, READY, &[spi::arg(lane as i16), spi::arg(i64::from(most))])?.first();
+        table.get::<Vec<i64>>(1)?.unwrap_or_default()
+    };
+    let seen = ready.len() as i32;
+    Ok(Claim { seen, ..take_out(client, lane, ready)? })
+}
+
+fn take_out(client: &mut SpiClient<'_>, lane: usize, positions: Vec<i64>) -> Result<Claim> {
+    let sql = format!("{TAKE_OUT}{INTO_HISTORY}{GROUPED}");
+    claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)
 }
 
 pub fn claim_due(client: &mut SpiClient<'_>, lanes: &[i16], most: i32) -> Result<Claim> {
-    let sql = format!("{CLAIM_DUE}{REST}");
-    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))])?;
+    let sql = format!("{CLAIM_DUE}{INTO_HISTORY}{GROUPED}");
+    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))], false)?;
     claim.groups.iter_mut().for_each(|group| group.waited = true);
     Ok(claim)
 }
 
-fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Result<Claim> {
+fn positions(group: &Group) -> Result<Vec<i64>> {
+    group.batch.positions.value::<Vec<i64>>().map(Option::unwrap_or_default)
+}
+
+fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>, in_log: bool) -> Result<Claim> {
     let mut table = spi::query(client, sql, arguments)?;
-    let mut claim = Claim { groups: Vec::with_capacity(table.len()), jobs: 0, last: 0, anything_waits: false };
+    let mut claim = Claim { groups: Vec::with_capacity(table.len()), ..Claim::default() };
     while table.next().is_some() {
         let flow = table.get::<i32>(1)?;
         let size = table.get::<i32>(2)?.unwrap_or(0);
@@ -134,7 +208,8 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>) -> Res
         };
         let some_homeless = table.get::<bool>(19)? != Some(true);
         claim.anything_waits |= table.get::<bool>(20)? == Some(true);
-        claim.groups.push(Group { repeats: has_repeats(keys.into_iter().flatten()), uniform, some_homeless, ..group });
+        let apart = in_log && table.get::<bool>(21)? == Some(true);
+        claim.groups.push(Group { repeats: has_repeats(keys.into_iter().flatten()), uniform, some_homeless, apart, ..group });
     }
     Ok(claim)
 }
@@ -159,6 +234,8 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
         uniform: None,
         some_homeless: false,
         waited: false,
+        log: None,
+        apart: false,
     })
 }
 
@@ -191,8 +268,8 @@ impl Group {
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
         let jobs: Vec<(Option<i64>, i32, i16)> =
             keys.into_iter().zip(versions).zip(hops).map(|((key, version), hop)| (key, version, hop)).collect();
-        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
-        Ok((Self { flow, some_homeless, waited, ..read_group(&table, 1, size)? }, cut(&jobs)))
+        let (flow, size, some_homeless, waited, log) = (self.flow, self.batch.size, self.some_homeless, self.waited, self.log);
+        Ok((Self { flow, some_homeless, waited, log, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
 }
 
@@ -323,15 +400,22 @@ pub struct Back {
     pub tried: bool,
 }
 
+/// `$12` lane of the log, NULL for jobs that are in the history.
 const TAKE_BACK: &str = "
 WITH b AS (
     SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
            ($5::bigint[])[x.n] AS row_key, ($6::text[])[x.n] AS trail
       FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[]) AS x (n, waiting_for, after, error, sqlstate, tried)),
-h AS (
+l AS (
+    DELETE FROM usher.jobs AS j USING b WHERE $12::smallint IS NOT NULL AND j.lane = $12 AND j.seq = b.seq
+    RETURNING j.organization_id, j.id, j.created_at, j.cause, j.flow_id, j.flow_version, 1 AS attempts, j.lane, j.hop, j.op, j.new, j.old,
+              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+d AS (
     DELETE FROM usher.job_history AS h USING b
-     WHERE h.finished_at = pg_catalog.now() AND h.organization_id = b.organization_id AND h.id = b.id
-    RETURNING h.*, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+     WHERE $12 IS NULL AND h.finished_at = pg_catalog.now() AND h.organization_id = b.organization_id AND h.id = b.id
+    RETURNING h.organization_id, h.id, h.created_at, h.cause, h.flow_id, h.flow_version, h.attempts, h.lane, h.hop, h.op, h.new, h.old,
+              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+h AS (SELECT * FROM l UNION ALL SELECT * FROM d),
 w AS (
     INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                      attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system)
@@ -345,7 +429,7 @@ SELECT h.organization_id, h.id, h.seq, h.row_key, h.created_at, h.cause, h.flow_
        h.attempts, CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, COALESCE(h.error, 'no reason was given'), h.sqlstate, h.source_system, h.target_system
   FROM h WHERE h.waiting_for IS NULL";
 
-/// Takes jobs of a claimed group out of the history again and puts them where they belong.
+/// Takes jobs of a claimed group out of the log, or out of the history again, and puts them where they belong.
 pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
     if back.is_empty() {
         return Ok(());
@@ -365,13 +449,31 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
             spi::arg(column(&|b| b.error.clone())),
             spi::arg(column(&|b| b.sqlstate.clone())),
             spi::arg(back.iter().map(|b| b.tried).collect::<Vec<_>>()),
+            spi::arg(group.log),
         ],
+    )?;
+    Ok(())
+}
+
+/// Puts jobs of a group that are still in the log into the history, each with a row of its own to which something can be
+/// noted. `numbers` None: all of them.
+pub fn set_apart(group: &Group, numbers: Option<Vec<i32>>) -> Result<()> {
+    let Some(lane) = group.log else { return Ok(()) };
+    spi::run(
+        "WITH c AS (
+             DELETE FROM usher.jobs AS j USING unnest($2::bigint[]) WITH ORDINALITY AS b (seq, n)
+              WHERE j.lane = $1 AND j.seq = b.seq AND ($3::integer[] IS NULL OR b.n = ANY ($3))
+             RETURNING j.*)
+         INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old)
+         SELECT c.organization_id, c.id, c.created_at, pg_catalog.now(), c.cause, c.flow_id, c.flow_version, 1, c.lane, c.hop, c.op, c.new, c.old FROM c",
+        &[spi::arg(lane), group.batch.positions.arg(), spi::arg(numbers)],
     )?;
     Ok(())
 }
 
 /// Jobs of a group that will not run: their history says cancelled.
 pub fn cancel_group(group: &Group, reason: &str) -> Result<()> {
+    set_apart(group, None)?;
     spi::run(
         "UPDATE usher.job_history h SET cancelled = true, attempts = h.attempts - 1, error_message = $3
            FROM unnest($1::uuid[], $2::uuid[]) AS b (organization_id, id)

@@ -8,6 +8,7 @@ use crate::error::{Result, UsherError};
 use crate::pg;
 use crate::pg::spi;
 use pgrx::pg_sys::Oid;
+use std::borrow::Cow;
 use std::cell::RefCell;
 
 /// The tables, step by step: a new installation takes all steps, an older one those that it lacks, so that both end
@@ -18,6 +19,7 @@ const STEPS: &[(i32, &[&str])] = &[
         2,
         &[
             include_str!("../../sql/setup/copies.sql"),
+            include_str!("../../sql/setup/jobs.sql"),
             include_str!("../../sql/setup/drift.sql"),
             include_str!("../../sql/setup/links.sql"),
             include_str!("../../sql/setup/revenue.sql"),
@@ -80,6 +82,12 @@ pub fn installed() -> Result<Installed> {
     let installed = Installed { owner, flows, default_organization, home, up_to_date: level == SCHEMA_LEVEL };
     INSTALLED.set(Some((generation, installed)));
     Ok(installed)
+}
+
+/// SQL about the log of jobs for the tables that are there: while they are those of version 0.1, ready jobs have another
+/// table. Writers go on meanwhile; setup() brings the jobs along.
+pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
+    Ok(if pg::catalog::usher_relation("jobs").is_some() { Cow::Borrowed(sql) } else { Cow::Owned(sql.replace("usher.jobs ", "usher.queue ")) })
 }
 
 /// The installation, for what needs the tables of this very version.

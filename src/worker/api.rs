@@ -3,6 +3,7 @@
 use super::batch;
 use crate::error::{Result, UsherError};
 use crate::pg::shmem::LANES;
+use crate::pg::xact;
 use crate::registry::identity;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -41,11 +42,15 @@ fn process(most: i32) -> Result<i32> {
             "SELECT usher.resume('moved'); if it takes the original's place, usher.resume('copy') if the original lives on.",
         ));
     }
+    if !xact::sees_new_commits() {
+        return Err(UsherError::state("a transaction with one snapshot cannot see which jobs a worker has done meanwhile")
+            .hint("Call usher.process_jobs() in READ COMMITTED."));
+    }
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
         if jobs < most {
-            jobs += batch::ready(installed, lane, 0, most - jobs, None)?.jobs;
+            jobs += batch::ready_once(installed, lane, most - jobs)?.jobs;
         }
         if jobs >= most {
             break;

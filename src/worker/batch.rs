@@ -7,8 +7,10 @@ use crate::flow::shadow;
 use crate::flow::store as flows;
 use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
-use crate::pg::role;
 use crate::pg::shmem::{Mine, Source};
+use crate::pg::{role, xact};
+use crate::queue::ledger;
+use crate::queue::log::Log;
 use crate::queue::shadow as queue_shadow;
 use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
@@ -17,9 +19,13 @@ use pgrx::spi::SpiClient;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// What a batch did.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Done {
     pub jobs: i32,
+    /// Jobs that were looked at.
+    pub seen: i32,
+    /// Positions of the log that are done, in ascending order.
+    pub taken: Vec<i64>,
     /// The last position that was taken.
     pub last: i64,
     /// Another process works on the lane.
@@ -31,20 +37,62 @@ fn take_lanes(lanes: &[i16]) -> bool {
     lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane))
 }
 
-/// Ready jobs of one lane, from a position on.
-pub fn ready(installed: Installed, lane: usize, position: i64, most: i32, mine: Option<Mine>) -> Result<Done> {
+/// Ready jobs of one lane, for its worker.
+pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: Mine) -> Result<Done> {
+    if !take_lanes(&[lane as i16]) {
+        return Ok(Done { busy: true, ..Done::default() });
+    }
+    know(installed, lane, log, mine)?;
+    Spi::connect_mut(|client| {
+        let acting = role::internal(installed.owner);
+        let claim = store::claim_ready(client, lane, log, most)?;
+        mine.busy(Source::Queue, lane, log.position, claim.last);
+        drop(acting);
+        let done = done_by(&claim);
+        run(client, installed, Place::Worker, claim)?;
+        let _acting = role::internal(installed.owner);
+        ledger::done(lane, &done.taken)?;
+        xact::note_batch(lane);
+        Ok(done)
+    })
+}
+
+fn done_by(claim: &Claim) -> Done {
+    Done { jobs: claim.jobs, seen: claim.seen, taken: claim.taken.clone(), last: claim.last, busy: false }
+}
+
+/// Reads what is done in a lane, if this process does not know it. The lane is this process's.
+fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<()> {
+    if mine.take_stale(lane) || !log.known {
+        let _acting = role::internal(installed.owner);
+        let moment = log.moment;
+        *log = Log { moment, ..ledger::read(lane)? };
+    }
+    Ok(())
+}
+
+/// Raises the floor of a lane's log, once a minute. Returns false when somebody else has the lane.
+pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
+    if !take_lanes(&[lane as i16]) {
+        return Ok(false);
+    }
+    know(installed, lane, log, mine)?;
+    let _acting = role::internal(installed.owner);
+    ledger::settle(lane, log)?;
+    Ok(true)
+}
+
+/// Ready jobs of one lane, in somebody's session.
+pub fn ready_once(installed: Installed, lane: usize, most: i32) -> Result<Done> {
     if !take_lanes(&[lane as i16]) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        let claim = store::claim_ready(client, lane, position, most)?;
-        if let Some(mine) = mine {
-            mine.busy(Source::Queue, lane, position, claim.last);
-        }
+        let claim = store::claim_ready_once(client, lane, most)?;
         drop(acting);
-        let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
-        run(client, installed, place_of(mine), claim)?;
+        let done = done_by(&claim);
+        run(client, installed, Place::Session, claim)?;
         Ok(done)
     })
 }
@@ -61,7 +109,7 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
         drop(acting);
-        let done = Done { jobs: claim.jobs, last: claim.last, busy: false };
+        let done = done_by(&claim);
         run(client, installed, place_of(mine), claim)?;
         if done.jobs > 0 {
             let _acting = role::internal(installed.owner);
@@ -73,13 +121,14 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
 
 /// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
 /// that the others go on.
-pub fn bury(installed: Installed, lane: usize, position: i64, reason: &str) -> Result<Done> {
+pub fn bury(installed: Installed, lane: usize, log: &mut Log, reason: &str, mine: Mine) -> Result<Done> {
     if !take_lanes(&[lane as i16]) {
         return Ok(Done { busy: true, ..Done::default() });
     }
+    know(installed, lane, log, mine)?;
     Spi::connect_mut(|client| {
         let _acting = role::internal(installed.owner);
-        let claim = store::claim_ready(client, lane, position, 1)?;
+        let claim = store::claim_ready(client, lane, log, 1)?;
         let mut tally = Tally::default();
         for group in &claim.groups {
             let back = all(group, |n| dead(n, reason, "XX000"));
@@ -87,7 +136,10 @@ pub fn bury(installed: Installed, lane: usize, position: i64, reason: &str) -> R
             count(&mut tally, group, &back, &store::details(group)?);
         }
         notify::failures(installed, &tally)?;
-        Ok(Done { jobs: claim.jobs, last: claim.last, busy: false })
+        let done = done_by(&claim);
+        ledger::done(lane, &done.taken)?;
+        xact::note_batch(lane);
+        Ok(done)
     })
 }
 

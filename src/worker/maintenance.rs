@@ -15,6 +15,7 @@ pub fn run() -> Result<()> {
     let _acting = role::internal(installed.owner);
     spi::one::<String>("SELECT usher.maintain_history($1)", &[spi::arg(settings::history_days())])?;
     if installed.up_to_date {
+        spi::one::<String>("SELECT usher.maintain_segments($1)", &[spi::arg(settings::history_days())])?;
         spi::run(
             "DELETE FROM usher.shadow_results WHERE recorded_at < pg_catalog.now() - $1 * interval '1 day'",
             &[spi::arg(settings::history_days())],

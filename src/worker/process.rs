@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{LANES, Mine, NONE};
 use crate::pg::{catalog, guc, role};
+use crate::queue::log::Log;
 use crate::queue::store;
 use crate::settings;
 use crate::setup;
@@ -25,7 +26,7 @@ const GATHER: Duration = Duration::from_millis(2);
 
 struct Lane {
     number: usize,
-    position: i64,
+    log: Log,
     /// There may be ready jobs behind the position.
     dirty: bool,
     credit: u32,
@@ -70,7 +71,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let mut state = Loop {
         mine,
         lanes: served
-            .map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number], most: None, to_blame: None })
+            .map(|number| Lane { number, log: Log::default(), dirty: true, credit: WEIGHTS[number], most: None, to_blame: None })
             .collect(),
         numbers: Vec::new(),
         due_at: None,
@@ -105,7 +106,10 @@ impl Loop {
             self.due_known = false;
             for lane in &mut self.lanes {
                 lane.dirty = true;
-                lane.position = 0;
+                lane.log.look_at_all();
+            }
+            if !self.settle() {
+                return self.gone();
             }
             if self.maintains && !self.attempt(|_| maintenance::run()) {
                 return self.gone();
@@ -157,7 +161,7 @@ impl Loop {
                 }
             }
             if low != NONE {
-                lane.position = lane.position.min(low - 1);
+                lane.log.look_back_to(low);
                 lane.dirty = true;
             }
         }
@@ -177,13 +181,18 @@ impl Loop {
     }
 
     fn ready(&mut self, index: usize) -> bool {
-        let (lane, position) = (self.lanes[index].number, self.lanes[index].position);
+        let lane = self.lanes[index].number;
         let most = self.lanes[index].most.unwrap_or(settings::batch_size());
         let mine = self.mine;
-        let outcome = match self.lanes[index].to_blame.take() {
-            None => self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))),
-            Some(reason) => self.work(move |installed| batch::bury(installed, lane, position, &reason)),
-        };
+        let mut log = std::mem::take(&mut self.lanes[index].log);
+        let to_blame = self.lanes[index].to_blame.take();
+        // One that a batch is to be buried for goes alone.
+        let most = if to_blame.is_some() { 1 } else { most };
+        let outcome = self.work(|installed| match &to_blame {
+            None => batch::ready(installed, lane, &mut log, most, mine),
+            Some(reason) => batch::bury(installed, lane, &mut log, reason, mine),
+        });
+        self.lanes[index].log = log;
         let state = &mut self.lanes[index];
         match outcome {
             Ok(Outcome::Gone) => self.gone(),
@@ -197,8 +206,8 @@ impl Loop {
             }
             Ok(Outcome::Did(done)) => {
                 state.credit = state.credit.saturating_sub(1);
-                state.position = state.position.max(done.last);
-                state.dirty = done.jobs >= most;
+                state.dirty = done.seen >= most;
+                state.log.committed(&done.taken, done.last, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
                 // A failed job now waits for its next try.
                 self.due_known = self.due_known && done.jobs == 0;
@@ -219,6 +228,20 @@ impl Loop {
                 true
             }
         }
+    }
+
+    /// Once a minute. False: the extension is gone.
+    fn settle(&mut self) -> bool {
+        for index in 0..self.lanes.len() {
+            let (lane, mine) = (self.lanes[index].number, self.mine);
+            let mut log = std::mem::take(&mut self.lanes[index].log);
+            let there = self.attempt(|installed| batch::settle(installed, lane, &mut log, mine).map(|_| ()));
+            self.lanes[index].log = log;
+            if !there {
+                return false;
+            }
+        }
+        true
     }
 
     /// Lane by lane, so that one that somebody else has does not stop the others.
@@ -268,7 +291,8 @@ impl Loop {
                 return Ok(Outcome::Gone);
             }
             match setup::installed() {
-                Ok(installed) if installed.home => work(installed).map(Outcome::Did),
+                // Nor do tables of another version work with this library: setup() first.
+                Ok(installed) if installed.home && installed.up_to_date => work(installed).map(Outcome::Did),
                 // Not set up here (yet): a restore may be running.
                 _ => Ok(Outcome::Gone),
             }

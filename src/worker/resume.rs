@@ -48,7 +48,7 @@ fn run(this_is: &str) -> Result<String> {
     capture::attach::sync_all()?;
     xact::note_due_changed();
     let waiting = spi::read::<i64>(
-        "SELECT (SELECT pg_catalog.count(*) FROM usher.queue) + (SELECT pg_catalog.count(*) FROM usher.queue_waiting)",
+        "SELECT (SELECT pg_catalog.count(*) FROM usher.ready_jobs) + (SELECT pg_catalog.count(*) FROM usher.queue_waiting)",
         &[],
     )?;
     let fate = if this_is == "copy" {

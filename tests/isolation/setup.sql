@@ -16,7 +16,7 @@ CREATE FUNCTION iso.make_flows() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     TRUNCATE iso.source, iso.target RESTART IDENTITY;
     DELETE FROM usher.job_keys;
-    DELETE FROM usher.queue;
+    DELETE FROM usher.jobs;
     DELETE FROM usher.queue_waiting;
     DELETE FROM usher.dead_letters;
     DELETE FROM usher.job_history;

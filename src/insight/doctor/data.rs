@@ -63,7 +63,7 @@ pub fn row_security() -> Result<Seen> {
 pub fn clock() -> Result<Seen> {
     let ahead = spi::read::<String>(
         "SELECT pg_catalog.date_trunc('second', pg_catalog.max(x.at) - pg_catalog.clock_timestamp())::text
-           FROM (SELECT (SELECT q.created_at FROM usher.queue q WHERE q.lane = l ORDER BY q.seq DESC LIMIT 1) FROM pg_catalog.generate_series(0, 4) AS l
+           FROM (SELECT (SELECT q.created_at FROM usher.jobs q WHERE q.lane = l ORDER BY q.seq DESC LIMIT 1) FROM pg_catalog.generate_series(0, 4) AS l
                  UNION ALL SELECT pg_catalog.max(d.died_at) FROM usher.dead_letters d
                  UNION ALL SELECT pg_catalog.max(v.created_at) FROM usher.flow_versions v
                  UNION ALL SELECT pg_catalog.max(h.finished_at) FROM usher.job_history h
@@ -99,7 +99,7 @@ pub fn backlog() -> Result<Seen> {
     let rows = spi::read_all(
         "SELECT l, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
            FROM pg_catalog.generate_series(0, 4) AS l
-           CROSS JOIN LATERAL (SELECT q.created_at FROM usher.queue q WHERE q.lane = l ORDER BY q.seq LIMIT 1) AS o
+           CROSS JOIN LATERAL (SELECT q.created_at FROM usher.ready_jobs q WHERE q.lane = l ORDER BY q.seq LIMIT 1) AS o
           WHERE o.created_at < pg_catalog.clock_timestamp() - interval '1 minute' ORDER BY l",
         &[],
         |row| {

@@ -218,6 +218,6 @@ pub fn enqueue(client: &mut Client, organization: &str, source: &str, target: &s
 #[track_caller]
 pub fn settled(client: &mut Client, timeout: Duration) {
     wait::until(timeout, "all jobs have ended", || {
-        number(client, "SELECT (SELECT count(*) FROM usher.queue) + (SELECT count(*) FROM usher.queue_waiting)") == 0
+        number(client, "SELECT (SELECT count(*) FROM usher.ready_jobs) + (SELECT count(*) FROM usher.queue_waiting)") == 0
     });
 }

@@ -263,7 +263,7 @@ fn a_delete_does_not_overtake_a_retry() {
     run(here, "INSERT INTO public.a VALUES (1, -1)");
     wait::until_true(here, "SELECT count(*) = 1 FROM usher.sync_jobs WHERE status = 'failed'");
     run(here, "DELETE FROM public.a WHERE id = 1");
-    wait::until_true(here, "SELECT NOT EXISTS (SELECT FROM usher.queue)");
+    wait::until_true(here, "SELECT NOT EXISTS (SELECT FROM usher.ready_jobs)");
     // Now the first change can be applied; the deletion belongs after it.
     run(here, "ALTER TABLE public.b DROP CONSTRAINT not_negative");
     settled(here, wait::LONG);

@@ -268,7 +268,7 @@ fn an_ordinary_writer_needs_rights_on_its_own_table_only() {
         );
         let mut app = database.connect_as("clients_app");
         for forbidden in
-            ["SELECT * FROM public.copies", "SELECT * FROM usher.queue", "SELECT usher.status()", "SELECT * FROM public.things"]
+            ["SELECT * FROM public.copies", "SELECT * FROM usher.jobs", "SELECT usher.status()", "SELECT * FROM public.things"]
         {
             assert_eq!(refused(&mut app, forbidden).code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{forbidden}");
         }

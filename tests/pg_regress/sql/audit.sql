@@ -34,7 +34,7 @@ $$;
 -- Not every table, and not by everybody.
 SELECT usher.audit_table(NULL);
 \echo :LAST_ERROR_SQLSTATE
-SELECT usher.audit_table('usher.queue');
+SELECT usher.audit_table('usher.jobs');
 \echo :LAST_ERROR_SQLSTATE
 SELECT usher.audit_table('usher.sync_jobs');
 \echo :LAST_ERROR_SQLSTATE

@@ -7,7 +7,7 @@ DROP SCHEMA IF EXISTS dr, dr_packed CASCADE;
 DROP ROLE IF EXISTS regress_usher_dr, regress_usher_gone, regress_usher_reader, regress_usher_member;
 DELETE FROM usher.dead_letters;
 DELETE FROM usher.queue_waiting;
-DELETE FROM usher.queue;
+DELETE FROM usher.jobs;
 SELECT count(usher.drop_flow(name)) AS dropped FROM usher.flows \gset
 CREATE SCHEMA dr;
 CREATE TABLE dr.a (id integer PRIMARY KEY, v integer);
@@ -86,8 +86,8 @@ ROLLBACK;
 -- Who may do what.
 BEGIN;
 ALTER TABLE usher.links DISABLE ROW LEVEL SECURITY;
-DROP POLICY member_reads ON usher.queue;
-DROP POLICY reader_reads ON usher.queue;
+DROP POLICY member_reads ON usher.jobs;
+DROP POLICY reader_reads ON usher.jobs;
 GRANT EXECUTE ON FUNCTION usher.process_jobs TO PUBLIC;
 CREATE FUNCTION usher.sly() RETURNS integer LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
 CREATE FUNCTION dr.sly() RETURNS integer LANGUAGE sql SECURITY DEFINER AS 'SELECT 1';
@@ -127,7 +127,7 @@ ROLLBACK;
 
 -- Jobs.
 INSERT INTO dr.a VALUES (1, 1);
-UPDATE usher.queue SET created_at = now() - interval '2 hours';
+UPDATE usher.jobs SET created_at = now() - interval '2 hours';
 INSERT INTO usher.dead_letters (organization_id, id, seq, created_at, lane, hop, op, attempts, error_message, died_at)
 SELECT id, usher.uuid_v7(), n, now(), 3, 0, 'R', 1, 'made up', now() - n * interval '13 hours' FROM usher.organizations, generate_series(1, 3) AS n WHERE slug = 'default';
 INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, attempts, lane, hop, op)
@@ -143,7 +143,7 @@ INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, att
 SELECT id, usher.uuid_v7(), now(), now() + interval '2 days', 1, 3, 0, 'R' FROM usher.organizations WHERE slug = 'default';
 SELECT ill, state FROM ills() WHERE ill = 'clock';
 DELETE FROM usher.job_history WHERE finished_at > now() OR finished_at = '2020-01-01';
-DELETE FROM usher.queue;
+DELETE FROM usher.jobs;
 DELETE FROM usher.queue_waiting;
 SELECT * FROM ills();
 

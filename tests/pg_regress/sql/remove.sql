@@ -41,7 +41,7 @@ SET client_min_messages = warning;
 DROP EXTENSION pg_usher CASCADE;
 RESET client_min_messages;
 SELECT count(*) AS flows FROM usher.flows WHERE name = 're_copy';
-SELECT count(*) AS jobs FROM usher.queue;
+SELECT count(*) AS jobs FROM usher.ready_jobs;
 SELECT slug FROM usher.organizations WHERE slug LIKE 're-%';
 -- The application works on.
 INSERT INTO re.a VALUES (4, 'without');

@@ -261,6 +261,6 @@ SELECT count(*) AS triggers FROM pg_trigger WHERE tgfoid = 'usher.capture()'::re
 SET client_min_messages = warning;
 DROP VIEW public.rv_ledger;
 DROP SCHEMA atlvs, compvss, gvteway, rv CASCADE;
-TRUNCATE usher.ticket_revenue_ingestions, usher.queue, usher.queue_waiting, usher.dead_letters;
+TRUNCATE usher.ticket_revenue_ingestions, usher.jobs, usher.queue_waiting, usher.dead_letters;
 DELETE FROM usher.organizations WHERE slug LIKE 'rv-%';
 DROP ROLE usher_live_events, regress_usher_admin, regress_usher_member, regress_usher_stranger, regress_usher_op, regress_usher_books;

@@ -115,7 +115,7 @@ INSERT INTO ri.call (name, statement) VALUES
     ('create a flow', 'SELECT usher.create_flow(''ri_x'', ''{}'')'), ('drop a flow', 'SELECT usher.drop_flow(''ri_no'')'), ('delete a flow', 'DELETE FROM usher.flows WHERE name = ''ri_no'''),
     ('process jobs', 'SELECT usher.process_jobs(1)'), ('status', 'SELECT usher.status()'), ('install a pack', 'SELECT usher.install_pack(''nothing'')'),
     ('detach', 'SELECT usher.detach_all() WHERE false'), ('remove', 'SELECT usher.remove()'), ('setup', 'SELECT usher.setup() WHERE false'),
-    ('write a job', 'INSERT INTO usher.queue SELECT * FROM usher.queue WHERE false'), ('change a job', 'UPDATE usher.dead_letters SET new = NULL WHERE false'),
+    ('write a job', 'INSERT INTO usher.jobs SELECT * FROM usher.ready_jobs WHERE false'), ('change a job', 'UPDATE usher.dead_letters SET new = NULL WHERE false'),
     ('take a position', 'SELECT usher.take_seq(0::smallint)'), ('call capture', 'SELECT usher.capture()'), ('maintain', 'SELECT usher.maintain_history(1)');
 GRANT SELECT ON ri.call TO PUBLIC;
 CREATE TEMPORARY TABLE answer (n integer, name text, who text, said text);

@@ -46,12 +46,12 @@ SELECT * FROM usher.shadow_report('sh_invoice');
 INSERT INTO sh.orders VALUES (1, 'Ada', 12345678901234.0123456789, 'paid'), (2, 'Bob', -1, 'paid'), (3, 'Cy', 30, 'open'), (4, 'Dan', 1e16, 'paid');
 UPDATE sh.orders SET total = 11 WHERE id = 1;
 SELECT count(*) AS written_with_the_writer FROM sh.invoices;
-SELECT fallback, count(*) FROM usher.queue GROUP BY 1;
+SELECT fallback, count(*) FROM usher.ready_jobs GROUP BY 1;
 CALL public.drain() \gset
 SELECT * FROM sh.jobs;
 SELECT * FROM sh.results;
 SELECT (SELECT count(*) FROM sh.invoices) AS invoices, (SELECT count(*) FROM sh.audit) AS audit, (SELECT count(*) FROM sh.notes) AS notes,
-       (SELECT count(*) FROM usher.links WHERE kind = 'sh_order') AS links, (SELECT count(*) FROM usher.queue) AS queued,
+       (SELECT count(*) FROM usher.links WHERE kind = 'sh_order') AS links, (SELECT count(*) FROM usher.ready_jobs) AS queued,
        (SELECT count(*) FROM usher.queue_waiting) AS waiting, (SELECT count(*) FROM usher.dead_letters) AS dead;
 SELECT version, outcome, jobs, last_at IS NOT NULL AS happened, regexp_replace(message, 'job .*', 'JOB)') AS message FROM usher.shadow_report('sh_invoice');
 -- The job's own answer says it, too.
@@ -140,7 +140,7 @@ SELECT version, would_write -> 0 ->> 'client' AS client FROM sh.results WHERE ve
 SELECT usher.create_flow('sh_live', sh.flow('{"shadow": false, "set": {"order_id": "new.id", "client": "new.customer"}, "check": {}}') - 'link');
 SELECT usher.disable_flow('sh_invoice');
 CREATE PROCEDURE sh.job(flow text) LANGUAGE sql AS $$
-    INSERT INTO usher.queue (seq, row_key, id, organization_id, created_at, flow_id, flow_version, lane, hop, op, new)
+    INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, flow_id, flow_version, lane, hop, op, new)
     SELECT nextval('usher.queue_seq'), 1, usher.uuid_v7(), o.id, now(), f.id, f.version, 3, 0, 'I', '{"id": 14, "customer": "Mo", "total": 1, "status": "paid"}'
       FROM usher.organizations o, usher.flows f WHERE o.slug = 'default' AND f.name = flow$$;
 CALL sh.job('sh_invoice');

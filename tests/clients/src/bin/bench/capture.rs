@@ -52,7 +52,7 @@ fn columns(table: &str) -> String {
 
 fn empty(client: &mut Client, tables: &str) {
     // The jobs are not wanted: nobody works on them here.
-    run(client, &format!("TRUNCATE {tables}, usher.queue"));
+    run(client, &format!("TRUNCATE {tables}, usher.jobs"));
     level(client);
 }
 
@@ -68,7 +68,7 @@ fn many_flows(database: &Database, client: &mut Client, flows: i64) -> Figure {
         bare.push(rate(database, &plain));
         taken.push(rate(database, &captured));
     }
-    assert!(number(client, "SELECT count(*) FROM usher.queue") > 0, "rows were captured");
+    assert!(number(client, "SELECT count(*) FROM usher.ready_jobs") > 0, "rows were captured");
     run(client, &format!("DROP TABLE {captured} CASCADE; DELETE FROM usher.flows WHERE name LIKE 'cap\\_{flows}\\_%'"));
     Figure::new(format!("capture_{flows}_flows"), median(taken), median(bare), "rows/s", Gate::None)
 }
@@ -97,7 +97,7 @@ fn bulk(client: &mut Client) -> Figure {
         empty(client, "public.bulk_plain, public.bulk_captured");
         bare.push(load(client, "public.bulk_plain"));
         taken.push(load(client, "public.bulk_captured"));
-        assert_eq!(number(client, "SELECT count(*) FROM usher.queue"), BULK, "every row was captured");
+        assert_eq!(number(client, "SELECT count(*) FROM usher.ready_jobs"), BULK, "every row was captured");
     }
     run(client, "DROP TABLE public.bulk_captured; DELETE FROM usher.flows WHERE name = 'bulk_1'");
     empty(client, "public.bulk_plain");

@@ -83,8 +83,8 @@ fn by_usher(database: &Database, client: &mut Client) -> f64 {
         client,
         &format!("INSERT INTO public.src (amount, note) SELECT n * 0.01, repeat('x', 100) FROM generate_series(1, {JOBS}) n"),
     );
-    assert_eq!(number(client, "SELECT count(*) FROM usher.queue"), JOBS, "the worker is held");
-    let last: Uuid = value(client, "SELECT (new ->> 'id')::uuid FROM usher.queue ORDER BY seq DESC LIMIT 1", &[]);
+    assert_eq!(number(client, "SELECT count(*) FROM usher.ready_jobs"), JOBS, "the worker is held");
+    let last: Uuid = value(client, "SELECT (new ->> 'id')::uuid FROM usher.ready_jobs ORDER BY seq DESC LIMIT 1", &[]);
     let look = client.prepare("SELECT EXISTS (SELECT FROM public.dst WHERE id = $1)").expect("the target can be read");
     let begin = Instant::now();
     run(&mut holder, RELEASE);

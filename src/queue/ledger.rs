@@ -1,0 +1,84 @@
+//! `usher.job_batches` and `usher.job_floors`: what of the log is done, for good.
+//!
+//! Everything here runs with the owner's rights while the caller has the lane, so that nobody else enters anything.
+
+use super::log::{Log, Moment, written, written_all};
+use crate::error::Result;
+use crate::pg::spi;
+
+/// Reads a lane's floor and what is done above it.
+pub fn read(lane: usize) -> Result<Log> {
+    let lane = spi::arg(lane as i16);
+    let floor =
+        spi::one::<i64>("SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = $1", std::slice::from_ref(&lane))?.unwrap_or(0);
+    let mut log = Log { known: true, floor, position: floor, read_to: floor, ..Log::default() };
+    let ranges = spi::all(
+        "SELECT pg_catalog.lower(r.range), pg_catalog.upper(r.range)
+           FROM usher.job_batches AS b CROSS JOIN LATERAL unnest(b.done) AS r (range) WHERE b.lane = $1 AND b.last_seq > $2",
+        &[lane, spi::arg(floor)],
+        |row| Ok((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
+    )?;
+    for (from, to) in ranges {
+        log.done.add(from, to);
+        log.read_to = log.read_to.max(to - 1);
+    }
+    log.done.forget(floor);
+    Ok(log)
+}
+
+/// Enters what a batch has done: positions in ascending order.
+pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
+    let Some(last) = taken.last() else { return Ok(()) };
+    spi::run(
+        "INSERT INTO usher.job_batches (lane, last_seq, finished_at, jobs, done) VALUES ($1, $2, pg_catalog.now(), $3, $4::int8multirange)",
+        &[spi::arg(lane as i16), spi::arg(*last), spi::arg(taken.len() as i32), spi::arg(written_all(taken))],
+    )?;
+    Ok(())
+}
+
+/// Raises a lane's floor as far as it is settled that nothing is left below it and nothing will be added, and returns it.
+///
+/// Whoever draws a position has a transaction number before (`pg::xact::take_seq`). So when every transaction that ran at a
+/// moment has ended, all positions drawn until then are either to be seen now or will never be.
+pub fn settle(lane: usize, log: &mut Log) -> Result<()> {
+    let (xmin, next_xid) = spi::all(
+        "SELECT pg_catalog.pg_snapshot_xmin(s)::text::bigint, pg_catalog.pg_snapshot_xmax(s)::text::bigint FROM pg_catalog.pg_current_snapshot() AS s",
+        &[],
+        |row| Ok((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
+    )?
+    .into_iter()
+    .next()
+    .unwrap_or_default();
+    if let Some(moment) = log.moment.filter(|moment| xmin >= moment.next_xid) {
+        log.moment = None;
+        if moment.drawn > log.floor {
+            let floor = first_undone(lane, log, moment.drawn)?.map_or(moment.drawn, |first| moment.drawn.min(first - 1));
+            if floor > log.floor {
+                spi::run(
+                    "UPDATE usher.job_floors AS f SET floor = $2 WHERE f.lane = $1 AND f.floor < $2",
+                    &[spi::arg(lane as i16), spi::arg(floor)],
+                )?;
+                log.raise_floor(floor);
+            }
+        }
+    }
+    if log.moment.is_none() {
+        // First what is drawn, then who runs: whoever draws afterwards may be missing from the second, not from the first.
+        let drawn = spi::one::<i64>("SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM usher.queue_seq AS s", &[])?;
+        let after = spi::one::<i64>("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint", &[])?;
+        log.moment = Some(Moment { drawn: drawn.unwrap_or(0), next_xid: after.unwrap_or(next_xid) });
+    }
+    Ok(())
+}
+
+/// The first position in the log, up to `to`, that is not done.
+fn first_undone(lane: usize, log: &Log, to: i64) -> Result<Option<i64>> {
+    let gaps = log.done.gaps(log.floor + 1, to + 1);
+    spi::one::<i64>(
+        "SELECT j.seq FROM unnest($2::int8multirange) AS g (gap)
+           CROSS JOIN LATERAL (SELECT q.seq FROM usher.jobs AS q
+                                WHERE q.lane = $1 AND q.seq >= pg_catalog.lower(g.gap) AND q.seq < pg_catalog.upper(g.gap) ORDER BY q.seq LIMIT 1) AS j
+          LIMIT 1",
+        &[spi::arg(lane as i16), spi::arg(written(gaps.into_iter()))],
+    )
+}
