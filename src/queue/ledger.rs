@@ -30,7 +30,7 @@ pub fn read(lane: usize) -> Result<Log> {
 pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
     let Some(last) = taken.last() else { return Ok(()) };
     spi::run(
-        "INSERT INTO usher.job_batches (lane, last_seq, finished_at, jobs, done) VALUES ($1, $2, pg_catalog.now(), $3, $4::int8multirange)",
+        "INSERT INTO usher.job_batches (lane, last_seq, finished_at, jobs, done) VALUES ($1, $2, pg_catalog.now(), $3, $4::text::int8multirange)",
         &[spi::arg(lane as i16), spi::arg(*last), spi::arg(taken.len() as i32), spi::arg(written_all(taken))],
     )?;
     Ok(())
@@ -75,7 +75,7 @@ pub fn settle(lane: usize, log: &mut Log) -> Result<()> {
 fn first_undone(lane: usize, log: &Log, to: i64) -> Result<Option<i64>> {
     let gaps = log.done.gaps(log.floor + 1, to + 1);
     spi::one::<i64>(
-        "SELECT j.seq FROM unnest($2::int8multirange) AS g (gap)
+        "SELECT j.seq FROM unnest($2::text::int8multirange) AS g (gap)
            CROSS JOIN LATERAL (SELECT q.seq FROM usher.jobs AS q
                                 WHERE q.lane = $1 AND q.seq >= pg_catalog.lower(g.gap) AND q.seq < pg_catalog.upper(g.gap) ORDER BY q.seq LIMIT 1) AS j
           LIMIT 1",

@@ -109,7 +109,7 @@ WITH c AS (
     SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
            1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
       FROM usher.jobs AS q
-     WHERE q.lane = $1 AND q.seq > $2 AND ($4::int8multirange IS NULL OR NOT q.seq <@ $4)
+     WHERE q.lane = $1 AND q.seq > $2 AND ($4::text IS NULL OR NOT q.seq <@ $4::text::int8multirange)
      ORDER BY q.seq LIMIT $3)";
 
 /// `$1` lane, `$2` positions: out of the log, those that nobody else has locked.
