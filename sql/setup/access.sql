@@ -9,23 +9,10 @@ SELECT q.id, q.organization_id, f.name AS flow, f.source_system, f.target_system
        NULL::text AS error_message, q.created_at, NULL::timestamptz AS finished_at
   FROM usher.ready_jobs q LEFT JOIN usher.flow_versions f ON f.flow_id = q.flow_id AND f.version = q.flow_version
 UNION ALL
--- Done, and below the floor everything is. When, the ledger says.
 SELECT j.id, j.organization_id, f.name, f.source_system, f.target_system,
        CASE WHEN j.op = 'R' THEN j.new ELSE usher.change_payload(j.op, j.new, j.old) END,
-       usher.lane_name(j.lane), 'synced', NULL, 1, NULL,
-       COALESCE((SELECT b.finished_at FROM usher.job_batches b WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1), j.created_at),
-       NULL, j.created_at,
-       COALESCE((SELECT b.finished_at FROM usher.job_batches b WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1), j.created_at)
-  FROM usher.job_floors l JOIN usher.jobs j ON j.lane = l.lane AND j.seq <= l.floor
-       LEFT JOIN usher.flow_versions f ON f.flow_id = j.flow_id AND f.version = j.flow_version
-UNION ALL
-SELECT j.id, j.organization_id, f.name, f.source_system, f.target_system,
-       CASE WHEN j.op = 'R' THEN j.new ELSE usher.change_payload(j.op, j.new, j.old) END,
-       usher.lane_name(j.lane), 'synced', NULL, 1, NULL, d.finished_at, NULL, j.created_at, d.finished_at
-  FROM usher.job_floors l JOIN usher.jobs j ON j.lane = l.lane AND j.seq > l.floor
-       CROSS JOIN LATERAL (SELECT b.finished_at FROM usher.job_batches b
-                            WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1) AS d
-       LEFT JOIN usher.flow_versions f ON f.flow_id = j.flow_id AND f.version = j.flow_version
+       usher.lane_name(j.lane), 'synced', NULL, 1, NULL, j.finished_at, NULL, j.created_at, j.finished_at
+  FROM usher.done_jobs j LEFT JOIN usher.flow_versions f ON f.flow_id = j.flow_id AND f.version = j.flow_version
 UNION ALL
 SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_system), COALESCE(w.target_system, f.target_system),
        CASE WHEN w.op = 'R' THEN w.new ELSE usher.change_payload(w.op, w.new, w.old) END,
@@ -101,7 +88,7 @@ DROP POLICY IF EXISTS operator_stops ON usher.flows;
 CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
-GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.queue_waiting,
+GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;

@@ -21,7 +21,7 @@ CREATE TABLE usher.jobs (
     -- Not led by the organization: workers read a lane, and positions are drawn for all organizations alike.
     CONSTRAINT jobs_pkey PRIMARY KEY (lane, seq)
 ) PARTITION BY RANGE (seq);
-CREATE INDEX jobs_id_idx ON usher.jobs (id);
+CREATE INDEX jobs_organization_idx ON usher.jobs (organization_id, id);
 CREATE INDEX jobs_fallback_idx ON usher.jobs (flow_id, row_key) WHERE fallback;
 COMMENT ON TABLE usher.jobs IS 'the log of jobs: ready ones, and those that went through at once; usher.sync_jobs is the view to read';
 
@@ -59,3 +59,15 @@ SELECT j.*
   FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq > f.floor
  WHERE NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done);
 COMMENT ON VIEW usher.ready_jobs IS 'jobs of the log that are not done: those that a worker takes next';
+
+CREATE VIEW usher.done_jobs WITH (security_invoker = true) AS
+SELECT j.*,
+       COALESCE((SELECT b.finished_at FROM usher.job_batches AS b
+                  WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1), j.created_at) AS finished_at
+  FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq <= f.floor
+UNION ALL
+SELECT j.*, d.finished_at
+  FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq > f.floor
+ CROSS JOIN LATERAL (SELECT b.finished_at FROM usher.job_batches AS b
+                      WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1) AS d;
+COMMENT ON VIEW usher.done_jobs IS 'jobs of the log that went through at once, and when';

@@ -53,9 +53,10 @@ pub fn try_lane(lane: i16) -> bool {
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// The same, waiting for it.
-pub fn take_lane(lane: i16) {
-    while !try_lane(lane) {
-        super::bgw::nap(std::time::Duration::from_millis(2));
-    }
+/// Keeps batches away from a lane until the end of the transaction, after the one that runs. Several may do so at once, and
+/// nobody who waits for a batch to end waits for them.
+pub fn hold_lane(lane: i16) {
+    let tag = lane_tag(lane);
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ShareLock as i32, false, false) };
 }

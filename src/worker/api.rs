@@ -28,7 +28,7 @@ fn hold_lane(lane: Option<String>) -> std::result::Result<(), ErrorReport> {
         UsherError::invalid(format!("lane \"{named}\" is unknown"))
             .hint(format!("Use one of: {}.", crate::queue::LANES.join(", ")))
     })?;
-    crate::pg::locks::take_lane(lane as i16);
+    crate::pg::locks::hold_lane(lane as i16);
     Ok(())
 }
 

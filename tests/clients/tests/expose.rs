@@ -306,13 +306,16 @@ fn fill(client: &mut Client) {
              SELECT usher.uuid_v7(), o.id, now() - g * interval '1 s', 'x', 'x', 'x.y.updated', g::text, usher.uuid_v7() FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
          INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, attempts, lane, hop, op, new)
              SELECT o.id, usher.uuid_v7(), now(), now() - (g % 3) * interval '1 day', 1, 3, 0, 'R', '{}' FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
+         INSERT INTO usher.jobs (organization_id, id, seq, created_at, flow_id, flow_version, lane, hop, op, new)
+             SELECT o.id, usher.uuid_v7(), nextval('usher.queue_seq'), now(), 0, 1, 3, 0, 'R', '{}' FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
+         UPDATE usher.job_floors SET floor = (SELECT last_value FROM usher.queue_seq);
          INSERT INTO usher.dead_letters (organization_id, id, seq, created_at, lane, hop, op, attempts, error_message)
              SELECT o.id, usher.uuid_v7(), g, now(), 3, 0, 'R', 1, 'x' FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
          INSERT INTO usher.links (organization_id, id, kind, left_id, right_id)
              SELECT o.id, usher.uuid_v7(), (ARRAY['deal', 'project', 'event', 'asset'])[1 + (g / 10) % 4], 'L' || g, 'R' || g FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
          INSERT INTO usher.ticket_revenue_ingestions (organization_id, id, ticket_count, gross_amount, currency, ingestion_source)
              SELECT o.id, usher.uuid_v7(), 1, 1, 'EUR', 'x' FROM generate_series(1, 100000) AS g JOIN o ON o.n = g % 10;
-         ANALYZE usher.organizations, usher.audit_log, usher.job_history, usher.dead_letters, usher.links, usher.ticket_revenue_ingestions",
+         ANALYZE usher.organizations, usher.audit_log, usher.job_history, usher.jobs, usher.dead_letters, usher.links, usher.ticket_revenue_ingestions",
     );
 }
 
