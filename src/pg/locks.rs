@@ -34,14 +34,31 @@ fn lane_tag(lane: i16) -> pg_sys::LOCKTAG {
     }
 }
 
-/// Waits until the batch that runs in a lane now, if any does, has ended. A wait like that for any lock: a deadlock is found.
-pub fn await_lane(lane: i16) {
-    let tag = lane_tag(lane);
-    let mode = pg_sys::ShareLock as i32;
-    // SAFETY: taken and given back at once; the tag is copied. Whoever holds the lane itself passes.
-    unsafe {
-        pg_sys::LockAcquire(&tag, mode, false, false);
-        pg_sys::LockRelease(&tag, mode, false);
+/// Lanes in which no batch runs, for as long as this lives.
+pub struct Quiet(Vec<i16>);
+
+/// Waits until the batches that run in these lanes now have ended, and keeps others from beginning. A wait like that for any
+/// lock: a deadlock is found. Whoever holds a lane with [`hold_lane`] does not stand in the way.
+pub fn quiet(mut lanes: Vec<i16>) -> Quiet {
+    lanes.sort_unstable();
+    lanes.dedup();
+    for lane in &lanes {
+        // SAFETY: a lock of the transaction, given back by drop or with the transaction; the tag is copied.
+        unsafe { pg_sys::LockAcquire(&lane_tag(*lane), pg_sys::ShareLock as i32, false, false) };
+    }
+    Quiet(lanes)
+}
+
+impl Drop for Quiet {
+    fn drop(&mut self) {
+        // After an error the transaction gives its locks back itself.
+        if std::thread::panicking() {
+            return;
+        }
+        for lane in &self.0 {
+            // SAFETY: gives back what `quiet` has taken.
+            unsafe { pg_sys::LockRelease(&lane_tag(*lane), pg_sys::ShareLock as i32, false) };
+        }
     }
 }
 

@@ -4,11 +4,15 @@
 //! worker keeps the same in memory. Positions at or below the *floor* are all done, and no transaction can add one there
 //! any more; above it the set of done ones counts, since transactions commit in another order than they drew positions.
 
+use super::share::{Pick, Share};
 use std::collections::BTreeMap;
 
 /// A set of positions as ranges `from..to`.
 #[derive(Debug, Clone, Default)]
-pub struct Positions(BTreeMap<i64, i64>);
+pub struct Positions {
+    ranges: BTreeMap<i64, i64>,
+    count: i64,
+}
 
 impl Positions {
     pub fn add(&mut self, from: i64, to: i64) {
@@ -17,12 +21,32 @@ impl Positions {
         }
         let (mut from, mut to) = (from, to);
         // What touches it becomes one with it.
-        while let Some((&start, &end)) = self.0.range(..=to).next_back().filter(|(_, end)| **end >= from) {
-            self.0.remove(&start);
+        while let Some((start, end)) = self.last_from(to).filter(|(_, end)| *end >= from) {
+            self.drop_range(start);
             from = from.min(start);
             to = to.max(end);
         }
-        self.0.insert(from, to);
+        self.count += to - from;
+        self.ranges.insert(from, to);
+    }
+
+    /// The last range that begins at or below a position.
+    fn last_from(&self, position: i64) -> Option<(i64, i64)> {
+        self.ranges.range(..=position).next_back().map(|(start, end)| (*start, *end))
+    }
+
+    fn drop_range(&mut self, start: i64) {
+        if let Some(end) = self.ranges.remove(&start) {
+            self.count -= end - start;
+        }
+    }
+
+    pub fn remove(&mut self, from: i64, to: i64) {
+        while let Some((start, end)) = self.last_from(to - 1).filter(|(start, end)| from < to && *end > from && *start < to) {
+            self.drop_range(start);
+            self.add(start, from.min(end));
+            self.add(to.max(start), end);
+        }
     }
 
     /// Adds positions in ascending order.
@@ -32,18 +56,20 @@ impl Positions {
 
     /// Forgets everything at or below a position.
     pub fn forget(&mut self, floor: i64) {
-        let above = self.0.split_off(&(floor + 1));
-        let across = self.0.last_key_value().map(|(_, end)| *end).filter(|end| *end > floor + 1);
-        self.0 = above;
+        let above = self.ranges.split_off(&(floor + 1));
+        let across = self.ranges.last_key_value().map(|(_, end)| *end).filter(|end| *end > floor + 1);
+        self.ranges = above;
+        self.count = self.ranges.iter().map(|(from, to)| to - from).sum();
         if let Some(end) = across {
-            self.0.insert(floor + 1, end);
+            self.add(floor + 1, end);
         }
     }
 
     /// The ranges above a position, as PostgreSQL writes a multirange; None when there are none.
     pub fn above(&self, position: i64) -> Option<String> {
-        let across = self.0.range(..=position).next_back().map(|(_, end)| (position + 1, *end)).filter(|(from, to)| from < to);
-        let mut ranges = across.into_iter().chain(self.0.range(position + 1..).map(|(from, to)| (*from, *to))).peekable();
+        let across =
+            self.ranges.range(..=position).next_back().map(|(_, end)| (position + 1, *end)).filter(|(from, to)| from < to);
+        let mut ranges = across.into_iter().chain(self.ranges.range(position + 1..).map(|(from, to)| (*from, *to))).peekable();
         ranges.peek()?;
         Some(written(ranges))
     }
@@ -52,8 +78,8 @@ impl Positions {
     pub fn gaps(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
         let mut gaps = Vec::new();
         let mut at = from;
-        let first = self.0.range(..=from).next_back().map_or(from, |(start, _)| *start);
-        for (&start, &end) in self.0.range(first..).take_while(|(start, _)| **start < to) {
+        let first = self.ranges.range(..=from).next_back().map_or(from, |(start, _)| *start);
+        for (&start, &end) in self.ranges.range(first..).take_while(|(start, _)| **start < to) {
             if start > at {
                 gaps.push((at, start));
             }
@@ -65,9 +91,28 @@ impl Positions {
         gaps
     }
 
-    #[cfg(test)]
-    fn ranges(&self) -> usize {
-        self.0.len()
+    pub fn ranges(&self) -> usize {
+        self.ranges.len()
+    }
+
+    /// How many positions there are.
+    pub fn count(&self) -> i64 {
+        self.count
+    }
+
+    /// The first so many of them, as ranges.
+    pub fn first(&self, most: i64) -> Vec<(i64, i64)> {
+        let mut left = most;
+        let mut out = Vec::new();
+        for (&from, &to) in &self.ranges {
+            if left <= 0 {
+                break;
+            }
+            let end = to.min(from + left);
+            left -= end - from;
+            out.push((from, end));
+        }
+        out
     }
 }
 
@@ -117,6 +162,10 @@ pub struct Log {
     pub done: Positions,
     /// Awaited for the next floor.
     pub moment: Option<Moment>,
+    /// There was more than one batch takes.
+    pub behind: bool,
+    /// What was read ahead because of that; then `position` is how far.
+    pub share: Share,
 }
 
 impl Log {
@@ -134,6 +183,18 @@ impl Log {
     /// that there was, if the batch was not full.
     pub fn committed(&mut self, taken: &[i64], last: i64, full: bool) {
         self.done.add_all(taken);
+        self.looked(last, full);
+        self.behind = full;
+    }
+
+    /// A batch of what was read ahead has committed.
+    pub fn committed_share(&mut self, taken: &[i64], picked: &[Pick]) {
+        self.done.add_all(taken);
+        self.share.taken(picked);
+    }
+
+    /// Everything from the position to `last` was looked at, and everything that there was, if it was not full.
+    pub fn looked(&mut self, last: i64, full: bool) {
         self.read_to = self.read_to.max(last);
         self.position = if full { self.position.max(last) } else { self.position.max(self.read_to) };
     }
@@ -151,7 +212,7 @@ mod unit {
     use std::collections::BTreeSet;
 
     fn set(positions: &Positions) -> Vec<(i64, i64)> {
-        positions.0.iter().map(|(a, b)| (*a, *b)).collect()
+        positions.ranges.iter().map(|(a, b)| (*a, *b)).collect()
     }
 
     #[test]
@@ -196,7 +257,7 @@ mod unit {
                 positions.add(start, start + length);
                 model.extend(start..start + length);
             }
-            let listed = |positions: &Positions| positions.0.iter().flat_map(|(a, b)| *a..*b).collect::<Vec<_>>();
+            let listed = |positions: &Positions| positions.ranges.iter().flat_map(|(a, b)| *a..*b).collect::<Vec<_>>();
             proptest::prop_assert_eq!(listed(&positions), model.iter().copied().collect::<Vec<_>>());
             // Ranges are apart from each other.
             let ranges = set(&positions);
@@ -205,6 +266,12 @@ mod unit {
             proptest::prop_assert_eq!(gaps, (from..from + size).filter(|n| !model.contains(n)).collect::<Vec<_>>());
             let above: Vec<i64> = model.iter().copied().filter(|n| *n > from).collect();
             proptest::prop_assert_eq!(positions.above(from), (!above.is_empty()).then(|| written_all(&above)));
+            proptest::prop_assert_eq!(positions.count(), model.len() as i64);
+            let first: Vec<i64> = positions.first(size).into_iter().flat_map(|(a, b)| a..b).collect();
+            proptest::prop_assert_eq!(first, model.iter().copied().take(size as usize).collect::<Vec<_>>());
+            let mut without = positions.clone();
+            without.remove(from, from + size);
+            proptest::prop_assert_eq!(listed(&without), model.iter().copied().filter(|n| !(from..from + size).contains(n)).collect::<Vec<_>>());
             positions.forget(floor);
             proptest::prop_assert_eq!(listed(&positions), model.into_iter().filter(|n| *n > floor).collect::<Vec<_>>());
         }

@@ -11,6 +11,7 @@ mod life;
 pub mod log;
 mod request;
 pub mod shadow;
+pub mod share;
 pub mod store;
 
 pub use crate::flow::definition::LANES;

@@ -5,10 +5,12 @@
 //! written into the history as done. A job that then fails is taken out again: that is the rare case, and everything is
 //! one transaction.
 
-use super::log::Log;
+use super::log::{Log, written};
+use super::share::Pick;
 use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::pg::spi::{self, Raw};
+use crate::pg::xact;
 use pgrx::Uuid;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 use std::collections::{HashMap, HashSet};
@@ -56,6 +58,8 @@ pub struct Claim {
     pub anything_waits: bool,
     /// Positions in the log that are done with this batch, in ascending order.
     pub taken: Vec<i64>,
+    /// What was asked for, if it was chosen from what was read ahead.
+    pub picked: Vec<Pick>,
 }
 
 /// One set of arrays for each flow, each in the order of its positions; `c` gives the jobs. The last columns: whether all
@@ -112,6 +116,22 @@ WITH c AS (
      WHERE q.lane = $1 AND q.seq > $2 AND ($4::text IS NULL OR NOT q.seq <@ $4::text::int8multirange)
      ORDER BY q.seq LIMIT $3)";
 
+/// `$1` lane, `$2` the positions, as ranges.
+const READ_PICKED: &str = "
+WITH c AS (
+    SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
+           1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
+      FROM unnest($2::text::int8multirange) AS r (range)
+      JOIN usher.jobs AS q ON q.lane = $1 AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range))";
+
+/// `$1` lane, `$2` position, `$3` most, `$4` what is done behind the position.
+const SCOUT: &str = "
+SELECT s.organization_id, pg_catalog.array_agg(s.seq)
+  FROM (SELECT q.organization_id, q.seq FROM usher.jobs AS q
+         WHERE q.lane = $1 AND q.seq > $2 AND ($4::text IS NULL OR NOT q.seq <@ $4::text::int8multirange)
+         ORDER BY q.seq LIMIT $3) AS s
+ GROUP BY s.organization_id";
+
 /// `$1` lane, `$2` positions: out of the log, those that nobody else has locked.
 const TAKE_OUT: &str = "
 WITH c AS (
@@ -141,10 +161,16 @@ WITH c AS (
 /// says so; if it still has them, they are passed over), and those that a writer's transaction left over, whose marks must
 /// go as soon as they are done.
 pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32) -> Result<Claim> {
-    let sql = format!("{READ_LOG}{GROUPED}");
-    let done = log.done.above(log.position);
-    let mut claim =
-        claim(client, &sql, &[spi::arg(lane as i16), spi::arg(log.position), spi::arg(i64::from(most)), spi::arg(done)], true)?;
+    let picked = log.share.pick(i64::from(most));
+    let mut claim = if picked.is_empty() {
+        let done = log.done.above(log.position);
+        let arguments = [spi::arg(lane as i16), spi::arg(log.position), spi::arg(i64::from(most)), spi::arg(done)];
+        claim(client, &format!("{READ_LOG}{GROUPED}"), &arguments, true)?
+    } else {
+        let ranges = written(picked.iter().map(|pick| (pick.from, pick.to)));
+        claim(client, &format!("{READ_PICKED}{GROUPED}"), &[spi::arg(lane as i16), spi::arg(ranges)], true)?
+    };
+    claim.picked = picked;
     claim.seen = claim.jobs;
     let (apart, kept): (Vec<_>, Vec<_>) = claim.groups.into_iter().partition(|group| group.apart);
     claim.groups = kept;
@@ -164,6 +190,41 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
         claim.groups.extend(out.groups);
     }
     Ok(claim)
+}
+
+/// Slices are read ahead while so many ranges at most are in memory.
+const MOST_RANGES: usize = 500_000;
+/// Jobs of a slice.
+const SLICE: i64 = 100_000;
+
+/// Reads on where a worker is behind, so that each organization gets its share. Nothing to share with one organization.
+pub fn scout(lane: usize, log: &mut Log) -> Result<()> {
+    if log.share.is_empty() {
+        if !log.behind {
+            return Ok(());
+        }
+        let several =
+            spi::one::<bool>("SELECT pg_catalog.count(*) > 1 FROM (SELECT FROM usher.organizations LIMIT 2) AS o", &[])?;
+        if several != Some(true) {
+            return Ok(());
+        }
+    }
+    if log.share.ranges() > MOST_RANGES {
+        return Ok(());
+    }
+    let done = log.done.above(log.position);
+    let found = spi::all(SCOUT, &[spi::arg(lane as i16), spi::arg(log.position), spi::arg(SLICE), spi::arg(done)], |row| {
+        let organization = row.get::<Uuid>(1)?.map_or([0; 16], |id| *id.as_bytes());
+        Ok((organization, row.get::<Vec<i64>>(2)?.unwrap_or_default()))
+    })?;
+    let size: usize = found.iter().map(|(_, positions)| positions.len()).sum();
+    let last = found.iter().filter_map(|(_, positions)| positions.iter().max().copied()).max().unwrap_or(0);
+    for (organization, positions) in found {
+        log.share.add(organization, positions);
+    }
+    log.behind = size as i64 >= SLICE;
+    log.looked(last, log.behind);
+    Ok(())
 }
 
 /// Ready jobs of a lane for a session, which has no log in mind: all leave the log.
@@ -452,6 +513,8 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
             spi::arg(group.log),
         ],
     )?;
+    // Some may be due before anything that the workers know of.
+    xact::note_due_changed();
     Ok(())
 }
 

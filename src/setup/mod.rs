@@ -87,7 +87,11 @@ pub fn installed() -> Result<Installed> {
 /// SQL about the log of jobs for the tables that are there: while they are those of version 0.1, ready jobs have another
 /// table. Writers go on meanwhile; setup() brings the jobs along.
 pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
-    Ok(if pg::catalog::usher_relation("jobs").is_some() { Cow::Borrowed(sql) } else { Cow::Owned(sql.replace("usher.jobs ", "usher.queue ")) })
+    Ok(if pg::catalog::usher_relation("jobs").is_some() {
+        Cow::Borrowed(sql)
+    } else {
+        Cow::Owned(sql.replace("usher.jobs ", "usher.queue "))
+    })
 }
 
 /// The installation, for what needs the tables of this very version.

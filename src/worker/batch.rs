@@ -12,6 +12,7 @@ use crate::pg::{role, xact};
 use crate::queue::ledger;
 use crate::queue::log::Log;
 use crate::queue::shadow as queue_shadow;
+use crate::queue::share::Pick;
 use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -26,6 +27,8 @@ pub struct Done {
     pub seen: i32,
     /// Positions of the log that are done, in ascending order.
     pub taken: Vec<i64>,
+    /// What was chosen from what was read ahead; empty: the log was read from the position on.
+    pub picked: Vec<Pick>,
     /// The last position that was taken.
     pub last: i64,
     /// Another process works on the lane.
@@ -45,8 +48,9 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
     know(installed, lane, log, mine)?;
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
+        store::scout(lane, log)?;
         let claim = store::claim_ready(client, lane, log, most)?;
-        mine.busy(Source::Queue, lane, log.position, claim.last);
+        mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
         let done = done_by(&claim);
         run(client, installed, Place::Worker, claim)?;
@@ -58,7 +62,14 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
 }
 
 fn done_by(claim: &Claim) -> Done {
-    Done { jobs: claim.jobs, seen: claim.seen, taken: claim.taken.clone(), last: claim.last, busy: false }
+    Done {
+        jobs: claim.jobs,
+        seen: claim.seen,
+        taken: claim.taken.clone(),
+        picked: claim.picked.clone(),
+        last: claim.last,
+        busy: false,
+    }
 }
 
 /// Reads what is done in a lane, if this process does not know it. The lane is this process's.

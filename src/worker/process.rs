@@ -206,11 +206,14 @@ impl Loop {
             }
             Ok(Outcome::Did(done)) => {
                 state.credit = state.credit.saturating_sub(1);
-                state.dirty = done.seen >= most;
-                state.log.committed(&done.taken, done.last, state.dirty);
+                if done.picked.is_empty() {
+                    state.dirty = done.seen >= most;
+                    state.log.committed(&done.taken, done.last, state.dirty);
+                } else {
+                    state.log.committed_share(&done.taken, &done.picked);
+                    state.dirty = state.log.behind || !state.log.share.is_empty();
+                }
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
-                // A failed job now waits for its next try.
-                self.due_known = self.due_known && done.jobs == 0;
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.
                 if (CROWD..CROWD * 50).contains(&done.jobs) {
