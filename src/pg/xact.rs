@@ -178,6 +178,13 @@ pub fn is_mine(xid: i64) -> bool {
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xid)) }
 }
 
+/// The number that the next transaction gets. A snapshot's upper bound is not that: transactions that run may be beyond it.
+pub fn next_xid() -> i64 {
+    // SAFETY: reads a counter in shared memory under its lock.
+    let next = unsafe { pg_sys::ReadNextFullTransactionId() };
+    i64::try_from(next.value).unwrap_or(i64::MAX)
+}
+
 /// True in READ COMMITTED, where each statement sees what others have committed meanwhile.
 pub fn sees_new_commits() -> bool {
     // SAFETY: reads a backend-local variable.

@@ -4,7 +4,7 @@
 
 use super::log::{Log, Moment, written, written_all};
 use crate::error::Result;
-use crate::pg::spi;
+use crate::pg::{spi, xact};
 
 /// Reads a lane's floor and what is done above it.
 pub fn read(lane: usize) -> Result<Log> {
@@ -36,39 +36,39 @@ pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
     Ok(())
 }
 
-/// Raises a lane's floor as far as it is settled that nothing is left below it and nothing will be added, and returns it.
+/// Raises a lane's floor as far as it is settled that nothing is left below it and nothing will be added. False: some
+/// transaction still has to end before all that was drawn can be settled.
 ///
 /// Whoever draws a position has a transaction number before (`pg::xact::take_seq`). So when every transaction that ran at a
 /// moment has ended, all positions drawn until then are either to be seen now or will never be.
-pub fn settle(lane: usize, log: &mut Log) -> Result<()> {
-    let (xmin, next_xid) = spi::all(
-        "SELECT pg_catalog.pg_snapshot_xmin(s)::text::bigint, pg_catalog.pg_snapshot_xmax(s)::text::bigint FROM pg_catalog.pg_current_snapshot() AS s",
-        &[],
-        |row| Ok((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
-    )?
-    .into_iter()
-    .next()
-    .unwrap_or_default();
-    if let Some(moment) = log.moment.filter(|moment| xmin >= moment.next_xid) {
-        log.moment = None;
-        if moment.drawn > log.floor {
-            let floor = first_undone(lane, log, moment.drawn)?.map_or(moment.drawn, |first| moment.drawn.min(first - 1));
-            if floor > log.floor {
-                spi::run(
-                    "UPDATE usher.job_floors AS f SET floor = $2 WHERE f.lane = $1 AND f.floor < $2",
-                    &[spi::arg(lane as i16), spi::arg(floor)],
-                )?;
-                log.raise_floor(floor);
-            }
+pub fn settle(lane: usize, log: &mut Log) -> Result<bool> {
+    let moment = match log.moment {
+        Some(moment) => moment,
+        None => {
+            // First what is drawn, then who runs: whoever draws in between is not missing from the second.
+            let drawn =
+                spi::one::<i64>("SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM usher.queue_seq AS s", &[])?;
+            Moment { drawn: drawn.unwrap_or(0), next_xid: xact::next_xid() }
         }
+    };
+    let oldest = spi::one::<i64>("SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint", &[])?;
+    if oldest.unwrap_or(0) < moment.next_xid {
+        log.moment = Some(moment);
+        return Ok(false);
     }
-    if log.moment.is_none() {
-        // First what is drawn, then who runs: whoever draws afterwards may be missing from the second, not from the first.
-        let drawn = spi::one::<i64>("SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM usher.queue_seq AS s", &[])?;
-        let after = spi::one::<i64>("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint", &[])?;
-        log.moment = Some(Moment { drawn: drawn.unwrap_or(0), next_xid: after.unwrap_or(next_xid) });
+    log.moment = None;
+    if moment.drawn <= log.floor {
+        return Ok(true);
     }
-    Ok(())
+    let floor = first_undone(lane, log, moment.drawn)?.map_or(moment.drawn, |first| moment.drawn.min(first - 1));
+    if floor > log.floor {
+        spi::run(
+            "UPDATE usher.job_floors AS f SET floor = $2 WHERE f.lane = $1 AND f.floor < $2",
+            &[spi::arg(lane as i16), spi::arg(floor)],
+        )?;
+        log.raise_floor(floor);
+    }
+    Ok(floor == moment.drawn)
 }
 
 /// The first position in the log, up to `to`, that is not done.

@@ -82,15 +82,14 @@ fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<
     Ok(())
 }
 
-/// Raises the floor of a lane's log, once a minute. Returns false when somebody else has the lane.
+/// Raises the floor of a lane's log. False: not all the way yet.
 pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
     if !take_lanes(&[lane as i16]) {
         return Ok(false);
     }
     know(installed, lane, log, mine)?;
     let _acting = role::internal(installed.owner);
-    ledger::settle(lane, log)?;
-    Ok(true)
+    ledger::settle(lane, log)
 }
 
 /// Ready jobs of one lane, in somebody's session.

@@ -19,6 +19,10 @@ const TICK: Duration = Duration::from_secs(60);
 /// While prepared transactions of ours are open, their COMMIT PREPARED is found by looking.
 const PREPARED_TICK: Duration = Duration::from_secs(1);
 
+/// The floors of the log follow so soon after the work is done, and so often while it goes on.
+const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE_BUSY: Duration = Duration::from_secs(10);
+
 /// Jobs that arrived while one batch ran: from here on it is a crowd.
 const CROWD: i32 = 8;
 /// Short enough that a thousand jobs a second are no crowd: then fewer than that arrive in one pause.
@@ -44,6 +48,9 @@ struct Loop {
     due_known: bool,
     tick_at: Instant,
     prepared_at: Instant,
+    /// When to look how far everything is settled; None while nothing has happened since.
+    settle_at: Option<Instant>,
+    settle_pause: Duration,
     maintains: bool,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
@@ -78,6 +85,8 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         due_known: false,
         tick_at: now,
         prepared_at: now,
+        settle_at: Some(now),
+        settle_pause: SETTLE,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
         maintains: lanes & (1 << 3) != 0,
         due_had_its_turn: false,
@@ -108,15 +117,16 @@ impl Loop {
                 lane.dirty = true;
                 lane.log.look_at_all();
             }
-            if !self.settle() {
-                return self.gone();
-            }
+            self.settle_at = Some(now);
             if self.maintains && !self.attempt(|_| maintenance::run()) {
                 return self.gone();
             }
         }
         if !self.due_known {
             return self.look_at_due_times();
+        }
+        if self.settle_at.is_some_and(|at| now >= at) && !self.settle() {
+            return self.gone();
         }
         let next = self.next_lane();
         if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
@@ -206,6 +216,9 @@ impl Loop {
             }
             Ok(Outcome::Did(done)) => {
                 state.credit = state.credit.saturating_sub(1);
+                if done.seen > 0 && self.settle_at.is_none() {
+                    self.settle_at = Some(Instant::now() + SETTLE_BUSY);
+                }
                 if done.picked.is_empty() {
                     state.dirty = done.seen >= most;
                     state.log.committed(&done.taken, done.last, state.dirty);
@@ -233,17 +246,24 @@ impl Loop {
         }
     }
 
-    /// Once a minute. False: the extension is gone.
+    /// Raises the floors of the lanes. False: the extension is gone.
     fn settle(&mut self) -> bool {
+        let mut settled = true;
         for index in 0..self.lanes.len() {
             let (lane, mine) = (self.lanes[index].number, self.mine);
             let mut log = std::mem::take(&mut self.lanes[index].log);
-            let there = self.attempt(|installed| batch::settle(installed, lane, &mut log, mine).map(|_| ()));
+            let there = self.attempt(|installed| {
+                settled &= batch::settle(installed, lane, &mut log, mine)?;
+                Ok(())
+            });
             self.lanes[index].log = log;
             if !there {
                 return false;
             }
         }
+        // What holds it up may take long: an open transaction, a lane that somebody has.
+        self.settle_pause = if settled { SETTLE } else { (self.settle_pause * 2).min(TICK) };
+        self.settle_at = (!settled).then(|| Instant::now() + self.settle_pause);
         true
     }
 
@@ -328,12 +348,18 @@ impl Loop {
         false
     }
 
-    fn rest(&self) {
+    fn rest(&mut self) {
         bgw::report_activity("waiting for jobs", false);
         let now = Instant::now();
+        if self.settle_pause == SETTLE {
+            self.settle_at = self.settle_at.map(|at| at.min(now + SETTLE));
+        }
         let mut until = self.tick_at;
         if let Some(due) = self.due_at {
             until = until.min(due);
+        }
+        if let Some(at) = self.settle_at {
+            until = until.min(at);
         }
         if self.mine.has_prepared() {
             until = until.min(self.prepared_at);
