@@ -78,7 +78,7 @@ fn late_commits_are_done_once_and_none_is_left_out() {
             let organization = organization.to_string();
             thread::spawn(move || {
                 let mut chance = Chance::new(number + 77);
-                for round in 0..40 {
+                for round in 0..15 {
                     let rows = 1 + chance.below(30);
                     let insert = format!(
                         "INSERT INTO public.a (organization_id) SELECT '{organization}' FROM generate_series(1, {rows});"
@@ -102,7 +102,7 @@ fn late_commits_are_done_once_and_none_is_left_out() {
     run(&mut first, "COMMIT");
     settled(here, wait::LONG);
     same(here);
-    assert!(number(here, "SELECT count(*) FROM public.a") > 1000, "the test itself");
+    assert!(number(here, "SELECT count(*) FROM public.a") > 500, "the test itself");
     // What the ledger says is what is in the log, each position once, and when nobody is at work the floors are at the top.
     let twice = "SELECT count(*) FROM (SELECT range_agg(r) OVER (PARTITION BY lane ORDER BY last_seq, r ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before, r
                    FROM usher.job_batches CROSS JOIN unnest(done) AS r) AS x WHERE before && r";
