@@ -147,7 +147,7 @@ pub fn balance(client: &mut Client, acknowledged: &Acknowledged, timeout: Durati
               WHERE o.version IS DISTINCT FROM c.version".to_owned(),
         ),
         ("dead letters", "SELECT count(*) FROM usher.dead_letters".to_owned()),
-        ("jobs that are in the history twice", "SELECT count(*) - count(DISTINCT id) FROM usher.job_history".to_owned()),
+        ("jobs that are there twice", "SELECT count(*) - count(DISTINCT id) FROM usher.sync_jobs".to_owned()),
         ("orders without exactly one finished job of enter_order", finished("enter_order")),
         ("orders without exactly one finished job of mark_order", finished("mark_order")),
         (

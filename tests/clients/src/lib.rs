@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod postgrest;
 pub mod released;
 pub mod server;
+pub mod storage;
 pub mod wait;
 
 pub use postgres::{self, Client, error::SqlState};
@@ -217,7 +218,5 @@ pub fn enqueue(client: &mut Client, organization: &str, source: &str, target: &s
 /// Waits until no job is left that could still run: nothing ready, nothing due, nothing to be tried again.
 #[track_caller]
 pub fn settled(client: &mut Client, timeout: Duration) {
-    wait::until(timeout, "all jobs have ended", || {
-        number(client, "SELECT (SELECT count(*) FROM usher.queue) + (SELECT count(*) FROM usher.queue_waiting)") == 0
-    });
+    wait::until(timeout, "all jobs have ended", || !storage::anything_open(client));
 }
