@@ -5,7 +5,7 @@
 //! A worker runs meanwhile, so what a call meets is not known beforehand: whether a job could still be cancelled is the
 //! server's answer, and the model believes it. What follows from the answers is then exact.
 //!
-//! MODEL_SEED repeats a run, MODEL_CASES makes it longer (32 by default). A failure is made as small as it gets and printed.
+//! MODEL_SEED repeats a run, MODEL_CASES makes it longer (200 by default). A failure is made as small as it gets and printed.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -179,8 +179,8 @@ impl World {
                 match job.end {
                     End::Later => assert!(done, "a job for tomorrow can be cancelled"),
                     End::Cancelled => assert!(!done, "a cancelled job cannot be cancelled again"),
-                    End::Dead => assert!(done, "a job that never works can be cancelled, dead or not"),
-                    End::Synced => {}
+                    // A worker may have it in hand: then it is refused, also when the try fails a moment later.
+                    End::Dead | End::Synced => {}
                 }
                 if done {
                     job.end = End::Cancelled;
@@ -276,7 +276,7 @@ impl World {
 
 #[test]
 fn whatever_happens_jobs_end_as_the_model_says() {
-    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(32);
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
     let mut seed = [0_u8; 32];
     seed[..8].copy_from_slice(&faults::seed("MODEL_SEED").to_le_bytes());
     let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
@@ -286,8 +286,10 @@ fn whatever_happens_jobs_end_as_the_model_says() {
         let mut world = world.borrow_mut();
         // A life that ends badly must not spoil the next one, by which a smaller one is looked for.
         let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.live(&steps)));
-        let told =
-            lived.unwrap_or_else(|panic| Err(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic".to_owned())));
+        let told = lived.unwrap_or_else(|panic| {
+            let constant = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+            Err(panic.downcast_ref::<String>().cloned().or(constant).unwrap_or_else(|| "a panic".to_owned()))
+        });
         told.map_err(|why| {
             *world = World::new();
             TestCaseError::fail(why)
