@@ -4,6 +4,7 @@
 #   cluster.sh start | stop [fast|immediate] | restart | destroy | status
 #   cluster.sh psql [arguments]     start it and open psql in it
 #   cluster.sh env                  the lines a shell or a program needs to reach it
+#   cluster.sh standby FROM         make it, not started yet, a streaming standby of the running scratch cluster in FROM
 #   cluster.sh upgrade FROM BIN     make it out of the stopped scratch cluster in FROM by pg_upgrade; BIN: its programs
 #   USHER_PRELOAD=''                start without the extension preloaded
 . "$(dirname "$0")/lib.sh"
@@ -117,6 +118,14 @@ upgrade() {
   as_pg rm -f "$DATA/delete_old_cluster.sh"
 }
 
+# Its settings are written at its start; where its primary is, pg_basebackup writes down.
+standby() {
+  local from=$1
+  [ ! -e "$DATA" ] || die "$HOME_DIR has a cluster already"
+  own_dir "$HOME_DIR"
+  as_pg "$PG_BIN/pg_basebackup" -h "$from" -p "$PORT" -U postgres -D "$DATA" -R -X stream -c fast --no-sync
+}
+
 stop() {
   if running; then
     as_pg "$PG_BIN/pg_ctl" stop -D "$DATA" -m "$1" -w -t 60 >/dev/null
@@ -171,6 +180,7 @@ case ${1:-} in
     exec "$PG_BIN/psql" "$@"
     ;;
   env) show_env ;;
+  standby) standby "$2" ;;
   upgrade) upgrade "$2" "$3" ;;
-  *) die "usage: scripts/cluster.sh start|stop|restart|destroy|status|psql|env|upgrade" ;;
+  *) die "usage: scripts/cluster.sh start|stop|restart|destroy|status|psql|env|standby|upgrade" ;;
 esac

@@ -1,14 +1,14 @@
 //! A small shop that is written to while processes are killed, and the account that must balance afterwards.
 //!
-//! Used by `tests/worker.rs` (50 kills at chosen moments) and by the soak (random ones, for as long as one likes).
+//! Used by `tests/worker.rs` (50 kills at chosen moments), by `tests/faults.rs` and by the soak (random ones, many).
 //!
 //! Three flows read `public.orders`: one appends without a key, so that an effect that happens twice shows; one keeps a
 //! copy up to date, so that a lost or misordered change shows; one works in the writer's own transaction.
 
-use crate::{Client, Database, connect, flow, json, number, role, run, settled, try_connect, value, wait};
+use crate::{Client, Database, SqlState, flow, json, number, role, run, settled, value, wait};
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -71,54 +71,103 @@ pub type Acknowledged = HashMap<i64, i32>;
 
 /// Sessions that keep writing until they are stopped, whatever happens to the server.
 pub struct Writers {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<Acknowledged>>,
+}
+
+struct Shared {
+    stop: AtomicBool,
+    /// Where they write; after a promotion it is elsewhere.
+    place: Mutex<Database>,
+    /// Transactions that were acknowledged, so that one can wait until they have got on.
+    commits: AtomicU32,
+    /// Statements that a statement_timeout has ended.
+    timeouts: AtomicU32,
+}
+
+impl Shared {
+    fn place(&self) -> Database {
+        self.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    fn failed(&self, error: &postgres::Error) {
+        if error.code() == Some(&SqlState::QUERY_CANCELED) {
+            self.timeouts.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 impl Writers {
     /// `round` keeps the orders of one start apart from those of another.
     pub fn start(database: &Database, count: usize, round: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            place: Mutex::new(database.clone()),
+            commits: AtomicU32::new(0),
+            timeouts: AtomicU32::new(0),
+        });
         let threads = (1..=count)
             .map(|writer| {
-                let (stop, name) = (stop.clone(), database.name.clone());
-                thread::spawn(move || write(&name, (round * 100 + writer) as i64, &stop))
+                let shared = shared.clone();
+                thread::spawn(move || write(&shared, (round * 100 + writer) as i64))
             })
             .collect();
-        Self { stop, threads }
+        Self { shared, threads }
+    }
+
+    /// From their next connection on they write there.
+    pub fn move_to(&self, database: &Database) {
+        *self.shared.place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = database.clone();
+    }
+
+    /// Waits until so many more of their transactions have been acknowledged.
+    #[track_caller]
+    pub fn get_on(&self, commits: u32) {
+        let wanted = self.shared.commits.load(Ordering::Relaxed) + commits;
+        wait::until(Duration::from_secs(120), "the writers get on", || self.shared.commits.load(Ordering::Relaxed) >= wanted);
+    }
+
+    /// Statements that a timeout has ended so far.
+    pub fn timeouts(&self) -> u32 {
+        self.shared.timeouts.load(Ordering::Relaxed)
     }
 
     /// Ends them and returns everything that any of them was told is committed.
     pub fn stop(self) -> Acknowledged {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().flat_map(|thread| thread.join().expect("a writer has panicked")).collect()
     }
 }
 
 /// A few orders at a time, then changes to some of them. After an error the outcome is unknown: such an order is not
 /// acknowledged, and the account at the end accepts it either way, but never half.
-fn write(database: &str, writer: i64, stop: &AtomicBool) -> Acknowledged {
+fn write(shared: &Shared, writer: i64) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     let mut next = writer * 1_000_000;
     let mut chance = Chance::new(writer as u64);
-    while !stop.load(Ordering::Relaxed) {
-        let Ok(mut client) = try_connect(database, None) else {
+    while !shared.stop.load(Ordering::Relaxed) {
+        let Ok(mut client) = shared.place().try_connect() else {
             thread::sleep(Duration::from_millis(50));
             continue;
         };
-        while !stop.load(Ordering::Relaxed) {
+        while !shared.stop.load(Ordering::Relaxed) {
             let (first, last) = (next, next + chance.below(5) as i64);
             next = last + 1;
             let sql = "INSERT INTO public.orders (id) SELECT generate_series($1::bigint, $2)";
-            if client.execute(sql, &[&first, &last]).is_err() {
+            if let Err(error) = client.execute(sql, &[&first, &last]) {
+                shared.failed(&error);
                 break;
             }
             acknowledged.extend((first..=last).map(|id| (id, 1)));
             let id = first + chance.below((last - first + 1) as u64) as i64;
             match client.query_one("UPDATE public.orders SET version = version + 1 WHERE id = $1 RETURNING version", &[&id]) {
                 Ok(row) => acknowledged.insert(id, row.get(0)),
-                Err(_) => break,
+                Err(error) => {
+                    shared.failed(&error);
+                    break;
+                }
             };
+            shared.commits.fetch_add(2, Ordering::Relaxed);
             thread::sleep(Duration::from_millis(10 + chance.below(40)));
         }
     }
@@ -147,7 +196,7 @@ pub fn balance(client: &mut Client, acknowledged: &Acknowledged, timeout: Durati
               WHERE o.version IS DISTINCT FROM c.version".to_owned(),
         ),
         ("dead letters", "SELECT count(*) FROM usher.dead_letters".to_owned()),
-        ("jobs that are in the history twice", "SELECT count(*) - count(DISTINCT id) FROM usher.job_history".to_owned()),
+        ("jobs that are there twice", "SELECT count(*) - count(DISTINCT id) FROM usher.sync_jobs".to_owned()),
         ("orders without exactly one finished job of enter_order", finished("enter_order")),
         ("orders without exactly one finished job of mark_order", finished("mark_order")),
         (
@@ -212,8 +261,10 @@ pub fn kill_worker(database: &Database, mut client: Client) -> Hit {
 
 /// Ends any connections that a test has left open in the database.
 pub fn terminate_sessions(database: &Database) {
-    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'";
-    let _ = connect("postgres", None).query(sql, &[&database.name]);
+    let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    if let Ok(mut client) = database.try_connect() {
+        let _ = client.query(sql, &[&database.name]);
+    }
 }
 
 /// Numbers that look random and are the same in every run with the same seed: a failure can be seen again.

@@ -5,9 +5,13 @@
 //! nothing depends on what ran before. A test never waits for a time, only for a condition (see [`wait`]).
 
 pub mod chaos;
+pub mod disk;
+pub mod faults;
+pub mod pair;
 pub mod postgrest;
 pub mod released;
 pub mod server;
+pub mod storage;
 pub mod wait;
 
 pub use postgres::{self, Client, error::SqlState};
@@ -53,8 +57,13 @@ fn open(host: &str, database: &str, user: Option<&str>) -> Result<Client, postgr
 /// Connects; a server that is just recovering from a crash is waited for.
 #[track_caller]
 pub fn connect(database: &str, user: Option<&str>) -> Client {
+    connect_at(&variable("PGHOST"), database, user)
+}
+
+#[track_caller]
+fn connect_at(host: &str, database: &str, user: Option<&str>) -> Client {
     let mut last = String::new();
-    wait::poll(RECOVERY, || match try_connect(database, user) {
+    wait::poll(RECOVERY, || match open(host, database, user) {
         Ok(client) => Some(client),
         Err(error) => {
             last = wait::describe(&error);
@@ -68,15 +77,24 @@ pub fn connect(database: &str, user: Option<&str>) -> Client {
 }
 
 /// A database with the extension, set up, whose workers listen.
+#[derive(Clone)]
 pub struct Database {
     pub name: String,
+    /// The socket directory of its cluster, which is the cluster's home.
+    pub host: String,
 }
 
 impl Database {
     /// Makes the database anew. Only `postgres` and this one have workers afterwards: earlier ones no longer compete.
     #[track_caller]
     pub fn create(name: &str) -> Self {
-        let database = Self::create_empty(name);
+        Self::create_in(&variable("PGHOST"), name)
+    }
+
+    /// The same in another scratch cluster.
+    #[track_caller]
+    pub fn create_in(host: &str, name: &str) -> Self {
+        let database = Self::create_empty_in(host, name);
         let mut client = database.connect();
         client.batch_execute("CREATE EXTENSION pg_usher; SELECT usher.setup()").unwrap_or_else(|e| {
             panic!("pg_usher cannot be set up in {name}: {}", wait::describe(&e));
@@ -88,30 +106,40 @@ impl Database {
     /// The database without the extension, in the list of those that get workers.
     #[track_caller]
     pub fn create_empty(name: &str) -> Self {
-        let mut admin = connect("postgres", None);
+        Self::create_empty_in(&variable("PGHOST"), name)
+    }
+
+    #[track_caller]
+    fn create_empty_in(host: &str, name: &str) -> Self {
+        let mut admin = connect_at(host, "postgres", None);
         // Known settings to begin with: a test that failed may have left its own behind.
         for setting in ["batch_size", "workers", "claims_roles", "history_days", "notice_failures", "notice_window", "key_file"] {
             run(&mut admin, &format!("ALTER SYSTEM RESET usher.{setting}"));
         }
         set_databases(&mut admin, "postgres");
-        forget_prepared_transactions(&mut admin, name);
+        forget_prepared_transactions(&mut admin, host, name);
         // A worker that was just starting in it may keep the database busy for a moment.
         wait::until(Duration::from_secs(30), &format!("database {name} can be dropped"), || {
             admin.batch_execute(&format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).is_ok()
         });
         run(&mut admin, &format!("CREATE DATABASE {name} TEMPLATE template0"));
         set_databases(&mut admin, &format!("postgres,{name}"));
-        Self { name: name.to_owned() }
+        Self { name: name.to_owned(), host: host.to_owned() }
     }
 
     #[track_caller]
     pub fn connect(&self) -> Client {
-        connect(&self.name, None)
+        connect_at(&self.host, &self.name, None)
+    }
+
+    /// One attempt, as a superuser.
+    pub fn try_connect(&self) -> Result<Client, postgres::Error> {
+        open(&self.host, &self.name, None)
     }
 
     #[track_caller]
     pub fn connect_as(&self, user: &str) -> Client {
-        connect(&self.name, Some(user))
+        connect_at(&self.host, &self.name, Some(user))
     }
 
     /// Waits until every worker of this database listens. Connects anew, so it also waits for a crashed server.
@@ -145,10 +173,10 @@ pub fn reload(client: &mut Client) {
 }
 
 /// Even FORCE does not drop a database with prepared transactions.
-fn forget_prepared_transactions(admin: &mut Client, database: &str) {
+fn forget_prepared_transactions(admin: &mut Client, host: &str, database: &str) {
     let open = admin.query("SELECT gid FROM pg_prepared_xacts WHERE database = $1", &[&database]).unwrap_or_default();
     for row in open {
-        run(&mut connect(database, None), &format!("ROLLBACK PREPARED '{}'", row.get::<_, String>(0)));
+        run(&mut connect_at(host, database, None), &format!("ROLLBACK PREPARED '{}'", row.get::<_, String>(0)));
     }
 }
 
@@ -217,7 +245,5 @@ pub fn enqueue(client: &mut Client, organization: &str, source: &str, target: &s
 /// Waits until no job is left that could still run: nothing ready, nothing due, nothing to be tried again.
 #[track_caller]
 pub fn settled(client: &mut Client, timeout: Duration) {
-    wait::until(timeout, "all jobs have ended", || {
-        number(client, "SELECT (SELECT count(*) FROM usher.ready_jobs) + (SELECT count(*) FROM usher.queue_waiting)") == 0
-    });
+    wait::until(timeout, "all jobs have ended", || !storage::anything_open(client));
 }

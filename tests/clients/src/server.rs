@@ -1,6 +1,6 @@
 //! The processes of the scratch cluster: finding them, killing them, and the way back.
 
-use crate::{Database, connect, variable, wait};
+use crate::{Database, variable, wait};
 use postgres::Client;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -44,20 +44,50 @@ pub fn kill_and_recover(database: &Database, witness: &mut Client, pid: i32) -> 
 /// Stops the server without a checkpoint, as a power failure would, and starts it again.
 #[track_caller]
 pub fn crash(database: &Database) -> Client {
-    cluster(&["stop", "immediate"]);
-    cluster(&["start"]);
+    cluster_in(&database.host, &["stop", "immediate"], None);
+    cluster_in(&database.host, &["start"], None);
     database.reconnect()
 }
 
 /// Kills the postmaster itself, waits until its children are gone, and starts the server again.
 #[track_caller]
 pub fn kill_postmaster(database: &Database) -> Client {
-    let file = format!("{}/postmaster.pid", variable("USHER_DATA"));
-    let pid = std::fs::read_to_string(&file).ok().and_then(|text| text.lines().next().and_then(|line| line.parse().ok()));
-    kill(pid.unwrap_or_else(|| panic!("{file} names no process")));
+    kill(postmaster(&database.host).unwrap_or_else(|| panic!("{} has no server", database.host)));
     // cluster.sh waits until the shared memory is free.
-    cluster(&["start"]);
+    cluster_in(&database.host, &["start"], None);
     database.reconnect()
+}
+
+/// The first process of the server in a cluster's home, as its pid file names it.
+pub fn postmaster(home: &str) -> Option<i32> {
+    std::fs::read_to_string(format!("{home}/data/postmaster.pid")).ok()?.lines().next()?.parse().ok()
+}
+
+/// Kills a whole server at once, as when its machine is lost, and returns when none of its processes is left.
+#[track_caller]
+pub fn lose(home: &str) {
+    let first = postmaster(home).unwrap_or_else(|| panic!("{home} has no server"));
+    let mut processes = vec![first];
+    processes.extend(children(first));
+    processes.iter().for_each(|pid| kill(*pid));
+    wait::until(Duration::from_secs(60), "a killed server is gone", || processes.iter().all(|pid| gone(*pid)));
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| status(*pid, "PPid:") == Some(parent.to_string()))
+        .collect()
+}
+
+/// Gone, or only not yet taken note of by its parent.
+fn gone(pid: i32) -> bool {
+    status(pid, "State:").is_none_or(|state| state.starts_with('Z'))
+}
+
+fn status(pid: i32, field: &str) -> Option<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(field)).map(|value| value.trim().to_owned())
 }
 
 /// scripts/cluster.sh, for the very cluster that the environment describes.
@@ -87,9 +117,12 @@ pub fn cluster_in(home: &str, arguments: &[&str], pg_config: Option<&str>) {
 
 /// Other sessions of the database: victims for `kill -9` and for pg_terminate_backend.
 pub fn backends(database: &Database) -> Vec<i32> {
-    let mut client = connect("postgres", None);
+    let Ok(mut client) = database.try_connect() else { return Vec::new() };
     client
-        .query("SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend'", &[&database.name])
+        .query(
+            "SELECT pid FROM pg_stat_activity WHERE datname = $1 AND backend_type = 'client backend' AND pid <> pg_backend_pid()",
+            &[&database.name],
+        )
         .map(|rows| rows.iter().map(|row| row.get(0)).collect())
         .unwrap_or_default()
 }

@@ -1,16 +1,23 @@
-//! Keeps a shop busy for SOAK_SECONDS (600 if not set) while processes die at random, and balances its account after
-//! every round: nothing lost, nothing doubled, nothing out of order. Database: `usher_soak`, made anew.
+//! Keeps a shop busy while processes die, servers are lost and a disk runs full, and balances its account again and again:
+//! nothing lost, nothing doubled, nothing out of order, and nobody had to help.
 //!
-//! SOAK_SEED repeats the choices of an earlier run; the moments at which they hit are never quite the same.
+//! SOAK_KILLS (200), SOAK_PROMOTIONS (20) and SOAK_DISK_FULL (3) say how often; SOAK_SECONDS how long at least the kills and
+//! smaller troubles go on. SOAK_SEED repeats the choices of an earlier run; the moments at which they hit are never quite
+//! the same. Database: `usher_soak`, made anew; the pair of servers and the one with the small disk are beside the scratch cluster.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
+use usher_clients::Database;
 use usher_clients::chaos::{self, Acknowledged, Chance, Writers};
-use usher_clients::{Client, Database, reload, run, server, text, wait};
+use usher_clients::disk::SmallDisk;
+use usher_clients::faults::{KILLS, TROUBLES, seed};
+use usher_clients::pair::Pair;
 
 const WRITERS: usize = 4;
-/// Writers stop for the account this often.
-const ROUND: Duration = Duration::from_secs(60);
+/// Faults until writers stop for the account.
+const ROUND: u64 = 20;
+const LONG: Duration = Duration::from_secs(300);
 
 fn setting(name: &str, default: u64) -> u64 {
     match std::env::var(name) {
@@ -20,95 +27,98 @@ fn setting(name: &str, default: u64) -> u64 {
 }
 
 fn main() -> ExitCode {
-    let length = Duration::from_secs(setting("SOAK_SECONDS", 600));
-    let clock = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| since.as_secs());
-    let seed = setting("SOAK_SEED", clock);
-    println!("soak: {} s with {WRITERS} writers; SOAK_SEED={seed} repeats its choices", length.as_secs());
-    match std::panic::catch_unwind(|| soak(length, seed)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => {
-            eprintln!("soak: FAILED; the database usher_soak is left as it is");
-            ExitCode::FAILURE
+    let begin = Instant::now();
+    let seed = seed("SOAK_SEED");
+    let parts = [("kills", kills as fn(u64)), ("promotions", promotions), ("full disks", full_disks)];
+    for (part, play) in parts {
+        println!("soak: {part}");
+        if std::panic::catch_unwind(|| play(seed)).is_err() {
+            eprintln!("soak: FAILED at {part}; the server and its database are left as they are");
+            return ExitCode::FAILURE;
         }
     }
+    println!("soak: nothing lost, nothing doubled, nothing out of order, in {} s", begin.elapsed().as_secs());
+    ExitCode::SUCCESS
 }
 
-fn soak(length: Duration, seed: u64) {
+/// Kills and lesser troubles in turn, at random moments.
+fn kills(seed: u64) {
+    let wanted = setting("SOAK_KILLS", 200);
+    let length = Duration::from_secs(setting("SOAK_SECONDS", 0));
     let database = Database::create("usher_soak");
     chaos::open_shop(&mut database.connect(), 0.0002, 0.3);
     let mut chance = Chance::new(seed);
     let mut acknowledged = Acknowledged::new();
-    let mut met = [0_u32; EVENTS.len()];
+    let mut met: BTreeMap<&str, u32> = BTreeMap::new();
     let begin = Instant::now();
-    let mut round = 0;
-    while begin.elapsed() < length {
+    let (mut killed, mut round) = (0, 0);
+    while killed < wanted || begin.elapsed() < length {
         round += 1;
         let writers = Writers::start(&database, WRITERS, round);
-        let end = (Instant::now() + ROUND).min(begin + length);
-        while Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(500 + chance.below(2500)));
-            let event = chance.below(EVENTS.len() as u64) as usize;
-            met[event] += 1;
-            (EVENTS[event].1)(&database, &mut chance);
+        for _ in 0..ROUND {
+            std::thread::sleep(Duration::from_millis(chance.below(1500)));
+            let (name, fault) = if chance.below(3) > 0 {
+                killed += 1;
+                KILLS[chance.below(KILLS.len() as u64) as usize]
+            } else {
+                TROUBLES[chance.below(TROUBLES.len() as u64) as usize]
+            };
+            *met.entry(name).or_default() += 1;
+            fault(&database, &writers, &mut chance);
         }
         acknowledged.extend(writers.stop());
-        let orders = chaos::balance(&mut database.reconnect(), &acknowledged, Duration::from_secs(300));
+        let orders = chaos::balance(&mut database.reconnect(), &acknowledged, LONG);
         println!(
-            "soak: {:>5} s, round {round}: {orders} orders, every one with its effects exactly once",
+            "soak: {:>5} s, {killed} kills: {orders} orders, every one with its effects exactly once",
             begin.elapsed().as_secs()
         );
     }
-    let events: Vec<String> = EVENTS.iter().zip(met).map(|((name, _), times)| format!("{times} x {name}")).collect();
-    println!("soak: nothing lost, nothing doubled; {}", events.join(", "));
+    for (name, times) in met {
+        println!("soak: {times:>4} x {name}");
+    }
 }
 
-type Event = fn(&Database, &mut Chance);
-
-/// What can happen. The first three take the whole server through a crash.
-const EVENTS: [(&str, Event); 7] = [
-    ("kill -9 of a worker", |database, _| {
-        let client = database.connect();
-        if let Some(pid) = worker(database) {
-            recover(database, client, pid);
-        }
-    }),
-    ("kill -9 of a backend", |database, chance| {
-        let client = database.connect();
-        let backends = server::backends(database);
-        if let Some(pid) = pick(&backends, chance) {
-            recover(database, client, pid);
-        }
-    }),
-    ("kill -9 of the postmaster", |database, _| {
-        server::kill_postmaster(database);
-    }),
-    ("immediate stop and start", |database, _| {
-        server::crash(database);
-    }),
-    ("end of a worker by an administrator", |database, chance| {
-        let mut client = database.connect();
-        let workers = server::workers(&mut client);
-        if let Some(pid) = pick(&workers, chance) {
-            run(&mut client, &format!("SELECT pg_terminate_backend({pid})"));
-        }
-    }),
-    ("end of all sessions", |database, _| chaos::terminate_sessions(database)),
-    ("change of the batch size", |database, chance| {
-        let mut client = database.connect();
-        run(&mut client, &format!("ALTER SYSTEM SET usher.batch_size = {}", 1 + chance.below(1000)));
-        reload(&mut client);
-    }),
-];
-
-fn worker(database: &Database) -> Option<i32> {
-    wait::poll(Duration::from_secs(30), || server::worker_of(&mut database.connect(), "normal"))
+/// The primary is lost again and again; the standby takes its place, and it the standby's.
+fn promotions(seed: u64) {
+    let wanted = setting("SOAK_PROMOTIONS", 20);
+    if wanted == 0 {
+        return;
+    }
+    let mut pair = Pair::start("usher_soak");
+    chaos::open_shop(&mut pair.database.connect(), 0.0002, 0.3);
+    let mut chance = Chance::new(seed);
+    let mut acknowledged = Acknowledged::new();
+    for promotion in 1..=wanted {
+        let writers = Writers::start(&pair.database, WRITERS, promotion as usize);
+        writers.get_on(10);
+        std::thread::sleep(Duration::from_millis(chance.below(3000)));
+        let mut client = pair.fail_over(|database| writers.move_to(database));
+        writers.get_on(10);
+        acknowledged.extend(writers.stop());
+        let orders = chaos::balance(&mut client, &acknowledged, LONG);
+        println!("soak: {promotion} promotions: {orders} orders, every one with its effects exactly once");
+    }
 }
 
-fn recover(database: &Database, mut witness: Client, pid: i32) {
-    let mut client = server::kill_and_recover(database, &mut witness, pid);
-    assert_eq!(text(&mut client, "SELECT 'up'"), "up");
-}
-
-fn pick(pids: &[i32], chance: &mut Chance) -> Option<i32> {
-    (!pids.is_empty()).then(|| pids[chance.below(pids.len() as u64) as usize])
+fn full_disks(_seed: u64) {
+    let wanted = setting("SOAK_DISK_FULL", 3);
+    if wanted == 0 {
+        return;
+    }
+    let disk = match SmallDisk::mount("usher_soak") {
+        Ok(disk) => disk,
+        Err(why) => return println!("soak: passed over, a small disk cannot be mounted here: {why}"),
+    };
+    chaos::open_shop(&mut disk.database.connect(), 0.0002, 0.3);
+    let mut acknowledged = Acknowledged::new();
+    for time in 1..=wanted {
+        let writers = Writers::start(&disk.database, WRITERS, time as usize);
+        writers.get_on(20);
+        disk.fill();
+        disk.make_room();
+        writers.get_on(20);
+        acknowledged.extend(writers.stop());
+        let orders = chaos::balance(&mut disk.database.reconnect(), &acknowledged, LONG);
+        println!("soak: full {time} times: {orders} orders, every one with its effects exactly once");
+    }
 }

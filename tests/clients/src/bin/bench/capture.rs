@@ -1,18 +1,18 @@
-//! What capture costs when many flows listen, when a million rows come at once, and what a session keeps in memory.
+//! What capture costs when many flows listen, and when a million rows come at once.
 //!
 //! The workers are held: this is the writer's side alone.
 
-use crate::drain::{HOLD, RELEASE};
+use crate::pipe::{HOLD, RELEASE};
 use crate::{Figure, Gate, flow_role, level, median};
 use std::time::{Duration, Instant};
-use usher_clients::{Client, Database, number, run};
+use usher_clients::{Client, Database, run, storage};
 
 const SPELL: Duration = Duration::from_secs(2);
 const ROUNDS: usize = 3;
 const BULK: i64 = 1_000_000;
-/// Flows of the whole installation when a session's memory is looked at, spread over this many tables.
-const MANY: i64 = 10_000;
-const TABLES: i64 = 100;
+
+pub const METHOD: &str = "the workers are held. Single-row INSERTs into a table with so many flows, of which one matches, against a table \
+without; a million rows in one statement against the same without capture. 2 s each, interleaved, median of 3";
 
 pub fn measure(database: &Database) -> Vec<Figure> {
     let mut client = database.connect();
@@ -25,8 +25,8 @@ pub fn measure(database: &Database) -> Vec<Figure> {
         figures.push(many_flows(database, &mut client, flows));
     }
     figures.push(bulk(&mut client));
+    storage::forget_ready(&mut client);
     run(&mut holder, RELEASE);
-    figures.push(memory(database, &mut client));
     figures
 }
 
@@ -52,7 +52,8 @@ fn columns(table: &str) -> String {
 
 fn empty(client: &mut Client, tables: &str) {
     // The jobs are not wanted: nobody works on them here.
-    run(client, &format!("TRUNCATE {tables}, usher.jobs"));
+    run(client, &format!("TRUNCATE {tables}"));
+    storage::forget_ready(client);
     level(client);
 }
 
@@ -68,7 +69,7 @@ fn many_flows(database: &Database, client: &mut Client, flows: i64) -> Figure {
         bare.push(rate(database, &plain));
         taken.push(rate(database, &captured));
     }
-    assert!(number(client, "SELECT count(*) FROM usher.ready_jobs") > 0, "rows were captured");
+    assert!(storage::ready(client) > 0, "rows were captured");
     run(client, &format!("DROP TABLE {captured} CASCADE; DELETE FROM usher.flows WHERE name LIKE 'cap\\_{flows}\\_%'"));
     Figure::new(format!("capture_{flows}_flows"), median(taken), median(bare), "rows/s", Gate::None)
 }
@@ -97,7 +98,7 @@ fn bulk(client: &mut Client) -> Figure {
         empty(client, "public.bulk_plain, public.bulk_captured");
         bare.push(load(client, "public.bulk_plain"));
         taken.push(load(client, "public.bulk_captured"));
-        assert_eq!(number(client, "SELECT count(*) FROM usher.ready_jobs"), BULK, "every row was captured");
+        assert_eq!(storage::ready(client), BULK, "every row was captured");
     }
     run(client, "DROP TABLE public.bulk_captured; DELETE FROM usher.flows WHERE name = 'bulk_1'");
     empty(client, "public.bulk_plain");
@@ -108,30 +109,4 @@ fn load(client: &mut Client, table: &str) -> f64 {
     let begin = Instant::now();
     run(client, &format!("INSERT INTO {table} (kind, note) SELECT 1, 'row ' || n FROM generate_series(1, {BULK}) AS n"));
     BULK as f64 / begin.elapsed().as_secs_f64()
-}
-
-/// What a session has of its own after a captured INSERT, among 10,000 flows and among one, in MB.
-fn memory(database: &Database, client: &mut Client) -> Figure {
-    run(client, &columns("public.mem_1"));
-    make_flows(client, "public.mem_1", "mem_1_", 1);
-    let few = private(database, "public.mem_1");
-    for table in 2..=TABLES {
-        run(client, &columns(&format!("public.mem_{table}")));
-        make_flows(client, &format!("public.mem_{table}"), &format!("mem_{table}_"), MANY / TABLES);
-    }
-    let flows = number(client, "SELECT count(*) FROM usher.flows WHERE name LIKE 'mem%'");
-    assert!(flows > MANY * 9 / 10, "{flows} flows");
-    let many = private(database, "public.mem_2");
-    run(client, "DELETE FROM usher.flows WHERE name LIKE 'mem%'");
-    Figure::new("memory_of_10000_flows", many, few, "MB", Gate::None)
-}
-
-/// Anonymous memory of a session's process after its first captured INSERT.
-fn private(database: &Database, table: &str) -> f64 {
-    let mut client = database.connect();
-    run(&mut client, &format!("INSERT INTO {table} (kind, note) VALUES (1, 'x')"));
-    let pid = number(&mut client, "SELECT pg_backend_pid()::bigint");
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kilobytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:")?.split_whitespace().next()?.parse::<f64>().ok());
-    kilobytes.map_or(f64::NAN, |kilobytes| kilobytes / 1024.0)
 }

@@ -3,11 +3,14 @@
 //! Once with the worker at work beside them, which is how it is in life, and once with the worker held, which shows
 //! the cost of capture alone; on a machine with few cores the difference is the worker's own time.
 
-use crate::drain::{HOLD, RELEASE};
+use crate::pipe::{HOLD, RELEASE};
 use crate::{Figure, Gate, flow_role, level, median};
 use std::thread;
 use std::time::{Duration, Instant};
 use usher_clients::{Client, Database, flow, json, run, settled};
+
+pub const METHOD: &str = "prepared single-row INSERTs of one client and of eight, with the worker at work beside them and with it \
+held. 3 s each, interleaved, median of 3";
 
 const ROUNDS: usize = 3;
 const SPELL: Duration = Duration::from_secs(3);

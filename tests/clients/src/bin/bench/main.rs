@@ -1,14 +1,22 @@
 //! The measured promises: every figure as a ratio to a baseline of the same run, in the same database.
 //!
-//! Prints a line for each and writes `target/bench.json`. A gate that is not reached is said, and is no failure: what a
+//! Prints the method and a line for each figure, and writes `target/bench.json`. A gate that is not reached is said, and is no failure: what a
 //! machine with few cores shows is for people to judge. Database: `usher_bench`, made anew. With an argument, only the
-//! groups whose title contains it are measured, and nothing is written.
+//! groups whose title contains it are measured, and nothing is written. BENCH_JOBS, BENCH_CHURN, BENCH_WAITING and BENCH_FLOWS make
+//! it smaller (see docs/performance.md); what was used is printed and written.
 
 mod capture;
+mod decay;
 mod drain;
+mod enqueue;
 mod ingestion;
 mod inserts;
 mod latency;
+mod peer;
+mod pipe;
+mod scale;
+mod urgent;
+mod wal;
 
 use std::time::Instant;
 use usher_clients::serde_json::Map;
@@ -29,23 +37,39 @@ pub struct Figure {
     pub baseline: f64,
     pub unit: &'static str,
     pub gate: Gate,
+    /// The baseline is a limit that somebody has set, not something measured.
+    pub limit: bool,
 }
 
 impl Figure {
     pub fn new(name: impl Into<String>, value: f64, baseline: f64, unit: &'static str, gate: Gate) -> Self {
-        Self { name: name.into(), value, baseline, unit, gate }
+        Self { name: name.into(), value, baseline, unit, gate, limit: false }
+    }
+
+    /// A figure with a limit of its own instead of a baseline.
+    pub fn limit(name: impl Into<String>, value: f64, limit: f64, unit: &'static str, gate: Gate) -> Self {
+        Self { limit: true, ..Self::new(name, value, limit, unit, gate) }
     }
 
     fn ratio(&self) -> f64 {
         self.value / self.baseline
     }
 
-    fn verdict(&self) -> String {
+    fn reached(&self) -> Option<bool> {
         match self.gate {
-            Gate::AtLeast(least) => format!("gate >= {least}: {}", if self.ratio() >= least { "reached" } else { "NOT REACHED" }),
-            Gate::AtMost(most) => format!("gate <= {most}: {}", if self.ratio() <= most { "reached" } else { "NOT REACHED" }),
-            Gate::None => String::new(),
+            Gate::AtLeast(least) => Some(self.ratio() >= least),
+            Gate::AtMost(most) => Some(self.ratio() <= most),
+            Gate::None => None,
         }
+    }
+
+    fn verdict(&self) -> String {
+        let gate = match self.gate {
+            Gate::AtLeast(least) => format!("gate >= {least}"),
+            Gate::AtMost(most) => format!("gate <= {most}"),
+            Gate::None => return String::new(),
+        };
+        format!("{gate}: {}", if self.reached() == Some(true) { "reached" } else { "NOT REACHED" })
     }
 }
 
@@ -61,10 +85,38 @@ pub fn level(client: &mut Client) {
     run(client, "CHECKPOINT");
 }
 
+/// How many of something, from the environment: smaller runs for a small machine.
+pub fn size(name: &str) -> i64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is \"{text}\", which is not a number")),
+        Err(_) => SIZES.iter().find(|(known, _)| *known == name).expect("a known size").1,
+    }
+}
+
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
+
+type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
+
+/// What is measured, how, and by whom.
+const GROUPS: [Group; 10] = [
+    ("a backlog worked off", drain::METHOD, drain::measure),
+    ("jobs made", enqueue::METHOD, enqueue::measure),
+    ("from the change to its effect", latency::METHOD, latency::measure),
+    ("an emergency among others", urgent::METHOD, urgent::measure),
+    ("WAL, commits, room", wal::METHOD, wal::measure),
+    ("decay", decay::METHOD, decay::measure),
+    ("much registered, nothing to do", scale::METHOD, scale::measure),
+    ("single-row INSERTs, captured and not", inserts::METHOD, inserts::measure),
+    ("many flows on a table, a million rows", capture::METHOD, capture::measure),
+    ("ticket revenue taken in and booked", ingestion::METHOD, ingestion::measure),
+];
+
+/// The sizes that the environment may change, and their defaults.
+const SIZES: [(&str, i64); 4] =
+    [("BENCH_JOBS", 100_000), ("BENCH_CHURN", 1_000_000), ("BENCH_WAITING", 10_000_000), ("BENCH_FLOWS", 10_000)];
 
 fn main() {
     let begin = Instant::now();
@@ -73,44 +125,42 @@ fn main() {
     let mut client = database.connect();
     println!("{}", text(&mut client, "SELECT split_part(version(), ' on ', 1)"));
     println!(
-        "{} processors; every ratio is pg_usher to the baseline of the same run\n",
-        std::thread::available_parallelism().map_or(0, usize::from)
+        "{} processors; every ratio is pg_usher to the baseline of the same run; {}\n",
+        std::thread::available_parallelism().map_or(0, usize::from),
+        SIZES.iter().map(|(name, _)| format!("{name}={}", size(name))).collect::<Vec<_>>().join(" ")
     );
-    let mut figures = Vec::new();
-    for (what, measure) in [
-        ("100,000 jobs against hand-written SQL", drain::measure as fn(&Database) -> Vec<Figure>),
-        ("from the change to its effect against a bare commit", latency::measure),
-        ("single-row INSERTs, captured and not", inserts::measure),
-        ("many flows, a million rows, a session's memory", capture::measure),
-        ("ticket revenue taken in and booked, against the same rows by hand", ingestion::measure),
-    ]
-    .into_iter()
-    .filter(|(what, _)| what.contains(&wanted))
-    {
-        println!("{what}");
+    let mut figures = Map::new();
+    for (what, method, measure) in GROUPS.iter().filter(|(what, ..)| what.contains(&wanted)) {
+        println!("{what}\n  ({method})");
         for figure in measure(&database) {
             let (name, value, baseline, unit) = (&figure.name, round(figure.value), round(figure.baseline), figure.unit);
+            let against = if figure.limit { "limit" } else { "against" };
             println!(
-                "  {name:32} {value:>10} against {baseline:>10} {unit:8} ratio {:>6.2}   {}",
+                "  {name:34} {value:>11} {against:>7} {baseline:>11} {unit:8} ratio {:>6.2}   {}",
                 figure.ratio(),
                 figure.verdict()
             );
-            figures.push(figure);
+            figures.insert(
+                figure.name.clone(),
+                json!({
+                    "value": value, "baseline": baseline, "baseline_is": against, "ratio": round(figure.ratio()), "unit": unit,
+                    "gate": figure.verdict(), "reached": figure.reached(), "method": method
+                }),
+            );
         }
         println!();
     }
+    let missed: Vec<&str> = figures.iter().filter(|(_, f)| f["reached"] == json!(false)).map(|(name, _)| name.as_str()).collect();
+    println!("gates not reached: {}", if missed.is_empty() { "none".to_owned() } else { missed.join(", ") });
     if !wanted.is_empty() {
         return;
     }
-    let all: Map<String, _> = figures
-        .iter()
-        .map(|f| {
-            (
-                f.name.clone(),
-                json!({"value": round(f.value), "baseline": round(f.baseline), "ratio": round(f.ratio()), "unit": f.unit}),
-            )
-        })
-        .collect();
+    let sizes: Map<String, _> = SIZES.iter().map(|(name, _)| ((*name).to_owned(), json!(size(name)))).collect();
+    let all = json!({
+        "server": text(&mut database.connect(), "SELECT version()"),
+        "processors": std::thread::available_parallelism().map_or(0, usize::from),
+        "sizes": sizes, "seconds": begin.elapsed().as_secs(), "figures": figures
+    });
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/bench.json");
     let text = usher_clients::serde_json::to_string_pretty(&all).expect("figures are JSON");
     std::fs::write(path, text + "\n").unwrap_or_else(|e| panic!("{path} cannot be written: {e}"));
