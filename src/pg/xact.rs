@@ -17,6 +17,7 @@ struct Pending {
     /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
     also_on_abort: bool,
     launcher: bool,
+    callers: bool,
     last: i64,
     taken: u64,
     /// (draws before, first position after) since [`mark`].
@@ -25,7 +26,7 @@ struct Pending {
 
 impl Pending {
     const NEW: Self =
-        Self { low: [NONE; LANES], due_changed: false, also_on_abort: false, launcher: false, last: 0, taken: 0, mark: None };
+        Self { low: [NONE; LANES], due_changed: false, also_on_abort: false, launcher: false, callers: false, last: 0, taken: 0, mark: None };
 }
 
 thread_local! {
@@ -46,6 +47,9 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
     let pending = PENDING.replace(Pending::NEW);
     if event == XACT_EVENT_COMMIT || (event == XACT_EVENT_ABORT && pending.also_on_abort) {
         shmem::signal(&pending.low, pending.due_changed, Ended::Committed);
+        if pending.callers {
+            shmem::ask_for_callers();
+        }
         if pending.launcher {
             shmem::signal_launcher();
         }
@@ -145,6 +149,12 @@ pub fn note_locked(lane: usize, seq: i64) {
 pub fn note_launcher() {
     register();
     PENDING.with_borrow_mut(|pending| pending.launcher = true);
+}
+
+/// Some call that leaves the database can be made from the commit on.
+pub fn note_callers() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.callers = true);
 }
 
 /// True when a transaction id is that of this transaction or of one of its subtransactions.

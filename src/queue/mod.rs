@@ -5,9 +5,23 @@
 //! Nobody else writes these tables.
 
 mod api;
+pub mod calls;
+pub mod external;
+mod external_api;
 mod life;
 mod request;
 pub mod shadow;
 pub mod store;
 
 pub use crate::flow::definition::LANES;
+
+/// A number in 0..1 for jitter.
+pub fn chance() -> f64 {
+    let bytes = *crate::pg::ids::uuid_v7().as_bytes();
+    f64::from(u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])) / f64::from(u32::MAX)
+}
+
+/// An interval's length; a month has 30 days.
+fn seconds(interval: &pgrx::datum::Interval) -> f64 {
+    f64::from(interval.months()) * 30.0 * 86_400.0 + f64::from(interval.days()) * 86_400.0 + interval.micros() as f64 / 1e6
+}
