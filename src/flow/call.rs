@@ -129,7 +129,9 @@ mod unit {
         {
             assert_eq!(timeout(&value).unwrap(), milliseconds, "{value}");
         }
-        for value in [json!(0), json!(-1), json!("soon"), json!("2h"), json!(""), json!(null), json!(3601), json!("NaN"), json!("inf")] {
+        for value in
+            [json!(0), json!(-1), json!("soon"), json!("2h"), json!(""), json!(null), json!(3601), json!("NaN"), json!("inf")]
+        {
             assert!(timeout(&value).is_err(), "{value}");
         }
     }

@@ -28,7 +28,8 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
         let _ = write!(fields, ", ({text}\n) AS {}", quote_identifier(name));
     }
     let mut arguments: Vec<String> = definition.set.keys().map(|name| format!("{0} => v.{0}", quote_identifier(name))).collect();
-    let own_key = definition.is_external() && !definition.set.contains_key(JOB_ID) && function.names.iter().any(|name| name == JOB_ID);
+    let own_key =
+        definition.is_external() && !definition.set.contains_key(JOB_ID) && function.names.iter().any(|name| name == JOB_ID);
     if own_key {
         let _ = write!(fields, ", b.id AS {JOB_ID}");
         arguments.push(format!("{JOB_ID} => v.{JOB_ID}"));
@@ -66,8 +67,11 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
                 .hint("Leave out \"keep_result\", or let the function return a value."));
         }
         // A fourth column: what came back, as text, so that it is handed on as it is.
-        let (value, end) =
-            if function.returns_set { ("pg_catalog.jsonb_agg(w.usher_result)::text", " GROUP BY w.usher_n") } else { ("w.usher_result::text", "") };
+        let (value, end) = if function.returns_set {
+            ("pg_catalog.jsonb_agg(w.usher_result)::text", " GROUP BY w.usher_n")
+        } else {
+            ("w.usher_result::text", "")
+        };
         let apply = format!(
             "{rows}, w AS MATERIALIZED (SELECT v.usher_n, pg_catalog.to_jsonb({}({arguments})) AS usher_result FROM v WHERE v.usher_failed IS NULL ORDER BY v.usher_n)
  SELECT v.usher_n::integer AS n, v.usher_failed, false, NULL::text FROM v WHERE v.usher_failed IS NOT NULL

@@ -81,12 +81,29 @@ pub enum OnConflict {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    Insert { table: String, key: Vec<String>, on_conflict: OnConflict },
-    Upsert { table: String, key: Vec<String> },
-    Update { table: String, key: Vec<String> },
-    Delete { table: String, key: Vec<String> },
+    Insert {
+        table: String,
+        key: Vec<String>,
+        on_conflict: OnConflict,
+    },
+    Upsert {
+        table: String,
+        key: Vec<String>,
+    },
+    Update {
+        table: String,
+        key: Vec<String>,
+    },
+    Delete {
+        table: String,
+        key: Vec<String>,
+    },
     /// `external`: its work leaves the database, so it is made outside of any batch. `keep_result`: what it returns is kept.
-    Call { function: String, external: bool, keep_result: bool },
+    Call {
+        function: String,
+        external: bool,
+        keep_result: bool,
+    },
 }
 
 impl Then {

@@ -1,10 +1,10 @@
 //! A subtransaction around a closure: what it did is kept or undone as a whole, and an error becomes a value.
 
+use super::timeout::Timer;
 use crate::error::{UsherError, mask};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
-use super::timeout::Timer;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 

@@ -16,9 +16,12 @@ const USER_TIMEOUT: u32 = 13;
 
 unsafe extern "C-unwind" {
     fn RegisterTimeout(id: u32, handler: unsafe extern "C-unwind" fn()) -> u32;
-    fn enable_timeout_after(id: u32, milliseconds: i32);
+    fn enable_timeout_every(id: u32, first: i64, milliseconds: i32);
     fn disable_timeout(id: u32, keep_indicator: bool);
 }
+
+/// Milliseconds after which it cancels again: a function may have caught the first cancel and gone on.
+const AGAIN: i32 = 100;
 
 static FIRED: AtomicBool = AtomicBool::new(false);
 
@@ -53,8 +56,9 @@ impl Timer {
             id
         });
         FIRED.store(false, SeqCst);
+        let first = super::ids::clock().saturating_add(i64::try_from(limit.as_micros()).unwrap_or(i64::MAX));
         // SAFETY: the identifier was registered by this process.
-        unsafe { enable_timeout_after(id, i32::try_from(limit.as_millis()).unwrap_or(i32::MAX).max(1)) }
+        unsafe { enable_timeout_every(id, first, AGAIN) }
         Some(Self(id))
     }
 

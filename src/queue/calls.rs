@@ -31,7 +31,8 @@ pub struct Taken {
 
 /// One job as the arrays of a batch: the statement and its arguments. No table is read, so that none is locked while a call
 /// takes its time.
-pub const AS_BATCH: &str = "SELECT ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[$3::text::jsonb], ARRAY[$4::text::jsonb], ARRAY[$5::text::\"char\"],
+pub const AS_BATCH: &str =
+    "SELECT ARRAY[$1::uuid], ARRAY[$2::uuid], ARRAY[$3::text::jsonb], ARRAY[$4::text::jsonb], ARRAY[$5::text::\"char\"],
                                    ARRAY[$6::timestamptz], ARRAY[$7::bigint]";
 
 impl Taken {

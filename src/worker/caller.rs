@@ -149,7 +149,8 @@ impl Caller {
         let tries = newest.definition.retry.delays.len() + 1;
         let begun = usize::try_from(job.attempts - 1).unwrap_or(0);
         if begun >= tries {
-            let reason = format!("the process that made the call ended before it was over, {begun} times: the call may be what ends it");
+            let reason =
+                format!("the process that made the call ended before it was over, {begun} times: the call may be what ends it");
             let mut tally = Tally::default();
             tally.add(job.flow, job.organization, job.id, &reason);
             calls::end(&job, End::Dead(&reason, "57P02"))?;
@@ -213,8 +214,7 @@ impl Caller {
         let outcome = Spi::connect_mut(|client| {
             let table = spi::query(client, calls::AS_BATCH, &job.arguments())?.first();
             let batch = Batch::read(&table, 1, 1)?;
-            let run =
-                Run { flow, owner: installed.owner, batch: &batch, causes: Causes::Each(&causes), place: Place::Worker };
+            let run = Run { flow, owner: installed.owner, batch: &batch, causes: Causes::Each(&causes), place: Place::Worker };
             Ok::<_, UsherError>(apply::apply(&run, 1, 1))
         })?;
         let _acting = role::internal(installed.owner);

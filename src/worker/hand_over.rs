@@ -9,10 +9,8 @@ use std::collections::{HashMap, HashSet};
 
 /// Where the jobs of a group go that are not `gone` already: of each row the first change to the callers, later ones behind it.
 pub fn places(group: &Group, segments: &[Segment], gone: &HashSet<i32>) -> Result<Vec<Back>> {
-    let too_far = format!(
-        "the chain of causes is longer than {} hops: flows that start each other go in a circle",
-        cause::MOST_HOPS
-    );
+    let too_far =
+        format!("the chain of causes is longer than {} hops: flows that start each other go in a circle", cause::MOST_HOPS);
     let mut back: Vec<Back> = segments
         .iter()
         .filter(|segment| segment.hop > cause::MOST_HOPS)
@@ -21,11 +19,8 @@ pub fn places(group: &Group, segments: &[Segment], gone: &HashSet<i32>) -> Resul
         .map(|n| dead(n, &too_far, "54001"))
         .collect();
     let ended: HashSet<i32> = back.iter().map(|back| back.n).chain(gone.iter().copied()).collect();
-    let jobs: Vec<(i32, Option<i64>, i64)> = (1..)
-        .zip(store::rows(group)?)
-        .map(|(n, (key, seq))| (n, key, seq))
-        .filter(|(n, ..)| !ended.contains(n))
-        .collect();
+    let jobs: Vec<(i32, Option<i64>, i64)> =
+        (1..).zip(store::rows(group)?).map(|(n, (key, seq))| (n, key, seq)).filter(|(n, ..)| !ended.contains(n)).collect();
     let first = first_changes(&jobs);
     back.extend(jobs.iter().map(|(n, ..)| {
         let reason = if first.contains(n) { "external call" } else { "earlier change" };

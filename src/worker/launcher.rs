@@ -12,7 +12,6 @@ const SHORT_LIFE: Duration = Duration::from_secs(5);
 const LANES_TOP: u32 = 0b00011;
 const LANES_REST: u32 = 0b11100;
 
-
 struct Post {
     database: u32,
     name: String,
@@ -72,7 +71,11 @@ fn wanted() -> Option<Vec<(u32, String, u32)>> {
     let databases = databases.into_iter().filter(|(_, name)| listed.contains(name));
     // Callers only where a flow or a job wants them: most databases have none, and processes are few.
     let callers = |oid| (0..if shmem::callers_are_wanted(oid) { settings::callers() } else { 0 }).map(shmem::caller);
-    Some(databases.flat_map(|(oid, name)| lanes.iter().copied().chain(callers(oid)).map(move |lanes| (oid, name.clone(), lanes))).collect())
+    Some(
+        databases
+            .flat_map(|(oid, name)| lanes.iter().copied().chain(callers(oid)).map(move |lanes| (oid, name.clone(), lanes)))
+            .collect(),
+    )
 }
 
 fn align(posts: &mut Vec<Post>) {

@@ -90,7 +90,9 @@ impl Database {
     pub fn create_empty(name: &str) -> Self {
         let mut admin = connect("postgres", None);
         // Known settings to begin with: a test that failed may have left its own behind.
-        for setting in ["batch_size", "workers", "claims_roles", "history_days", "notice_failures", "notice_window", "key_file"] {
+        for setting in
+            ["batch_size", "workers", "callers", "claims_roles", "history_days", "notice_failures", "notice_window", "key_file"]
+        {
             run(&mut admin, &format!("ALTER SYSTEM RESET usher.{setting}"));
         }
         set_databases(&mut admin, "postgres");
