@@ -57,7 +57,7 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
     );
     let arguments = arguments.join(", ");
     let preview = format!(
-        "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
+        "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v.*) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
         rows,
         quote_literal(&function.sql)
     );

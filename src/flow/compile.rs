@@ -416,7 +416,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         })
         .chain(target.organization.then(|| "t.organization_id = v.usher_organization".to_owned()))
         .collect();
-    let returning = if preview { " RETURNING pg_catalog.to_jsonb(t)" } else { "" };
+    let returning = if preview { " RETURNING pg_catalog.to_jsonb(t.*)" } else { "" };
     let effect = match then {
         Then::Insert { .. } => format!(
             "INSERT INTO {} AS t ({}) SELECT {organization}{values} FROM v WHERE {ready} ORDER BY v.usher_n{}{returning}",
