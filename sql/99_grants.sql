@@ -102,3 +102,11 @@ COMMENT ON FUNCTION usher.write_link IS 'internal: checks and writes a link that
 COMMENT ON FUNCTION usher.managed_organization IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.deal_to_project IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event IS 'internal: what rpc_project_to_event does';
+
+-- Work outside of the database: workers that take jobs of external systems, and what came back.
+GRANT EXECUTE ON FUNCTION usher.claim_jobs, usher.finish_job, usher.fail_job, usher.extend_lease, usher.job_result TO usher_member;
+COMMENT ON FUNCTION usher.claim_jobs IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
+COMMENT ON FUNCTION usher.finish_job IS 'a worker outside has done a job; a result, if given, is kept';
+COMMENT ON FUNCTION usher.fail_job IS 'a worker outside could not do a job: it is tried again, or dead after the last try';
+COMMENT ON FUNCTION usher.extend_lease IS 'gives a worker outside more time for a job; returns when the lease ends';
+COMMENT ON FUNCTION usher.job_result IS 'what came back from a job, if it was kept';

@@ -8,6 +8,7 @@ use std::ffi::CString;
 
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
+static CALLERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static CLAIMS_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
@@ -34,6 +35,16 @@ pub fn register() {
         &WORKERS,
         1,
         2,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"usher.callers",
+        c"Processes of a database that make calls with \"effect\": \"external\", where some flow has one.",
+        c"So many of these calls run at the same time.",
+        &CALLERS,
+        1,
+        8,
         GucContext::Sighup,
         GucFlags::default(),
     );
@@ -134,6 +145,11 @@ pub fn databases() -> Vec<String> {
 
 pub fn workers() -> i32 {
     WORKERS.get()
+}
+
+/// Processes for calls that leave the database, where some flow has one.
+pub fn callers() -> i32 {
+    CALLERS.get()
 }
 
 pub fn claims_roles() -> Vec<String> {

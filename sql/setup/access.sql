@@ -18,8 +18,9 @@ SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_syste
        CASE WHEN w.op = 'R' THEN w.new ELSE usher.change_payload(w.op, w.new, w.old) END,
        usher.lane_name(w.lane),
        CASE WHEN w.due_at <= pg_catalog.clock_timestamp() AND usher.job_in_progress(true, w.lane, w.seq) THEN 'in_progress'
-            WHEN w.waiting_for = 'retry' THEN 'failed' ELSE 'pending' END,
-       CASE WHEN w.waiting_for = 'external worker' AND pg_catalog.current_setting('usher.outbound', true) = 'off' THEN 'outbound is off' ELSE w.waiting_for END,
+            WHEN w.leased_by IS NOT NULL AND w.due_at > pg_catalog.clock_timestamp() THEN 'in_progress'
+            WHEN w.waiting_for = 'retry' OR w.lease_id IS NOT NULL THEN 'failed' ELSE 'pending' END,
+       CASE WHEN w.waiting_for IN ('external worker', 'external call') AND pg_catalog.current_setting('usher.outbound', true) = 'off' THEN 'outbound is off' ELSE w.waiting_for END,
        w.attempts, w.due_at, w.last_attempted_at, w.error_message, w.created_at, NULL
   FROM usher.queue_waiting w LEFT JOIN usher.flow_versions f ON f.flow_id = w.flow_id AND f.version = w.flow_version
 UNION ALL
@@ -141,6 +142,7 @@ $$;
 CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.audit_log
     FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays();
 GRANT SELECT ON usher.audit_log TO usher_member;
+GRANT SELECT ON usher.job_results TO usher_member;
 
 SELECT usher.maintain_history(30);
 SELECT usher.maintain_segments(30);

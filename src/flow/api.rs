@@ -109,6 +109,10 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
     let _ = writeln!(out, "  runs as: {}", role::name_of(flow.run_as).unwrap_or_else(|| "a role that is gone".to_owned()));
     let tries = definition.retry.delays.len() + 1;
     let _ = writeln!(out, "  tries:   {tries}");
+    if let Some(limit) = definition.limit() {
+        let place = if definition.is_external() { ", one job at a time, in a caller process" } else { "" };
+        let _ = writeln!(out, "  timeout: {} s{place}", limit.as_secs_f64());
+    }
     if flow.in_circle {
         let _ = writeln!(out, "  circle:  its effect may lead back to its source, so each job keeps the trail of its causes");
     }

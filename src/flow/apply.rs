@@ -95,7 +95,7 @@ pub enum Stop {
 /// Applies a range once, whole: all or nothing but for failed checks, and for further rows of one target key, which must
 /// come later. For the writer's transaction, which gets one subtransaction and no more.
 pub fn apply_whole(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Failed>, Failure> {
-    let words = subxact::attempt(|| once(run, from, to))?;
+    let words = subxact::attempt_within(run.flow.definition.limit(), || once(run, from, to))?;
     Ok(words
         .into_iter()
         .map(|word| Failed { n: word.n, failure: check_failure(word.failed.as_deref().unwrap_or("one target row at a time")) })
@@ -108,7 +108,7 @@ pub fn apply(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Faile
     // Ranges still to do, the first on top: order within the batch is kept.
     let mut open = vec![(from, to)];
     while let Some((from, to)) = open.pop() {
-        match subxact::attempt(|| once(run, from, to)) {
+        match subxact::attempt_within(run.flow.definition.limit(), || once(run, from, to)) {
             Ok(words) => {
                 for word in words.into_iter().rev() {
                     if word.again {
@@ -120,6 +120,10 @@ pub fn apply(run: &Run<'_>, from: i32, to: i32) -> std::result::Result<Vec<Faile
             }
             Err(failure) if failure.is_drift() && drifted(run.flow) => return Err(Stop::Broken(failure)),
             Err(failure) if from == to => failed.push(Failed { n: from, failure }),
+            // Halves would each use up the time again: one by one only the slow ones do.
+            Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED => {
+                open.extend((from..=to).rev().map(|n| (n, n)));
+            }
             Err(_) => {
                 let middle = from + (to - from) / 2;
                 open.push((middle + 1, to));
@@ -200,6 +204,8 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     // A worker commits with no rights at all; anybody else's COMMIT would run what the target left for it as themselves.
     let triggers_only = flow.definition.on_error == OnError::Abort;
     let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
+    let keeps_result = flow.definition.keeps_result();
+    let mut results: (Vec<i32>, Vec<String>) = Default::default();
     let words = {
         let _caused = cause::enter(cause.clone());
         let _for_flow = identity::for_flow(for_organization);
@@ -213,7 +219,13 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
             let mut table = spi::query(client, &program.apply, &arguments(batch, from, to))?;
             let mut words = Vec::with_capacity(table.len());
             while table.next().is_some() {
-                if let Some(n) = table.get::<i32>(1)? {
+                let result = if keeps_result { table.get::<String>(4)? } else { None };
+                if let (Some(n), true) = (table.get::<i32>(1)?, keeps_result && table.get::<String>(2)?.is_none()) {
+                    if let Some(result) = result {
+                        results.0.push(n);
+                        results.1.push(result);
+                    }
+                } else if let Some(n) = table.get::<i32>(1)? {
                     words.push(Word { n, failed: table.get::<String>(2)?, again: table.get::<bool>(3)?.unwrap_or(false) });
                 }
             }
@@ -233,6 +245,10 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
         })?
     };
     drop(fence);
+    if !results.0.is_empty() {
+        let _acting = role::internal(owner);
+        super::results::record(batch, results.0, results.1)?;
+    }
     if let Some(link) = &program.link {
         let _audited = audit::by_flow(work(run, &program, from, to));
         let excluded: Vec<i32> = words.iter().map(|word| word.n).collect();

@@ -65,7 +65,11 @@ pub struct Function {
     pub sql: String,
     pub names: Vec<String>,
     pub takes_payload: bool,
+    /// A payload, then `job_id uuid`.
+    pub takes_payload_and_job: bool,
     pub takes_nothing: bool,
+    pub returns_nothing: bool,
+    pub returns_set: bool,
 }
 
 pub fn function(name: &str) -> Result<Function> {
@@ -74,7 +78,9 @@ pub fn function(name: &str) -> Result<Function> {
             .hint("Write schema.function, without arguments; \"set\" gives the arguments by name.")
     })?;
     let found = spi::read_all(
-        "SELECT COALESCE(p.proargnames, '{}')::text[], p.pronargs = 1 AND p.proargtypes[0] = 'pg_catalog.jsonb'::regtype, p.pronargs = 0
+        "SELECT COALESCE(p.proargnames, '{}')::text[], p.pronargs = 1 AND p.proargtypes[0] = 'pg_catalog.jsonb'::regtype, p.pronargs = 0,
+                p.pronargs = 2 AND p.proargtypes[0] = 'pg_catalog.jsonb'::regtype AND p.proargtypes[1] = 'pg_catalog.uuid'::regtype AND p.proargnames[2] = 'job_id',
+                p.prorettype = 'pg_catalog.void'::regtype, p.proretset
            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
           WHERE n.nspname = $1 AND p.proname = $2 AND p.prokind = 'f'",
         &[spi::arg(schema.as_str()), spi::arg(function.as_str())],
@@ -84,6 +90,9 @@ pub fn function(name: &str) -> Result<Function> {
                 names: row.get::<Vec<String>>(1)?.unwrap_or_default(),
                 takes_payload: row.get::<bool>(2)?.unwrap_or(false),
                 takes_nothing: row.get::<bool>(3)?.unwrap_or(false),
+                takes_payload_and_job: row.get::<bool>(4)?.unwrap_or(false),
+                returns_nothing: row.get::<bool>(5)?.unwrap_or(false),
+                returns_set: row.get::<bool>(6)?.unwrap_or(false),
             })
         },
     )?;

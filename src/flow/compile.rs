@@ -8,7 +8,8 @@
 //! Expressions were parsed as single expressions before ([`crate::pg::expr`]); wrapped in parentheses and a line break
 //! they cannot reach outside themselves. Every write and join carries the job's organization.
 
-use super::catalog::{self, Column, Function, Table};
+use super::call_statement::call;
+use super::catalog::{self, Column, Table};
 use super::definition::{Definition, OnConflict, Then, When};
 use super::expressions::Expressions;
 use super::shape::{ColumnUse, Shape};
@@ -263,7 +264,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
 
     let writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old };
     let (apply, preview) = match (&definition.then, &target) {
-        (Then::Call { function }, _) => call(&writer, &catalog::function(function)?)?,
+        (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
             (apply, write(&writer, then, target, true)?)
@@ -415,7 +416,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         })
         .chain(target.organization.then(|| "t.organization_id = v.usher_organization".to_owned()))
         .collect();
-    let returning = if preview { " RETURNING pg_catalog.to_jsonb(t)" } else { "" };
+    let returning = if preview { " RETURNING pg_catalog.to_jsonb(t.*)" } else { "" };
     let effect = match then {
         Then::Insert { .. } => format!(
             "INSERT INTO {} AS t ({}) SELECT {organization}{values} FROM v WHERE {ready} ORDER BY v.usher_n{}{returning}",
@@ -508,56 +509,4 @@ fn conflict(then: &Then, target: &Target) -> String {
         }
         _ => String::new(),
     }
-}
-
-/// Calls a function once per job; the arguments are the transformed row.
-fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
-    let definition = w.definition;
-    for name in definition.set.keys() {
-        if !function.names.contains(name) {
-            let known: Vec<&str> = function.names.iter().map(String::as_str).collect();
-            let near = super::definition::nearest(name, &known).filter(|near| !near.is_empty());
-            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql)).hint(match near {
-                Some(near) => format!("Did you mean \"{near}\"? \"set\" gives the arguments by name."),
-                None => "Its parameters have no names; give them names, because \"set\" gives the arguments by name.".to_owned(),
-            }));
-        }
-    }
-    let mut fields = String::new();
-    for (name, text) in &definition.set {
-        let _ = write!(fields, ", ({text}\n) AS {}", quote_identifier(name));
-    }
-    let mut arguments: Vec<String> = definition.set.keys().map(|name| format!("{0} => v.{0}", quote_identifier(name))).collect();
-    if definition.set.is_empty() && function.takes_payload {
-        fields = ", b.new AS payload".to_owned();
-        arguments = vec!["v.payload".to_owned()];
-    } else if definition.set.is_empty() && !function.takes_nothing && function.names.is_empty() {
-        return Err(UsherError::definition(format!("{} needs arguments that have no names", function.sql))
-            .hint("Name the function's parameters and give them in \"set\"."));
-    }
-    let mut checks = String::new();
-    for (name, text) in &definition.check {
-        let _ = write!(checks, " WHEN ({text}\n) IS FALSE THEN {}", quote_literal(name));
-    }
-    let failed = if checks.is_empty() { "NULL::text".to_owned() } else { format!("CASE{checks} END") };
-    let rows = format!(
-        "WITH s AS MATERIALIZED (SELECT b.n AS usher_n{fields} FROM {}{}),
- v AS MATERIALIZED (SELECT s.*, {failed} AS usher_failed FROM s)",
-        w.from(),
-        w.range()
-    );
-    let arguments = arguments.join(", ");
-    let effect = format!("SELECT {}({arguments}) FROM v WHERE v.usher_failed IS NULL ORDER BY v.usher_n", function.sql);
-    let apply = format!(
-        // The count makes every call happen; the row without a number that it leaves is skipped by the reader.
-        "{}, w AS MATERIALIZED ({effect}) SELECT v.usher_n::integer, v.usher_failed, false
-   FROM (SELECT pg_catalog.count(*) AS calls FROM w) AS done LEFT JOIN v ON v.usher_failed IS NOT NULL ORDER BY 1",
-        rows
-    );
-    let preview = format!(
-        "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
-        rows,
-        quote_literal(&function.sql)
-    );
-    Ok((apply, preview))
 }

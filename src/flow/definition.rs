@@ -3,6 +3,7 @@
 //! A key that is not known is refused with the nearest one that is; a kind that the model knows and this version does
 //! not run is refused as such. Pure: no pgrx.
 
+use super::call;
 use super::retry::Retry;
 pub use crate::error::nearest;
 use serde_json::{Map, Value};
@@ -17,9 +18,9 @@ pub struct Refusal {
     pub unsupported: bool,
 }
 
-type Parsed<T> = Result<T, Refusal>;
+pub(super) type Parsed<T> = Result<T, Refusal>;
 
-fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> Parsed<T> {
+pub(super) fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> Parsed<T> {
     Err(Refusal { message: message.into(), hint: hint.into(), unsupported: false })
 }
 
@@ -80,11 +81,29 @@ pub enum OnConflict {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Then {
-    Insert { table: String, key: Vec<String>, on_conflict: OnConflict },
-    Upsert { table: String, key: Vec<String> },
-    Update { table: String, key: Vec<String> },
-    Delete { table: String, key: Vec<String> },
-    Call { function: String },
+    Insert {
+        table: String,
+        key: Vec<String>,
+        on_conflict: OnConflict,
+    },
+    Upsert {
+        table: String,
+        key: Vec<String>,
+    },
+    Update {
+        table: String,
+        key: Vec<String>,
+    },
+    Delete {
+        table: String,
+        key: Vec<String>,
+    },
+    /// `external`: its work leaves the database, so it is made outside of any batch. `keep_result`: what it returns is kept.
+    Call {
+        function: String,
+        external: bool,
+        keep_result: bool,
+    },
 }
 
 impl Then {
@@ -154,11 +173,13 @@ pub struct Definition {
     pub trigger_name: Option<String>,
     /// Milliseconds that the effect may wait for a lock.
     pub lock_timeout: i64,
+    /// Milliseconds that its effect may take.
+    pub timeout: Option<i64>,
     /// Its jobs run and what they would have written is recorded, but nothing of it stays.
     pub shadow: bool,
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
     "from",
     "to",
     "mode",
@@ -177,11 +198,12 @@ const KEYS: [&str; 19] = [
     "retry",
     "trigger_name",
     "lock_timeout",
+    "timeout",
     "shadow",
 ];
 const DESCRIPTION: &str = "description";
 
-fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
+pub(super) fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
     for key in object.keys() {
         if !known.contains(&key.as_str()) {
             let near = nearest(key, known).unwrap_or_default();
@@ -198,7 +220,7 @@ fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
     value.as_object().map_or_else(|| refuse(format!("{at} must be an object"), "Write it as { … }."), Ok)
 }
 
-fn text(value: &Value, at: &str) -> Parsed<String> {
+pub(super) fn text(value: &Value, at: &str) -> Parsed<String> {
     match value.as_str().map(str::trim) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
         _ => refuse(format!("{at} must be text that is not empty"), "Write it in quotes."),
@@ -294,13 +316,7 @@ fn then(value: &Value) -> Parsed<Then> {
         return not_there(&format!("\"then\": \"{kind}\""));
     }
     if kind == "call" {
-        known_keys(object, &["call", "effect"], "\"then\"")?;
-        match object.get("effect").map(|effect| text(effect, "\"effect\"")).transpose()?.as_deref() {
-            None | Some("sql") => {}
-            Some("external") => return not_there("\"effect\": \"external\""),
-            Some(other) => return refuse(format!("effect \"{other}\" is unknown"), "Use \"sql\"."),
-        }
-        return Ok(Then::Call { function: text(value, "\"call\"")? });
+        return call::then(object, value);
     }
     let table = text(value, &format!("\"{kind}\""))?;
     let key = object.get("key").map(|key| texts(key, "\"key\"")).transpose()?.unwrap_or_default();
@@ -462,6 +478,7 @@ impl Definition {
                 None => 2_000,
                 Some(value) => duration(value, "\"lock_timeout\"")?,
             },
+            timeout: top.get("timeout").map(call::timeout).transpose()?,
             shadow: match top.get("shadow") {
                 None => false,
                 Some(Value::Bool(shadow)) => *shadow,
@@ -482,6 +499,7 @@ impl Definition {
     /// Parts that are each fine and do not fit together.
     fn agrees_with_itself(&self) -> Parsed<()> {
         let is_request = matches!(self.when, When::Request { .. });
+        call::agrees(self)?;
         if is_request && (self.from.is_none() || self.to.is_none()) {
             return refuse(
                 "a flow for a request needs \"from\" and \"to\"",

@@ -38,7 +38,6 @@ fn kinds_that_are_not_there_yet_say_so() {
         ("when", json!({"schedule": "* * * * *"})),
         ("when", json!({"webhook": "x"})),
         ("then", json!({"steps": []})),
-        ("then", json!({"call": "a.b", "effect": "external"})),
         ("mode", json!("batch")),
     ] {
         assert!(Definition::parse(&with(path, value.clone())).unwrap_err().unsupported, "{value}");

@@ -89,7 +89,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         error
     };
     let definition = store::parse(json).map_err(in_flow)?;
-    if definition.shadow {
+    if definition.shadow || definition.is_external() || definition.keeps_result() {
         crate::setup::current().map_err(in_flow)?;
     }
     let run_as = run_as(&definition).map_err(in_flow)?;

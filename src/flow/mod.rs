@@ -7,6 +7,8 @@
 
 mod api;
 pub mod apply;
+mod call;
+mod call_statement;
 pub mod catalog;
 pub mod cause;
 pub mod check;
@@ -17,6 +19,7 @@ pub mod drift;
 mod expressions;
 pub mod manage;
 pub mod ready;
+pub mod results;
 pub mod retry;
 pub mod shadow;
 mod shape;

@@ -28,7 +28,7 @@ pub struct Tried {
 
 /// Tries a job of the batch; `organization` is the one it belongs to. Err: the flow does not fit the catalog any more.
 pub fn attempt(run: &Run<'_>, n: i32, cause: &Cause, organization: pgrx::Uuid) -> std::result::Result<Tried, Stop> {
-    match subxact::rehearse(|| once(run, n, cause, organization)) {
+    match subxact::rehearse_within(run.flow.definition.limit(), || once(run, n, cause, organization)) {
         Ok(rows) => Ok(told(n, rows)),
         Err(failure) if failure.is_drift() && apply::drifted(run.flow) => Err(Stop::Broken(failure)),
         Err(failure) => Ok(Tried { n, would_write: Vec::new(), failed: Some(Failure::line(&failure)) }),

@@ -95,6 +95,15 @@ fn workers(lines: &mut Vec<Line>, home: bool) {
         };
         lines.push(("worker", "none".to_owned(), "no worker here".to_owned(), Some(note.to_owned())));
     }
+    for caller in shmem::callers() {
+        let state = if caller.listening { "there" } else { "starting" };
+        lines.push((
+            "caller",
+            "calls that leave the database".to_owned(),
+            state.to_owned(),
+            Some(format!("pid {}, {} calls since it started", caller.pid, caller.jobs)),
+        ));
+    }
     for worker in workers {
         let lanes: Vec<&str> =
             LANES.iter().enumerate().filter(|(lane, _)| worker.lanes & (1 << lane) != 0).map(|(_, name)| *name).collect();

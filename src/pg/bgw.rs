@@ -26,9 +26,9 @@ pub fn register_launcher(function: &str) {
 pub struct Child(Option<pgrx::bgworkers::DynamicBackgroundWorker>);
 
 /// Starts a process that runs `function` with `slot`; it is not restarted by the server but by the launcher.
-pub fn start_worker(name: &str, function: &str, slot: usize) -> Option<Child> {
-    BackgroundWorkerBuilder::new(name)
-        .set_type("usher worker")
+pub fn start_worker(kind: &str, database: &str, function: &str, slot: usize) -> Option<Child> {
+    BackgroundWorkerBuilder::new(&format!("{kind} {database}"))
+        .set_type(kind)
         .set_library("pg_usher")
         .set_function(function)
         .enable_spi_access()

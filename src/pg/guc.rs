@@ -181,3 +181,10 @@ pub fn custom(name: &CStr) -> Option<String> {
         CStr::from_ptr(value).to_str().ok().filter(|text| !text.is_empty()).map(str::to_owned)
     }
 }
+
+/// True for a boolean setting's text that means off, as the server reads it.
+pub fn is_off(text: &str) -> bool {
+    let text = text.trim().trim_matches('\'').to_ascii_lowercase();
+    let begins = |word: &str, least: usize| text.len() >= least && word.starts_with(&text);
+    begins("off", 2) || begins("false", 1) || begins("no", 1) || text == "0"
+}

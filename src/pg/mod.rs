@@ -17,5 +17,6 @@ pub mod role;
 pub mod shmem;
 pub mod spi;
 pub mod subxact;
+pub mod timeout;
 pub mod trigger;
 pub mod xact;

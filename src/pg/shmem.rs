@@ -22,6 +22,10 @@ pub struct Slot {
     /// Bit per lane that this worker serves.
     lanes: AtomicU32,
     pid: AtomicI32,
+    /// When the process began, in microseconds: a pid may come again.
+    since: AtomicI64,
+    /// A flow or job of this database wants callers. On the slots of its workers.
+    wants_callers: AtomicBool,
     /// Address of the worker's latch in shared memory, 0 while it is not listening.
     latch: AtomicUsize,
     low: [AtomicI64; LANES],
@@ -64,6 +68,8 @@ impl Default for Shared {
                 database: AtomicU32::new(0),
                 lanes: AtomicU32::new(0),
                 pid: AtomicI32::new(0),
+                since: AtomicI64::new(0),
+                wants_callers: AtomicBool::new(false),
                 latch: AtomicUsize::new(0),
                 low: std::array::from_fn(|_| AtomicI64::new(NONE)),
                 prepared: std::array::from_fn(|_| AtomicI64::new(NONE)),
@@ -139,6 +145,9 @@ pub fn signal(low: &[i64; LANES], due_changed: bool, ended: Ended) {
     let database = super::ids::database();
     for slot in slots().iter().filter(|slot| slot.database.load(SeqCst) == database) {
         let lanes = slot.lanes.load(SeqCst);
+        if is_caller(lanes) {
+            continue;
+        }
         let mut wake = due_changed;
         for (lane, position) in low.iter().enumerate() {
             if *position != NONE && lanes & (1 << lane) != 0 {
@@ -165,6 +174,56 @@ pub fn signal_batches(lanes: u32) {
             slot.stale[lane].store(true, SeqCst);
         }
     }
+}
+
+/// The mark of a caller process among the lanes of a slot; its number stands above it.
+const CALLER: u32 = 1 << LANES;
+
+/// The lanes of the caller with this number: none.
+pub fn caller(number: i32) -> u32 {
+    CALLER | u32::try_from(number).unwrap_or(0) << 8
+}
+
+pub fn is_caller(lanes: u32) -> bool {
+    lanes & CALLER != 0
+}
+
+fn of_this_database() -> impl Iterator<Item = &'static Slot> {
+    let database = super::ids::database();
+    slots().iter().filter(move |slot| slot.database.load(SeqCst) == database)
+}
+
+/// Wakes the callers of this database, or has the launcher start them. Called at commit: must not fail.
+pub fn ask_for_callers() {
+    let mut new = false;
+    for slot in of_this_database() {
+        if is_caller(slot.lanes.load(SeqCst)) {
+            set_latch(slot.latch.load(SeqCst));
+        } else {
+            new |= !slot.wants_callers.swap(true, SeqCst);
+        }
+    }
+    if new {
+        signal_launcher();
+    }
+}
+
+/// Nothing in this database wants callers any more.
+pub fn no_callers() {
+    of_this_database().for_each(|slot| slot.wants_callers.store(false, SeqCst));
+}
+
+pub fn callers_are_wanted(database: u32) -> bool {
+    slots().iter().any(|slot| slot.database.load(SeqCst) == database && slot.wants_callers.load(SeqCst))
+}
+
+/// The callers of this database that are there, by the names under which they hold leases.
+pub fn living_callers() -> Vec<String> {
+    of_this_database().filter(|slot| is_caller(slot.lanes.load(SeqCst)) && slot.pid.load(SeqCst) != 0).map(holder).collect()
+}
+
+fn holder(slot: &Slot) -> String {
+    format!("usher caller {} {}", slot.pid.load(SeqCst), slot.since.load(SeqCst))
 }
 
 /// Wakes the launcher: a database may want workers now.
@@ -210,6 +269,7 @@ pub fn release(index: usize) {
     slot.latch.store(0, SeqCst);
     slot.pid.store(0, SeqCst);
     slot.busy_kind.store(0, SeqCst);
+    slot.wants_callers.store(false, SeqCst);
     slot.lanes.store(0, SeqCst);
     slot.database.store(0, SeqCst);
 }
@@ -229,6 +289,7 @@ impl Mine {
     /// From here on sessions wake this process. Old marks do not matter: the worker reads everything first.
     pub fn arrive(index: usize) -> Self {
         let slot = &slots()[index];
+        slot.since.store(super::ids::clock(), SeqCst);
         slot.pid.store(std::process::id() as i32, SeqCst);
         slot.jobs.store(0, SeqCst);
         slot.batches.store(0, SeqCst);
@@ -248,6 +309,17 @@ impl Mine {
 
     pub fn lanes(self) -> u32 {
         self.slot().lanes.load(SeqCst)
+    }
+
+    /// The name under which this process holds leases.
+    pub fn holder(self) -> String {
+        holder(self.slot())
+    }
+
+    /// From here on this process is another: leases that it has left behind are those of one that is gone.
+    pub fn renew_holder(self) -> String {
+        self.slot().since.store(super::ids::clock(), SeqCst);
+        self.holder()
     }
 
     pub fn take_low(self, lane: usize) -> i64 {
@@ -338,10 +410,19 @@ pub struct WorkerState {
 
 /// The workers of this database.
 pub fn workers() -> Vec<WorkerState> {
+    states(false)
+}
+
+/// The callers of this database.
+pub fn callers() -> Vec<WorkerState> {
+    states(true)
+}
+
+fn states(callers: bool) -> Vec<WorkerState> {
     let database = super::ids::database();
     slots()
         .iter()
-        .filter(|slot| slot.database.load(SeqCst) == database)
+        .filter(|slot| slot.database.load(SeqCst) == database && is_caller(slot.lanes.load(SeqCst)) == callers)
         .map(|slot| WorkerState {
             pid: slot.pid.load(SeqCst),
             lanes: slot.lanes.load(SeqCst),

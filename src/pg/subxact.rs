@@ -1,10 +1,12 @@
 //! A subtransaction around a closure: what it did is kept or undone as a whole, and an error becomes a value.
 
+use super::timeout::Timer;
 use crate::error::{UsherError, mask};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::prelude::*;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 /// An error that was caught and undone.
 #[derive(Debug, Clone)]
@@ -67,6 +69,17 @@ fn failure(code: PgSqlErrorCode, message: &str, detail: Option<&str>, hint: Opti
     Failure { sqlstate, code, message: mask(message), detail: detail.map(mask), hint: hint.map(str::to_owned) }
 }
 
+fn overdue(limit: Duration) -> Failure {
+    let code = PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
+    let seconds = limit.as_secs_f64();
+    failure(
+        code,
+        &format!("it ran longer than its flow's timeout of {seconds} s"),
+        None,
+        Some("Make it faster, or give the flow a longer \"timeout\"."),
+    )
+}
+
 /// Describes a caught error without rethrowing it.
 pub fn describe(caught: &CaughtError) -> Failure {
     let report = match caught {
@@ -79,6 +92,11 @@ pub fn describe(caught: &CaughtError) -> Failure {
 /// Runs `work` in a subtransaction. On Ok its effects stay; on Err or a PostgreSQL error all of them are undone.
 /// Cancel and shutdown (class 57) are not caught.
 pub fn attempt<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
+    attempt_within(None, work)
+}
+
+/// The same, for at most so long: then it is cancelled, and that is a failure of this work like any other (57014).
+pub fn attempt_within<T>(limit: Option<Duration>, work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
     // SAFETY: the pattern of PL/pgSQL's exception blocks: remember context and owner, begin, run, release or roll back,
     // put both back. `work` opens its own SPI connection inside, which the rollback closes.
     unsafe {
@@ -87,6 +105,7 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Fai
         pg_sys::BeginInternalSubTransaction(std::ptr::null());
         pg_sys::MemoryContextSwitchTo(context);
 
+        let timer = limit.and_then(|limit| Timer::start(limit).map(|timer| (timer, limit)));
         let outcome = PgTryBuilder::new(AssertUnwindSafe(|| {
             work().map_err(|e| (failure(e.code, &e.message, e.detail.as_deref(), e.hint.as_deref()), false))
         }))
@@ -96,6 +115,11 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Fai
             Err((failure, go_on))
         })
         .execute();
+        // Also work that ended all the same, because a function of the user has caught the cancel, is not accepted.
+        let outcome = match timer.map(|(timer, limit)| (timer.stop(), limit)) {
+            Some((true, limit)) => Err((overdue(limit), false)),
+            _ => outcome,
+        };
 
         match outcome {
             Ok(value) => {
@@ -120,8 +144,13 @@ pub fn attempt<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Fai
 
 /// Runs `work` in a subtransaction and always undoes it: for trying something out.
 pub fn rehearse<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
+    rehearse_within(None, work)
+}
+
+/// The same, for at most so long.
+pub fn rehearse_within<T>(limit: Option<Duration>, work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
     let mut kept = None;
-    let outcome = attempt(|| {
+    let outcome = attempt_within(limit, || {
         kept = Some(work()?);
         Err::<(), _>(UsherError::internal(REHEARSED))
     });

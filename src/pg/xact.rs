@@ -19,6 +19,7 @@ struct Pending {
     launcher: bool,
     /// Bit per lane of which this transaction has done a batch.
     batches: u32,
+    callers: bool,
     last: i64,
     taken: u64,
     /// (draws before, first position after) since [`mark`].
@@ -32,6 +33,7 @@ impl Pending {
         also_on_abort: false,
         launcher: false,
         batches: 0,
+        callers: false,
         last: 0,
         taken: 0,
         mark: None,
@@ -60,6 +62,9 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
     }
     if event == XACT_EVENT_COMMIT || (event == XACT_EVENT_ABORT && pending.also_on_abort) {
         shmem::signal(&pending.low, pending.due_changed, Ended::Committed);
+        if pending.callers {
+            shmem::ask_for_callers();
+        }
         if pending.launcher {
             shmem::signal_launcher();
         }
@@ -169,6 +174,12 @@ pub fn note_batch(lane: usize) {
 pub fn note_launcher() {
     register();
     PENDING.with_borrow_mut(|pending| pending.launcher = true);
+}
+
+/// Some call that leaves the database can be made from the commit on.
+pub fn note_callers() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.callers = true);
 }
 
 /// True when a transaction id is that of this transaction or of one of its subtransactions.

@@ -65,6 +65,11 @@ fn find(job: Uuid, right: Right) -> Result<Place> {
     Ok(place)
 }
 
+/// The organization of a job that the caller may read.
+pub fn organization_of(job: Uuid) -> Result<Uuid> {
+    Ok(find(job, Right::Read)?.organization)
+}
+
 /// The job as `usher.sync_jobs` shows it.
 pub fn row(organization: Uuid, job: Uuid) -> Result<Row> {
     let installed = setup::installed()?;
@@ -139,8 +144,9 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     let changed = changes.as_ref().map(|changes| changes.0.clone());
+    let for_outside = changes.as_ref().map(|changes| JsonB(changes.0.clone()));
     let arguments = [spi::arg(place.organization), spi::arg(job), spi::arg(changes)];
-    let again = match place.table.as_str() {
+    let mut again = match place.table.as_str() {
         "dead_letters" => spi::run(
             "WITH c AS (DELETE FROM usher.dead_letters WHERE organization_id = $1 AND id = $2 RETURNING *)
              INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
@@ -174,6 +180,10 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
         )?,
         _ => 0,
     };
+    if again == 0 && place.table == "queue_waiting" {
+        again = super::external::retry_now(installed, place.organization, job, for_outside)?;
+        xact::note_callers();
+    }
     if again == 0 {
         return Err(UsherError::state(format!("job {job} has nothing to retry"))
             .detail("It is pending, waits for its flow or for an earlier change of its row, or is synced.")

@@ -2,10 +2,14 @@
 //!
 //! Owns `usher.jobs` (the log: ready jobs and those that went through at once), `usher.job_batches` and `usher.job_floors`
 //! (what of it is done), `usher.queue_waiting`, `usher.dead_letters`, `usher.job_history`, `usher.job_keys` and the view
-//! `usher.sync_jobs`. `capture` puts changes into it by its own statement; `worker` claims through [`store`].
-//! README.md draws the states and the windows. Nobody else writes these tables.
+//! `usher.sync_jobs`. `capture` puts changes into it by its own statement; `worker` claims through [`store`], its callers
+//! through [`calls`], workers outside through [`external`]. README.md draws the states and the windows. Nobody else writes
+//! these tables.
 
 mod api;
+pub mod calls;
+pub mod external;
+mod external_api;
 pub mod ledger;
 mod life;
 pub mod log;
@@ -15,3 +19,14 @@ pub mod share;
 pub mod store;
 
 pub use crate::flow::definition::LANES;
+
+/// A number in 0..1 for jitter.
+pub fn chance() -> f64 {
+    let bytes = *crate::pg::ids::uuid_v7().as_bytes();
+    f64::from(u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])) / f64::from(u32::MAX)
+}
+
+/// An interval's length; a month has 30 days.
+fn seconds(interval: &pgrx::datum::Interval) -> f64 {
+    f64::from(interval.months()) * 30.0 * 86_400.0 + f64::from(interval.days()) * 86_400.0 + interval.micros() as f64 / 1e6
+}

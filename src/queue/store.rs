@@ -149,7 +149,7 @@ WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
            SELECT r.ctid FROM usher.queue_waiting AS r
-            WHERE r.due_at <= pg_catalog.clock_timestamp() AND r.lane = ANY ($1::smallint[]) AND r.waiting_for <> 'external worker'
+            WHERE r.due_at <= pg_catalog.clock_timestamp() AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
@@ -566,7 +566,7 @@ pub fn release_followers(classes: &HashMap<i32, i32>) -> Result<usize> {
 pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
     spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(due_at) - pg_catalog.clock_timestamp())::float8 FROM usher.queue_waiting
-          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for <> 'external worker'",
+          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for NOT IN ('external worker', 'external call')",
         &[spi::arg(lanes.to_vec())],
     )
 }

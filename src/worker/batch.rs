@@ -1,5 +1,6 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
+use super::hand_over;
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -252,11 +253,11 @@ fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
     (1..=group.batch.size).map(make).collect()
 }
 
-fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
+pub(super) fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
     move |n| Back { n, waiting_for: Some(reason), after: None, error: None, sqlstate: None, tried: false }
 }
 
-fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
+pub(super) fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
     Back { n, waiting_for: None, after: None, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), tried: false }
 }
 
@@ -299,6 +300,10 @@ fn begin(
         for n in store::parked(&work.group, &flows::siblings(id)?)? {
             work.give_back(wait_for("earlier change")(n));
         }
+    }
+    if flow.definition.is_external() {
+        hand_over::places(&work.group, &work.segments, &work.gone)?.into_iter().for_each(|back| work.give_back(back));
+        work.segments.clear();
     }
     Ok(Some(work))
 }
@@ -452,7 +457,7 @@ impl Work {
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);
-            let after = flow.definition.retry.next(attempts, chance());
+            let after = flow.definition.retry.next(attempts, crate::queue::chance());
             if after.is_some() {
                 held.extend(row_key);
             }
@@ -536,12 +541,6 @@ fn without((first, last): (i32, i32), skipped: &[i32]) -> Vec<(i32, i32)> {
         out.push((from, last));
     }
     out
-}
-
-/// A number in 0..1 for jitter.
-fn chance() -> f64 {
-    let bytes = *crate::pg::ids::uuid_v7().as_bytes();
-    f64::from(u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]])) / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -69,7 +69,13 @@ fn wanted() -> Option<Vec<(u32, String, u32)>> {
     let found = bgw::transaction(|_| None, || Ok(catalog::databases()));
     let databases = found.ok()?;
     let databases = databases.into_iter().filter(|(_, name)| listed.contains(name));
-    Some(databases.flat_map(|(oid, name)| lanes.iter().map(move |lanes| (oid, name.clone(), *lanes))).collect())
+    // Callers only where a flow or a job wants them: most databases have none, and processes are few.
+    let callers = |oid| (0..if shmem::callers_are_wanted(oid) { settings::callers() } else { 0 }).map(shmem::caller);
+    Some(
+        databases
+            .flat_map(|(oid, name)| lanes.iter().copied().chain(callers(oid)).map(move |lanes| (oid, name.clone(), lanes)))
+            .collect(),
+    )
 }
 
 fn align(posts: &mut Vec<Post>) {
@@ -110,7 +116,9 @@ fn start(post: &mut Post) {
         post.not_before = Instant::now() + TICK;
         return;
     };
-    match bgw::start_worker(&format!("usher worker {}", post.name), "usher_worker_main", slot) {
+    let (kind, function) =
+        if shmem::is_caller(post.lanes) { ("usher caller", "usher_caller_main") } else { ("usher worker", "usher_worker_main") };
+    match bgw::start_worker(kind, &post.name, function, slot) {
         Some(child) => post.running = Some((slot, child, Instant::now())),
         None => {
             shmem::release(slot);

@@ -21,6 +21,10 @@ pub fn run() -> Result<()> {
             &[spi::arg(settings::history_days())],
         )?;
         notify::prune(settings::history_days())?;
+        crate::flow::results::prune(settings::history_days())?;
+        if crate::queue::calls::wanted()? {
+            crate::pg::xact::note_callers();
+        }
     }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.

@@ -5,6 +5,8 @@
 
 mod api;
 mod batch;
+mod caller;
+mod hand_over;
 mod launcher;
 mod maintenance;
 mod process;

@@ -13,7 +13,7 @@ use pgrx::prelude::*;
 use std::time::{Duration, Instant};
 
 /// How many batches a lane gets before the lanes below it get theirs: none waits for ever.
-const WEIGHTS: [u32; LANES] = [16, 8, 4, 2, 1];
+pub(super) const WEIGHTS: [u32; LANES] = [16, 8, 4, 2, 1];
 /// The safety tick: everything is looked at again once a minute even if no session says anything.
 const TICK: Duration = Duration::from_secs(60);
 /// While prepared transactions of ours are open, their COMMIT PREPARED is found by looking.

@@ -158,7 +158,12 @@ INSERT INTO refusal (change) VALUES
   -- not there yet
   ('{"when": {"event": "x"}}'), ('{"when": {"schedule": "x"}}'), ('{"when": {"webhook": "x"}}'),
   ('{"then": {"send": "x"}}'), ('{"then": {"emit": "x"}}'), ('{"then": {"notify": "x"}}'), ('{"then": {"steps": []}}'),
-  ('{"then": {"call": "books.note_order", "effect": "external"}}'), ('{"mode": "batch"}'),
+  ('{"mode": "batch"}'),
+  -- calls that leave the database, and what is kept of calls
+  ('{"then": {"call": "books.note_order", "effect": "outside"}}'), ('{"then": {"call": "books.note_order", "keep_result": 1}}'),
+  ('{"then": {"call": "books.note_order", "effect": "external"}, "mode": "transactional"}'),
+  ('{"then": {"call": "books.note_order", "effect": "external"}, "shadow": true}'),
+  ('{"timeout": "soon"}'), ('{"timeout": 0}'), ('{"timeout": "2h"}'),
   -- tables and functions
   ('{"when": {"change": "orders"}}'), ('{"when": {"change": "shop.oders"}}'), ('{"then": {"insert": "invoices"}}'), ('{"then": {"insert": "books.invoice"}}'),
   ('{"when": {"change": "books.a_view"}}'), ('{"then": {"insert": "usher.links"}}'), ('{"then": {"call": "note_order"}}'),
