@@ -5,6 +5,7 @@
 
 pub mod bgw;
 pub mod catalog;
+pub mod crash;
 pub mod depend;
 pub mod event;
 pub mod expr;
@@ -18,4 +19,5 @@ pub mod shmem;
 pub mod spi;
 pub mod subxact;
 pub mod trigger;
+pub mod utility;
 pub mod xact;

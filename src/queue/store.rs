@@ -397,6 +397,29 @@ pub fn release_followers(classes: &HashMap<i32, i32>) -> Result<usize> {
     )
 }
 
+/// The position of the first ready job of a lane behind a position.
+pub fn next_ready(lane: usize, position: i64) -> Result<Option<i64>> {
+    spi::read::<i64>(
+        "SELECT q.seq FROM usher.queue q WHERE q.lane = $1 AND q.seq > $2 ORDER BY q.seq LIMIT 1",
+        &[spi::arg(lane as i16), spi::arg(position)],
+    )
+}
+
+/// The position of the job that [`claim_due`] would take first of a lane.
+pub fn first_due(lane: usize) -> Result<Option<i64>> {
+    spi::read::<i64>(
+        "SELECT w.seq FROM usher.queue_waiting w
+          WHERE w.due_at <= pg_catalog.clock_timestamp() AND w.lane = $1 AND w.waiting_for <> 'external worker'
+          ORDER BY w.seq LIMIT 1",
+        &[spi::arg(lane as i16)],
+    )
+}
+
+/// The newest position that has been drawn.
+pub fn newest_position() -> Result<i64> {
+    Ok(spi::read::<i64>("SELECT last_value FROM usher.queue_seq", &[])?.unwrap_or(0))
+}
+
 /// Seconds until the next waiting job of these lanes is due; None when none waits for a time.
 pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
     spi::read::<f64>(

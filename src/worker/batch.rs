@@ -71,18 +71,32 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     })
 }
 
-/// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
-/// that the others go on.
-pub fn bury(installed: Installed, lane: usize, position: i64, reason: &str) -> Result<Done> {
+/// A job that must not be tried again.
+pub struct Condemned<'a> {
+    pub reason: &'a str,
+    pub sqlstate: &'a str,
+    /// Its position, if it is to be this job and no other that has come before it meanwhile.
+    pub only: Option<i64>,
+}
+
+/// One job of a lane that has made every batch fail, the first ready one behind a position or the first that is due: it
+/// goes to the dead letters without being tried again, so that the others go on.
+pub fn bury(installed: Installed, source: Source, lane: usize, position: i64, job: &Condemned<'_>) -> Result<Done> {
     if !take_lanes(&[lane as i16]) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
         let _acting = role::internal(installed.owner);
-        let claim = store::claim_ready(client, lane, position, 1)?;
+        let claim = match source {
+            Source::Queue => store::claim_ready(client, lane, position, 1)?,
+            Source::Waiting => store::claim_due(client, &[lane as i16], 1)?,
+        };
+        if claim.jobs > 0 && job.only.is_some_and(|only| only != claim.last) {
+            return Err(crate::error::UsherError::internal("another job came first"));
+        }
         let mut tally = Tally::default();
         for group in &claim.groups {
-            let back = all(group, |n| dead(n, reason, "XX000"));
+            let back = all(group, |n| dead(n, job.reason, job.sqlstate));
             store::take_back(group, &back)?;
             count(&mut tally, group, &back, &store::details(group)?);
         }

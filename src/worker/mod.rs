@@ -8,6 +8,7 @@ mod batch;
 mod launcher;
 mod maintenance;
 mod process;
+mod quarantine;
 mod resume;
 
 /// Registers the launcher, while the library is being preloaded.

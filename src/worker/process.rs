@@ -1,10 +1,11 @@
 //! The loop of one worker process.
 
+use super::quarantine::{self, Care};
 use super::{batch, maintenance};
 use crate::error::Result;
 use crate::pg::bgw;
-use crate::pg::shmem::{LANES, Mine, NONE};
-use crate::pg::{catalog, guc, role};
+use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
+use crate::pg::{catalog, crash, guc, role};
 use crate::queue::store;
 use crate::settings;
 use crate::setup;
@@ -35,8 +36,9 @@ struct Lane {
     to_blame: Option<String>,
 }
 
-struct Loop {
-    mine: Mine,
+pub(super) struct Loop {
+    pub(super) mine: Mine,
+    pub(super) care: Care,
     lanes: Vec<Lane>,
     numbers: Vec<i16>,
     due_at: Option<Instant>,
@@ -48,7 +50,7 @@ struct Loop {
     due_had_its_turn: bool,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Did(batch::Done),
     /// The extension or its tables are gone: this process ends.
     Gone,
@@ -61,6 +63,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
     let slot = arg.value();
     let mine = Mine::arrive(slot);
+    crash::prepare(mine.database(), mine.lanes());
     bgw::connect(mine.database());
     guc::prepare_session();
     bgw::report_activity("starting", false);
@@ -69,6 +72,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let now = Instant::now();
     let mut state = Loop {
         mine,
+        care: Care::Unknown,
         lanes: served
             .map(|number| Lane { number, position: 0, dirty: true, credit: WEIGHTS[number], most: None, to_blame: None })
             .collect(),
@@ -110,6 +114,9 @@ impl Loop {
             if self.maintains && !self.attempt(|_| maintenance::run()) {
                 return self.gone();
             }
+        }
+        if !matches!(self.care, Care::None) {
+            return quarantine::step(self) || self.gone();
         }
         if !self.due_known {
             return self.look_at_due_times();
@@ -182,7 +189,10 @@ impl Loop {
         let mine = self.mine;
         let outcome = match self.lanes[index].to_blame.take() {
             None => self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))),
-            Some(reason) => self.work(move |installed| batch::bury(installed, lane, position, &reason)),
+            Some(reason) => {
+                let job = batch::Condemned { reason: &reason, sqlstate: "XX000", only: None };
+                self.work(|installed| batch::bury(installed, Source::Queue, lane, position, &job))
+            }
         };
         let state = &mut self.lanes[index];
         match outcome {
@@ -261,7 +271,10 @@ impl Loop {
     }
 
     /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
-    fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, String> {
+    pub(super) fn work(
+        &mut self,
+        work: impl FnOnce(setup::Installed) -> Result<batch::Done>,
+    ) -> std::result::Result<Outcome, String> {
         bgw::report_activity("working", true);
         let outcome = bgw::transaction(commit_as, || {
             if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
@@ -274,7 +287,10 @@ impl Loop {
             }
         });
         let jobs = match &outcome {
-            Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),
+            Ok(Outcome::Did(done)) => {
+                self.mine.report(Found::Tables);
+                u64::try_from(done.jobs).unwrap_or(0)
+            }
             _ => 0,
         };
         self.mine.idle(jobs);
@@ -288,7 +304,7 @@ impl Loop {
     }
 
     /// Runs something small in a transaction. False: the extension is gone.
-    fn attempt(&mut self, work: impl FnOnce(setup::Installed) -> Result<()>) -> bool {
+    pub(super) fn attempt(&mut self, work: impl FnOnce(setup::Installed) -> Result<()>) -> bool {
         let outcome = self.work(|installed| {
             work(installed)?;
             Ok(batch::Done::default())
@@ -297,6 +313,7 @@ impl Loop {
     }
 
     fn gone(&self) -> bool {
+        self.mine.report(Found::NoTables);
         bgw::report_activity("the extension is not here", false);
         false
     }
