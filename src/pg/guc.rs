@@ -167,6 +167,7 @@ pub fn prepare_session() {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         (c"transaction_timeout", c"0"),
         (c"row_security", c"on"),
+        (c"application_name", c"pg_usher"),
     ];
     for (name, value) in settings {
         // SAFETY: both strings are constants; set outside a transaction for the process's life.

@@ -5,6 +5,7 @@
 
 pub mod bgw;
 pub mod catalog;
+pub mod counters;
 pub mod crash;
 pub mod depend;
 pub mod event;

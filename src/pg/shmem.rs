@@ -108,6 +108,7 @@ static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"pg_usher_shared") };
 /// Asks for the memory; only while the library is being preloaded.
 pub fn init() {
     pg_shmem_init!(SHARED);
+    super::counters::init();
 }
 
 /// True when the library was preloaded, so that workers and wake-ups exist.

@@ -5,6 +5,7 @@
 //! Nobody else writes these tables.
 
 mod api;
+pub mod depth;
 mod life;
 mod request;
 pub mod shadow;

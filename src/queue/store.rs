@@ -350,6 +350,8 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
     if back.is_empty() {
         return Ok(());
     }
+    let dead = back.iter().filter(|b| b.waiting_for.is_none()).count();
+    crate::pg::counters::give_back(back.len(), back.iter().filter(|b| b.tried).count(), dead);
     let column = |value: &dyn Fn(&Back) -> Option<String>| back.iter().map(value).collect::<Vec<_>>();
     spi::run(
         TAKE_BACK,

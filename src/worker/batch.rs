@@ -325,6 +325,9 @@ impl Work {
             numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
             return Ok(());
         };
+        if self.place == Place::Worker {
+            crate::pg::bgw::report_jobs(&flow.name, segment.last - segment.first + 1);
+        }
         // Whether a job writes was settled when it was made.
         let in_shadow = flow.definition.shadow;
         let mut another = false;

@@ -42,6 +42,8 @@ struct Post {
     short_lives: u32,
     /// Processes in a row that ended inside a batch and had not been asked to.
     inside: u32,
+    /// Somebody asked for workers while one was running, which may have looked before.
+    asked: bool,
 }
 
 #[derive(Default)]
@@ -116,15 +118,21 @@ impl Launcher {
     /// Databases in which somebody asks for workers; None: look at all again.
     fn listen(&mut self, asked: Option<Vec<u32>>) {
         let concerns = |oid: u32| asked.as_ref().is_none_or(|asked| asked.contains(&oid));
-        for post in self.posts.iter_mut().filter(|post| post.running.is_none() && concerns(post.database.oid)) {
-            post.not_before = Some(Instant::now());
+        for post in self.posts.iter_mut().filter(|post| concerns(post.database.oid)) {
+            post.asked = post.running.is_some();
+            if !post.asked {
+                post.not_before = Some(Instant::now());
+            }
         }
         self.found.retain(|oid, found| !concerns(*oid) || *found == Found::Tables);
     }
 
     fn align(&mut self) {
         let Some(wanted) = wanted() else { return };
-        let keeps = |post: &Post| wanted.iter().any(|(database, lanes)| *database == post.database && *lanes == post.lanes);
+        let is = |post: &Post, (database, lanes): &(Database, u32)| {
+            database.oid == post.database.oid && database.name == post.database.name && *lanes == post.lanes
+        };
+        let keeps = |post: &Post| wanted.iter().any(|place| is(post, place));
         // All are asked before any is waited for.
         for running in self.posts.iter().filter(|post| !keeps(post)).filter_map(|post| post.running.as_ref()) {
             bgw::ask_to_end(shmem::pid_of(running.slot));
@@ -135,19 +143,25 @@ impl Launcher {
             if !keep {
                 running.child.stop();
             }
+            let gone = !keep || running.child.is_gone();
+            let found = match shmem::found(running.slot) {
+                Found::NoTables if post.asked => Found::Nothing,
+                found => found,
+            };
             if post.database.any {
-                self.found.insert(post.database.oid, shmem::found(running.slot));
+                self.found.insert(post.database.oid, found);
             }
-            if !keep || running.child.is_gone() {
-                post.ended();
+            if gone {
+                post.ended(found);
             }
         }
         self.posts.retain(keeps);
         self.found.retain(|oid, _| wanted.iter().any(|(database, _)| database.oid == *oid));
-        for (database, lanes) in wanted {
-            if !self.posts.iter().any(|post| post.database == database && post.lanes == lanes) {
-                let not_before = Some(Instant::now());
-                self.posts.push(Post { database, lanes, running: None, not_before, short_lives: 0, inside: 0 });
+        for place in &wanted {
+            match self.posts.iter_mut().find(|post| is(post, place)) {
+                // It may be named now, or no longer.
+                Some(post) => post.database.any = place.0.any,
+                None => self.posts.push(Post::new(place)),
             }
         }
         for index in 0..self.posts.len() {
@@ -216,10 +230,23 @@ impl Launcher {
 }
 
 impl Post {
+    fn new((database, lanes): &(Database, u32)) -> Self {
+        Self {
+            database: database.clone(),
+            lanes: *lanes,
+            running: None,
+            not_before: Some(Instant::now()),
+            short_lives: 0,
+            inside: 0,
+            asked: false,
+        }
+    }
+
     /// Its process is gone.
-    fn ended(&mut self) {
+    fn ended(&mut self, found: Found) {
         let Some(running) = self.running.take() else { return };
-        let nothing_here = shmem::found(running.slot) == Found::NoTables;
+        let nothing_here = found == Found::NoTables;
+        self.asked = false;
         self.inside = if shmem::ended_inside(running.slot) { self.inside + 1 } else { 0 };
         shmem::release(running.slot);
         self.short_lives = if running.since.elapsed() < SHORT_LIFE { self.short_lives + 1 } else { 0 };

@@ -5,7 +5,7 @@ use super::{batch, maintenance};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
-use crate::pg::{catalog, crash, guc, role};
+use crate::pg::{catalog, counters, crash, guc, role};
 use crate::queue::store;
 use crate::settings;
 use crate::setup;
@@ -46,6 +46,8 @@ pub(super) struct Loop {
     tick_at: Instant,
     prepared_at: Instant,
     maintains: bool,
+    /// How long the last transaction took.
+    pub(super) took: Duration,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
 }
@@ -83,6 +85,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         prepared_at: now,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
         maintains: lanes & (1 << 3) != 0,
+        took: Duration::ZERO,
         due_had_its_turn: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -187,6 +190,7 @@ impl Loop {
         let (lane, position) = (self.lanes[index].number, self.lanes[index].position);
         let most = self.lanes[index].most.unwrap_or(settings::batch_size());
         let mine = self.mine;
+        bgw::set_lane(crate::queue::LANES[lane]);
         let outcome = match self.lanes[index].to_blame.take() {
             None => self.work(move |installed| batch::ready(installed, lane, position, most, Some(mine))),
             Some(reason) => {
@@ -206,6 +210,7 @@ impl Loop {
                 true
             }
             Ok(Outcome::Did(done)) => {
+                counters::finish(lane, done.jobs, self.took);
                 state.credit = state.credit.saturating_sub(1);
                 state.position = state.position.max(done.last);
                 state.dirty = done.jobs >= most;
@@ -238,9 +243,13 @@ impl Loop {
         self.due_known = false;
         let mut busy = false;
         for lane in self.numbers.clone() {
+            bgw::set_lane(crate::queue::LANES[lane as usize]);
             match self.work(move |installed| batch::due(installed, &[lane], most, Some(mine))) {
                 Ok(Outcome::Gone) => return self.gone(),
-                Ok(Outcome::Did(done)) => busy |= done.busy,
+                Ok(Outcome::Did(done)) => {
+                    counters::finish(lane as usize, done.jobs, self.took);
+                    busy |= done.busy;
+                }
                 Err(_) => {}
             }
         }
@@ -276,6 +285,8 @@ impl Loop {
         work: impl FnOnce(setup::Installed) -> Result<batch::Done>,
     ) -> std::result::Result<Outcome, String> {
         bgw::report_activity("working", true);
+        counters::begin();
+        let begun = Instant::now();
         let outcome = bgw::transaction(commit_as, || {
             if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
                 return Ok(Outcome::Gone);
@@ -294,6 +305,7 @@ impl Loop {
             _ => 0,
         };
         self.mine.idle(jobs);
+        self.took = begun.elapsed();
         outcome.map_err(|failure| {
             // An error of the whole batch: nothing of it has happened.
             log!("usher worker: a batch failed and is tried again: {}", failure.line());

@@ -14,7 +14,7 @@ use super::batch::{self, Condemned};
 use super::process::{Loop, Outcome};
 use crate::error::Result;
 use crate::pg::shmem::{LANES, Mine, Source};
-use crate::pg::{bgw, catalog, crash, role, spi};
+use crate::pg::{bgw, catalog, counters, crash, role, spi};
 use crate::queue::store;
 use crate::settings;
 use crate::setup::Installed;
@@ -238,6 +238,7 @@ impl Suspicion {
     /// Does a job, or buries it. False: the extension is gone.
     fn run(&mut self, worker: &mut Loop, job: Job) -> bool {
         let mine = worker.mine;
+        bgw::set_lane(crate::queue::LANES[job.lane]);
         let verdict = self.records.get(&job.seq).copied().and_then(Record::verdict);
         let outcome = match &verdict {
             Some(reason) => {
@@ -257,7 +258,10 @@ impl Suspicion {
                 // Somebody holds the lane: its jobs are looked at again when it is free.
                 bgw::nap(Duration::from_millis(100));
             }
-            Ok(Outcome::Did(_)) => lane.pass(job),
+            Ok(Outcome::Did(done)) => {
+                counters::finish(job.lane, done.jobs, worker.took);
+                lane.pass(job);
+            }
             // The whole transaction failed, was logged and paused: normal work knows what to do with such a job.
             Err(_) => lane.pass(job),
         }
