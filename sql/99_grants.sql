@@ -37,6 +37,12 @@ GRANT EXECUTE ON FUNCTION
     usher.export_flows, usher.apply_flows, usher.flow_history, usher.rollback_flow,
     usher.note_broken_flow
     TO usher_operator;
+-- Watching.
+GRANT EXECUTE ON FUNCTION usher.queue_depths TO usher_member, usher_reader;
+GRANT EXECUTE ON FUNCTION usher.horizon, usher.metrics TO usher_reader, usher_operator;
+COMMENT ON FUNCTION usher.queue_depths IS 'internal: what the view usher.queue_overview shows';
+COMMENT ON FUNCTION usher.horizon IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
+COMMENT ON FUNCTION usher.metrics IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.doctor IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.export_flows IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.apply_flows IS 'makes the flows as a document says, all or none; returns what changed';

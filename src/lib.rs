@@ -57,6 +57,7 @@ pub extern "C-unwind" fn _PG_init() {
     if pg::shmem::preloading() && !pg::bgw::in_binary_upgrade() {
         pg::shmem::note_preloaded();
         pg::shmem::init();
+        pg::utility::install();
         worker::register();
     }
 }

@@ -34,6 +34,7 @@ CREATE TABLE usher.job_batches (
     -- Every position is done once, so that no two batches of a lane end with the same one.
     CONSTRAINT job_batches_pkey PRIMARY KEY (lane, last_seq)
 ) PARTITION BY RANGE (last_seq);
+CREATE INDEX job_batches_finished_idx ON usher.job_batches USING brin (finished_at);
 COMMENT ON TABLE usher.job_batches IS 'which positions of the log a worker has done in one transaction';
 COMMENT ON COLUMN usher.job_batches.done IS 'exactly the positions that the batch has taken, no others in between';
 

@@ -1,8 +1,13 @@
-//! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`.
+//! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`, `usher.queue_overview`,
+//! `usher.horizon()`, `usher.metrics()`.
 //!
 //! Owns no table; reads what the caller may see. Nobody calls this room.
 
 mod doctor;
+mod exposition;
+mod horizon;
+mod metrics;
+mod overview;
 mod shadow;
 mod status;
 

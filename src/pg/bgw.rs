@@ -6,6 +6,7 @@ use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTi
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use std::cell::Cell;
 use std::ffi::CString;
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
@@ -205,6 +206,21 @@ pub fn report_activity(text: &str, running: bool) {
     let state = if running { pg_sys::BackendState::STATE_RUNNING } else { pg_sys::BackendState::STATE_IDLE };
     // SAFETY: copies the text into this process's status entry.
     unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) }
+}
+
+thread_local! {
+    static LANE: Cell<&'static str> = const { Cell::new("") };
+}
+
+/// The lane of which the process takes jobs from here on.
+pub fn set_lane(lane: &'static str) {
+    LANE.set(lane);
+}
+
+/// What `pg_stat_activity` shows of a worker while it does jobs of a flow.
+pub fn report_jobs(flow: &str, jobs: i32) {
+    let lane = LANE.get();
+    report_activity(&format!("working: lane {lane}, flow {flow}, {jobs} job{}", if jobs == 1 { "" } else { "s" }), true);
 }
 
 /// True while pg_upgrade runs the server: nothing of ours may work then.

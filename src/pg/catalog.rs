@@ -52,6 +52,14 @@ pub fn extension_exists() -> bool {
     unsafe { pg_sys::get_extension_oid(c"pg_usher".as_ptr(), true) != Oid::INVALID }
 }
 
+/// The oid of a database, if there is one of that name.
+pub fn database_by_name(name: &str) -> Option<Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: missing_ok look-up inside a transaction.
+    let oid = unsafe { pg_sys::get_database_oid(name.as_ptr(), true) };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
 /// Every database of the server with its oid, read without an index: a process that is connected to no database cannot
 /// use the indexes of the shared catalogs until some other process has rebuilt their cache after a start.
 pub fn databases() -> Vec<(u32, String)> {

@@ -155,9 +155,21 @@ impl Drop for CatalogOnly {
     }
 }
 
-/// Sets the whole session as our own statements want it: for worker processes, which run nothing else.
+/// Sets the whole session as our own statements want it: for worker processes, which run nothing else. What somebody has
+/// set for the database or for all roles with sessions of people in mind does not end a worker or change what it sees.
 pub fn prepare_session() {
-    for (name, value) in [(c"search_path", PATH), (c"lock_timeout", c"2000")] {
+    let settings = [
+        (c"search_path", PATH),
+        (c"lock_timeout", c"2000"),
+        (c"statement_timeout", c"0"),
+        (c"idle_session_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        (c"transaction_timeout", c"0"),
+        (c"row_security", c"on"),
+        (c"application_name", c"pg_usher"),
+    ];
+    for (name, value) in settings {
         // SAFETY: both strings are constants; set outside a transaction for the process's life.
         unsafe {
             pg_sys::SetConfigOption(

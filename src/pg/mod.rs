@@ -5,6 +5,8 @@
 
 pub mod bgw;
 pub mod catalog;
+pub mod counters;
+pub mod crash;
 pub mod depend;
 pub mod event;
 pub mod expr;
@@ -19,4 +21,5 @@ pub mod spi;
 pub mod subxact;
 pub mod timeout;
 pub mod trigger;
+pub mod utility;
 pub mod xact;

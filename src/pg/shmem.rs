@@ -44,14 +44,32 @@ pub struct Slot {
     jobs: AtomicU64,
     batches: AtomicU64,
     last_batch_at: AtomicI64,
+    /// Earlier processes of this post ended inside a batch: this one does jobs one by one. Set by the launcher.
+    careful: AtomicBool,
+    /// The process ended inside a batch. Read by the launcher.
+    ended_inside: AtomicBool,
+    /// What the worker has found in its database. Read by the launcher.
+    found: AtomicI32,
 }
+
+/// A session that needs a database without workers, until its transaction ends.
+#[repr(C)]
+struct Hold {
+    database: AtomicU32,
+    pid: AtomicI32,
+}
+
+const HOLDS: usize = 16;
+const ASKS: usize = 16;
 
 #[repr(C)]
 pub struct Shared {
     launcher_pid: AtomicI32,
-    /// A session asks for workers; other wake-ups of the launcher do not.
-    launcher_asked: AtomicBool,
+    /// Databases that ask for workers; other wake-ups of the launcher do not. More than fit: all are looked at.
+    asked: [AtomicU32; ASKS],
+    asked_all: AtomicBool,
     launcher_latch: AtomicUsize,
+    holds: [Hold; HOLDS],
     slots: [Slot; SLOTS],
 }
 
@@ -62,8 +80,10 @@ impl Default for Shared {
     fn default() -> Self {
         Self {
             launcher_pid: AtomicI32::new(0),
-            launcher_asked: AtomicBool::new(false),
+            asked: std::array::from_fn(|_| AtomicU32::new(0)),
+            asked_all: AtomicBool::new(false),
             launcher_latch: AtomicUsize::new(0),
+            holds: std::array::from_fn(|_| Hold { database: AtomicU32::new(0), pid: AtomicI32::new(0) }),
             slots: std::array::from_fn(|_| Slot {
                 database: AtomicU32::new(0),
                 lanes: AtomicU32::new(0),
@@ -83,6 +103,9 @@ impl Default for Shared {
                 jobs: AtomicU64::new(0),
                 batches: AtomicU64::new(0),
                 last_batch_at: AtomicI64::new(0),
+                careful: AtomicBool::new(false),
+                ended_inside: AtomicBool::new(false),
+                found: AtomicI32::new(0),
             }),
         }
     }
@@ -94,6 +117,7 @@ static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"pg_usher_shared") };
 /// Asks for the memory; only while the library is being preloaded.
 pub fn init() {
     pg_shmem_init!(SHARED);
+    super::counters::init();
 }
 
 /// True when the library was preloaded, so that workers and wake-ups exist.
@@ -226,10 +250,25 @@ fn holder(slot: &Slot) -> String {
     format!("usher caller {} {}", slot.pid.load(SeqCst), slot.since.load(SeqCst))
 }
 
-/// Wakes the launcher: a database may want workers now.
+/// Wakes the launcher: this database may want workers now.
 pub fn signal_launcher() {
+    if !available() {
+        return;
+    }
+    let database = super::ids::database();
+    let taken = SHARED.get().asked.iter().any(|ask| match ask.compare_exchange(0, database, SeqCst, SeqCst) {
+        Ok(_) => true,
+        Err(other) => other == database,
+    });
+    if !taken {
+        SHARED.get().asked_all.store(true, SeqCst);
+    }
+    wake_launcher();
+}
+
+/// The launcher looks at the list of databases again.
+pub fn wake_launcher() {
     if available() {
-        SHARED.get().launcher_asked.store(true, SeqCst);
         set_latch(SHARED.get().launcher_latch.load(SeqCst));
     }
 }
@@ -239,9 +278,58 @@ pub fn launcher_arrives() {
     SHARED.get().launcher_latch.store(my_latch(), SeqCst);
 }
 
-/// True once after a session has asked for workers.
-pub fn launcher_was_asked() -> bool {
-    SHARED.get().launcher_asked.swap(false, SeqCst)
+/// Databases in which somebody has asked for workers since the last call; None when there were too many to remember.
+pub fn launcher_was_asked() -> Option<Vec<u32>> {
+    let asked = SHARED.get().asked.iter().map(|ask| ask.swap(0, SeqCst)).filter(|database| *database != 0).collect();
+    if SHARED.get().asked_all.swap(false, SeqCst) { None } else { Some(asked) }
+}
+
+/// Keeps workers away from a database until [`end_holds`]. False when too many do so at a time.
+pub fn hold(database: u32) -> bool {
+    let pid = std::process::id() as i32;
+    let free = |hold: &&Hold| hold.pid.compare_exchange(0, pid, SeqCst, SeqCst).is_ok();
+    let found = available().then(|| SHARED.get().holds.iter().find(free)).flatten();
+    if let Some(hold) = found {
+        hold.database.store(database, SeqCst);
+    }
+    found.is_some()
+}
+
+/// Ends what this process holds, and lets the launcher look.
+pub fn end_holds() {
+    if !available() {
+        return;
+    }
+    let pid = std::process::id() as i32;
+    for hold in SHARED.get().holds.iter().filter(|hold| hold.pid.load(SeqCst) == pid) {
+        hold.database.store(0, SeqCst);
+        hold.pid.store(0, SeqCst);
+    }
+    wake_launcher();
+}
+
+/// Databases that sessions hold. Those of sessions that are gone without a word are given back.
+pub fn held() -> Vec<u32> {
+    let mut databases = Vec::new();
+    for hold in &SHARED.get().holds {
+        let (database, pid) = (hold.database.load(SeqCst), hold.pid.load(SeqCst));
+        if pid == 0 {
+            continue;
+        }
+        // SAFETY: looks through the list of processes under its own lock; only whether one was found is used.
+        if unsafe { pg_sys::BackendPidGetProc(pid) }.is_null() {
+            hold.database.store(0, SeqCst);
+            let _ = hold.pid.compare_exchange(pid, 0, SeqCst, SeqCst);
+        } else if database != 0 {
+            databases.push(database);
+        }
+    }
+    databases
+}
+
+/// Processes of the slots that a database has; 0 for one that has not arrived or has left.
+pub fn pids_of(database: u32) -> Vec<i32> {
+    slots().iter().filter(|slot| slot.database.load(SeqCst) == database).map(|slot| slot.pid.load(SeqCst)).collect()
 }
 
 /// Processes that an earlier launcher has started and that this one does not know.
@@ -255,12 +343,44 @@ pub fn launcher_pid() -> i32 {
 }
 
 /// The launcher gives a slot to a worker that it is about to start. None when all are taken.
-pub fn reserve(database: u32, lanes: u32) -> Option<usize> {
+pub fn reserve(database: u32, lanes: u32, careful: bool) -> Option<usize> {
     let index = slots().iter().position(|slot| slot.database.load(SeqCst) == 0)?;
     let slot = &slots()[index];
+    slot.careful.store(careful, SeqCst);
+    slot.ended_inside.store(false, SeqCst);
+    slot.found.store(Found::Nothing as i32, SeqCst);
     slot.lanes.store(lanes, SeqCst);
     slot.database.store(database, SeqCst);
     Some(index)
+}
+
+/// What a worker knows of its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    /// It has not looked yet.
+    Nothing = 0,
+    Tables = 1,
+    /// There is no extension, or no tables that are at home here.
+    NoTables = 2,
+}
+
+/// What the process of a slot has found.
+pub fn found(index: usize) -> Found {
+    match slots()[index].found.load(SeqCst) {
+        1 => Found::Tables,
+        2 => Found::NoTables,
+        _ => Found::Nothing,
+    }
+}
+
+/// True when the last process of a slot ended inside a batch.
+pub fn ended_inside(index: usize) -> bool {
+    slots()[index].ended_inside.load(SeqCst)
+}
+
+/// The process of a slot, 0 before it arrives and after it leaves.
+pub fn pid_of(index: usize) -> i32 {
+    slots()[index].pid.load(SeqCst)
 }
 
 /// The launcher takes a slot back from a worker that has ended.
@@ -275,7 +395,7 @@ pub fn release(index: usize) {
 }
 
 /// What a batch reads from.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     Queue = 1,
     Waiting = 2,
@@ -320,6 +440,18 @@ impl Mine {
     pub fn renew_holder(self) -> String {
         self.slot().since.store(super::ids::clock(), SeqCst);
         self.holder()
+    }
+
+    /// Earlier processes with these lanes ended inside a batch.
+    pub fn careful(self) -> bool {
+        self.slot().careful.load(SeqCst)
+    }
+
+    /// Tells the launcher whether there is anything for a worker here.
+    pub fn report(self, found: Found) {
+        if self.slot().found.swap(found as i32, SeqCst) != found as i32 {
+            wake_launcher();
+        }
     }
 
     pub fn take_low(self, lane: usize) -> i64 {
@@ -375,7 +507,9 @@ impl Mine {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
+    super::crash::leave();
     let slot = &slots()[arg.value()];
+    slot.ended_inside.store(slot.busy_kind.load(SeqCst) != 0, SeqCst);
     slot.latch.store(0, SeqCst);
     slot.busy_kind.store(0, SeqCst);
     slot.pid.store(0, SeqCst);

@@ -8,6 +8,7 @@
 
 mod api;
 pub mod calls;
+pub mod depth;
 pub mod external;
 mod external_api;
 pub mod ledger;

@@ -237,6 +237,11 @@ pub fn claim_ready_once(client: &mut SpiClient<'_>, lane: usize, most: i32) -> R
     Ok(Claim { seen, ..take_out(client, lane, ready)? })
 }
 
+/// The ready job at one position of a lane.
+pub fn claim_at(client: &mut SpiClient<'_>, lane: usize, position: i64) -> Result<Claim> {
+    take_out(client, lane, vec![position])
+}
+
 fn take_out(client: &mut SpiClient<'_>, lane: usize, positions: Vec<i64>) -> Result<Claim> {
     let sql = format!("{TAKE_OUT}{INTO_HISTORY}{GROUPED}");
     claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)
@@ -495,6 +500,8 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
     if back.is_empty() {
         return Ok(());
     }
+    let dead = back.iter().filter(|b| b.waiting_for.is_none()).count();
+    crate::pg::counters::give_back(back.len(), back.iter().filter(|b| b.tried).count(), dead);
     let column = |value: &dyn Fn(&Back) -> Option<String>| back.iter().map(value).collect::<Vec<_>>();
     spi::run(
         TAKE_BACK,
@@ -560,6 +567,29 @@ pub fn release_followers(classes: &HashMap<i32, i32>) -> Result<usize> {
                                     OR e.flow_id IN (SELECT o.flow_id FROM c o JOIN c m ON m.class = o.class WHERE m.flow_id = w.flow_id)))",
         &[spi::arg(flows), spi::arg(names)],
     )
+}
+
+/// The position of the first ready job of a lane behind a position.
+pub fn next_ready(lane: usize, position: i64) -> Result<Option<i64>> {
+    spi::read::<i64>(
+        "SELECT q.seq FROM usher.ready_jobs q WHERE q.lane = $1 AND q.seq > $2 ORDER BY q.seq LIMIT 1",
+        &[spi::arg(lane as i16), spi::arg(position)],
+    )
+}
+
+/// The position of the job that [`claim_due`] would take first of a lane.
+pub fn first_due(lane: usize) -> Result<Option<i64>> {
+    spi::read::<i64>(
+        "SELECT w.seq FROM usher.queue_waiting w
+          WHERE w.due_at <= pg_catalog.clock_timestamp() AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call')
+          ORDER BY w.seq LIMIT 1",
+        &[spi::arg(lane as i16)],
+    )
+}
+
+/// The newest position that has been drawn.
+pub fn newest_position() -> Result<i64> {
+    Ok(spi::read::<i64>("SELECT last_value FROM usher.queue_seq", &[])?.unwrap_or(0))
 }
 
 /// Seconds until the next waiting job of these lanes is due; None when none waits for a time.

@@ -130,9 +130,15 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     })
 }
 
+/// A job that must not be tried again.
+pub struct Condemned<'a> {
+    pub reason: &'a str,
+    pub sqlstate: &'a str,
+}
+
 /// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
 /// that the others go on.
-pub fn bury(installed: Installed, lane: usize, log: &mut Log, reason: &str, mine: Mine) -> Result<Done> {
+pub fn bury(installed: Installed, lane: usize, log: &mut Log, job: &Condemned<'_>, mine: Mine) -> Result<Done> {
     if !take_lanes(&[lane as i16]) {
         return Ok(Done { busy: true, ..Done::default() });
     }
@@ -140,16 +146,59 @@ pub fn bury(installed: Installed, lane: usize, log: &mut Log, reason: &str, mine
     Spi::connect_mut(|client| {
         let _acting = role::internal(installed.owner);
         let claim = store::claim_ready(client, lane, log, 1)?;
-        let mut tally = Tally::default();
-        for group in &claim.groups {
-            let back = all(group, |n| dead(n, reason, "XX000"));
-            store::take_back(group, &back)?;
-            count(&mut tally, group, &back, &store::details(group)?);
-        }
-        notify::failures(installed, &tally)?;
+        condemn(installed, &claim, job)?;
         let done = done_by(&claim);
         ledger::done(lane, &done.taken)?;
         xact::note_batch(lane);
+        Ok(done)
+    })
+}
+
+fn condemn(installed: Installed, claim: &Claim, job: &Condemned<'_>) -> Result<()> {
+    let mut tally = Tally::default();
+    for group in &claim.groups {
+        let back = all(group, |n| dead(n, job.reason, job.sqlstate));
+        store::take_back(group, &back)?;
+        count(&mut tally, group, &back, &store::details(group)?);
+    }
+    notify::failures(installed, &tally)
+}
+
+/// The job at one position, by itself: done, or condemned without being tried. It is passed over when it is not there any
+/// more, or when another one would come first.
+pub fn one(
+    installed: Installed,
+    source: Source,
+    lane: usize,
+    position: i64,
+    condemned: Option<&Condemned<'_>>,
+    mine: Mine,
+) -> Result<Done> {
+    if !take_lanes(&[lane as i16]) {
+        return Ok(Done { busy: true, ..Done::default() });
+    }
+    Spi::connect_mut(|client| {
+        let acting = role::internal(installed.owner);
+        let claim = match source {
+            Source::Queue => store::claim_at(client, lane, position)?,
+            Source::Waiting => store::claim_due(client, &[lane as i16], 1)?,
+        };
+        if claim.jobs > 0 && claim.last != position && condemned.is_some() {
+            return Err(crate::error::UsherError::internal("another job came first"));
+        }
+        mine.busy(source, lane, position - 1, claim.last);
+        let done = done_by(&claim);
+        match condemned {
+            Some(job) => condemn(installed, &claim, job)?,
+            None => {
+                drop(acting);
+                run(client, installed, Place::Worker, claim)?;
+            }
+        }
+        if source == Source::Waiting && done.jobs > 0 {
+            let _acting = role::internal(installed.owner);
+            store::release_followers(&*flows::classes()?)?;
+        }
         Ok(done)
     })
 }
@@ -380,6 +429,9 @@ impl Work {
             numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
             return Ok(());
         };
+        if self.place == Place::Worker {
+            crate::pg::bgw::report_jobs(&flow.name, segment.last - segment.first + 1);
+        }
         // Whether a job writes was settled when it was made.
         let in_shadow = flow.definition.shadow;
         let mut another = false;

@@ -10,6 +10,7 @@ mod hand_over;
 mod launcher;
 mod maintenance;
 mod process;
+mod quarantine;
 mod resume;
 
 /// Registers the launcher, while the library is being preloaded.

@@ -1,10 +1,12 @@
 //! The loop of one worker process.
 
+use super::batch::Condemned;
+use super::quarantine::{self, Care};
 use super::{batch, maintenance};
 use crate::error::Result;
 use crate::pg::bgw;
-use crate::pg::shmem::{LANES, Mine, NONE};
-use crate::pg::{catalog, guc, role};
+use crate::pg::shmem::{Found, LANES, Mine, NONE};
+use crate::pg::{catalog, counters, crash, guc, role};
 use crate::queue::log::Log;
 use crate::queue::store;
 use crate::settings;
@@ -40,8 +42,9 @@ struct Lane {
     to_blame: Option<String>,
 }
 
-struct Loop {
-    mine: Mine,
+pub(super) struct Loop {
+    pub(super) mine: Mine,
+    pub(super) care: Care,
     lanes: Vec<Lane>,
     numbers: Vec<i16>,
     due_at: Option<Instant>,
@@ -52,11 +55,13 @@ struct Loop {
     settle_at: Option<Instant>,
     settle_pause: Duration,
     maintains: bool,
+    /// How long the last transaction took.
+    pub(super) took: Duration,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
 }
 
-enum Outcome {
+pub(super) enum Outcome {
     Did(batch::Done),
     /// The extension or its tables are gone: this process ends.
     Gone,
@@ -69,6 +74,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
     let slot = arg.value();
     let mine = Mine::arrive(slot);
+    crash::prepare(mine.database(), mine.lanes());
     bgw::connect(mine.database());
     guc::prepare_session();
     bgw::report_activity("starting", false);
@@ -77,6 +83,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     let now = Instant::now();
     let mut state = Loop {
         mine,
+        care: Care::Unknown,
         lanes: served
             .map(|number| Lane { number, log: Log::default(), dirty: true, credit: WEIGHTS[number], most: None, to_blame: None })
             .collect(),
@@ -89,6 +96,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         settle_pause: SETTLE,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
         maintains: lanes & (1 << 3) != 0,
+        took: Duration::ZERO,
         due_had_its_turn: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -121,6 +129,9 @@ impl Loop {
             if self.maintains && !self.attempt(|_| maintenance::run()) {
                 return self.gone();
             }
+        }
+        if !matches!(self.care, Care::None) {
+            return quarantine::step(self) || self.gone();
         }
         if !self.due_known {
             return self.look_at_due_times();
@@ -194,13 +205,14 @@ impl Loop {
         let lane = self.lanes[index].number;
         let most = self.lanes[index].most.unwrap_or(settings::batch_size());
         let mine = self.mine;
+        bgw::set_lane(crate::queue::LANES[lane]);
         let mut log = std::mem::take(&mut self.lanes[index].log);
         let to_blame = self.lanes[index].to_blame.take();
         // One that a batch is to be buried for goes alone.
         let most = if to_blame.is_some() { 1 } else { most };
         let outcome = self.work(|installed| match &to_blame {
             None => batch::ready(installed, lane, &mut log, most, mine),
-            Some(reason) => batch::bury(installed, lane, &mut log, reason, mine),
+            Some(reason) => batch::bury(installed, lane, &mut log, &Condemned { reason, sqlstate: "XX000" }, mine),
         });
         self.lanes[index].log = log;
         let state = &mut self.lanes[index];
@@ -215,6 +227,7 @@ impl Loop {
                 true
             }
             Ok(Outcome::Did(done)) => {
+                counters::finish(lane, done.jobs, self.took);
                 state.credit = state.credit.saturating_sub(1);
                 if done.seen > 0 && self.settle_at.is_none() {
                     self.settle_at = Some(Instant::now() + SETTLE_BUSY);
@@ -274,9 +287,13 @@ impl Loop {
         self.due_known = false;
         let mut busy = false;
         for lane in self.numbers.clone() {
+            bgw::set_lane(crate::queue::LANES[lane as usize]);
             match self.work(move |installed| batch::due(installed, &[lane], most, Some(mine))) {
                 Ok(Outcome::Gone) => return self.gone(),
-                Ok(Outcome::Did(done)) => busy |= done.busy,
+                Ok(Outcome::Did(done)) => {
+                    counters::finish(lane as usize, done.jobs, self.took);
+                    busy |= done.busy;
+                }
                 Err(_) => {}
             }
         }
@@ -307,8 +324,13 @@ impl Loop {
     }
 
     /// Runs a batch in a transaction of its own. Err: it failed, was logged, and is tried again after a pause.
-    fn work(&mut self, work: impl FnOnce(setup::Installed) -> Result<batch::Done>) -> std::result::Result<Outcome, String> {
+    pub(super) fn work(
+        &mut self,
+        work: impl FnOnce(setup::Installed) -> Result<batch::Done>,
+    ) -> std::result::Result<Outcome, String> {
         bgw::report_activity("working", true);
+        counters::begin();
+        let begun = Instant::now();
         let outcome = bgw::transaction(commit_as, || {
             if !catalog::extension_exists() || catalog::usher_relation("installation").is_none() {
                 return Ok(Outcome::Gone);
@@ -321,10 +343,14 @@ impl Loop {
             }
         });
         let jobs = match &outcome {
-            Ok(Outcome::Did(done)) => u64::try_from(done.jobs).unwrap_or(0),
+            Ok(Outcome::Did(done)) => {
+                self.mine.report(Found::Tables);
+                u64::try_from(done.jobs).unwrap_or(0)
+            }
             _ => 0,
         };
         self.mine.idle(jobs);
+        self.took = begun.elapsed();
         outcome.map_err(|failure| {
             // An error of the whole batch: nothing of it has happened.
             log!("usher worker: a batch failed and is tried again: {}", failure.line());
@@ -335,7 +361,7 @@ impl Loop {
     }
 
     /// Runs something small in a transaction. False: the extension is gone.
-    fn attempt(&mut self, work: impl FnOnce(setup::Installed) -> Result<()>) -> bool {
+    pub(super) fn attempt(&mut self, work: impl FnOnce(setup::Installed) -> Result<()>) -> bool {
         let outcome = self.work(|installed| {
             work(installed)?;
             Ok(batch::Done::default())
@@ -344,6 +370,7 @@ impl Loop {
     }
 
     fn gone(&self) -> bool {
+        self.mine.report(Found::NoTables);
         bgw::report_activity("the extension is not here", false);
         false
     }
