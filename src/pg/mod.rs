@@ -19,3 +19,4 @@ pub mod spi;
 pub mod subxact;
 pub mod trigger;
 pub mod xact;
+pub mod zone;

@@ -7,7 +7,9 @@
 mod api;
 mod life;
 mod request;
+pub mod schedules;
 pub mod shadow;
 pub mod store;
+pub mod work;
 
 pub use crate::flow::definition::LANES;

@@ -41,6 +41,7 @@ fn process(most: i32) -> Result<i32> {
             "SELECT usher.resume('moved'); if it takes the original's place, usher.resume('copy') if the original lives on.",
         ));
     }
+    super::work::without_workers(installed)?;
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;

@@ -20,6 +20,7 @@ pub fn run() -> Result<()> {
             &[spi::arg(settings::history_days())],
         )?;
         notify::prune(settings::history_days())?;
+        crate::queue::schedules::prune(settings::history_days())?;
     }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.

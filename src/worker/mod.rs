@@ -9,6 +9,9 @@ mod launcher;
 mod maintenance;
 mod process;
 mod resume;
+mod schedule;
+mod work;
+mod work_api;
 
 /// Registers the launcher, while the library is being preloaded.
 pub fn register() {

@@ -1,10 +1,10 @@
 //! The loop of one worker process.
 
-use super::{batch, maintenance};
+use super::{batch, maintenance, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{LANES, Mine, NONE};
-use crate::pg::{catalog, guc, role};
+use crate::pg::{catalog, guc, role, zone};
 use crate::queue::store;
 use crate::settings;
 use crate::setup;
@@ -46,6 +46,10 @@ struct Loop {
     maintains: bool,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
+    clock: schedule::Clock,
+    long_work: work::Turns,
+    /// The last batch of some lane was a full one.
+    behind: bool,
 }
 
 enum Outcome {
@@ -80,6 +84,9 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
         maintains: lanes & (1 << 3) != 0,
         due_had_its_turn: false,
+        clock: schedule::Clock::new(),
+        long_work: work::Turns::new(),
+        behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
     if any_prepared() {
@@ -103,6 +110,8 @@ impl Loop {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.due_known = false;
+            self.clock.forget();
+            self.long_work.look_again();
             for lane in &mut self.lanes {
                 lane.dirty = true;
                 lane.position = 0;
@@ -114,6 +123,9 @@ impl Loop {
         if !self.due_known {
             return self.look_at_due_times();
         }
+        if self.maintains && self.clock.is_due(now) {
+            return self.schedules();
+        }
         let next = self.next_lane();
         if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
             self.due_at = None;
@@ -121,6 +133,9 @@ impl Loop {
             return self.due();
         }
         self.due_had_its_turn = false;
+        if self.long_work.is_due(now, next.is_none(), self.behind) {
+            return self.slice();
+        }
         match next {
             Some(index) => self.ready(index),
             None => {
@@ -134,6 +149,10 @@ impl Loop {
     fn listen(&mut self) {
         if self.mine.take_due_changed() {
             self.due_known = false;
+        }
+        if self.mine.take_plans_changed() {
+            self.clock.forget();
+            self.long_work.look_again();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -199,6 +218,8 @@ impl Loop {
                 state.credit = state.credit.saturating_sub(1);
                 state.position = state.position.max(done.last);
                 state.dirty = done.jobs >= most;
+                self.behind = state.dirty;
+                self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
                 // A failed job now waits for its next try.
                 self.due_known = self.due_known && done.jobs == 0;
@@ -230,7 +251,10 @@ impl Loop {
         for lane in self.numbers.clone() {
             match self.work(move |installed| batch::due(installed, &[lane], most, Some(mine))) {
                 Ok(Outcome::Gone) => return self.gone(),
-                Ok(Outcome::Did(done)) => busy |= done.busy,
+                Ok(Outcome::Did(done)) => {
+                    busy |= done.busy;
+                    self.long_work.due_batch(done.jobs);
+                }
                 Err(_) => {}
             }
         }
@@ -238,6 +262,30 @@ impl Loop {
             bgw::nap(Duration::from_millis(5));
         }
         true
+    }
+
+    /// Jobs of flows whose time has come.
+    fn schedules(&mut self) -> bool {
+        // After an error it is tried again in a second.
+        let mut next = Some(zone::now() + 1);
+        let there = self.attempt(|installed| {
+            next = schedule::run(installed)?.next;
+            Ok(())
+        });
+        self.clock.set(next);
+        there || self.gone()
+    }
+
+    /// A part of a backfill or replay.
+    fn slice(&mut self) -> bool {
+        let numbers = self.numbers.clone();
+        let mut made = work::Slice::Later;
+        let there = self.attempt(|installed| {
+            made = work::slice(installed, &numbers)?;
+            Ok(())
+        });
+        self.long_work.done(made);
+        there || self.gone()
     }
 
     fn look_at_due_times(&mut self) -> bool {
@@ -310,6 +358,9 @@ impl Loop {
         }
         if self.mine.has_prepared() {
             until = until.min(self.prepared_at);
+        }
+        for wake in self.clock.wake().filter(|_| self.maintains).into_iter().chain(self.long_work.wake()) {
+            until = until.min(wake);
         }
         // Due times are compared on PostgreSQL's clock: a little later is surely due.
         bgw::sleep(until.saturating_duration_since(now) + Duration::from_millis(1));
