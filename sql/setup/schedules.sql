@@ -22,7 +22,7 @@ CREATE TABLE usher.schedule_runs (
     job_id uuid NOT NULL,
     CONSTRAINT schedule_runs_pkey PRIMARY KEY (organization_id, flow_id, scheduled_at)
 );
-CREATE INDEX schedule_runs_time_idx ON usher.schedule_runs (flow_id, scheduled_at);
+CREATE INDEX schedule_runs_time_idx ON usher.schedule_runs (scheduled_at, flow_id);
 COMMENT ON TABLE usher.schedule_runs IS 'the job of each flow, organization and scheduled time; kept as long as the history';
 
 CREATE TABLE usher.work_items (
@@ -32,6 +32,7 @@ CREATE TABLE usher.work_items (
     flow text NOT NULL,
     state text NOT NULL DEFAULT 'running',
     slice integer NOT NULL,
+    step integer NOT NULL,
     condition text,
     first_at timestamptz,
     last_at timestamptz,
@@ -56,6 +57,7 @@ CREATE TABLE usher.work_items (
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX work_items_open_key ON usher.work_items (flow_id, kind) WHERE finished_at IS NULL;
 COMMENT ON TABLE usher.work_items IS 'backfills and replays; usher.progress is the view to read';
+COMMENT ON COLUMN usher.work_items.step IS 'the size of the next slice: smaller after a row that was locked';
 COMMENT ON COLUMN usher.work_items.position IS 'everything up to this key is in the queue; moves in the transaction that puts it there';
 
 -- Dead letters of a backfill are counted by their cause.

@@ -156,7 +156,7 @@ impl Source {
 
     /// The rows after a key, up to `size` of them and not beyond `end`. Holds their locks.
     pub fn slice(&self, client: &mut SpiClient<'_>, after: Option<&[String]>, end: &[String], size: i32) -> Result<Slice> {
-        let _settings = Nest::open().pinned_formats().index_scans().lock_timeout(self.flow.definition.lock_timeout);
+        let _settings = Nest::open().pinned_formats().index_scans().lock_timeout(PATIENCE);
         let acting = role::internal(self.owner);
         let from = after.map_or("true".to_owned(), |_| self.beyond(">", "$1"));
         let order = self.key().join(", ");
@@ -251,6 +251,10 @@ impl Source {
         )
     }
 }
+
+/// Milliseconds to wait for a locked row. Short of `deadlock_timeout`: whoever waits for rows of the slice meanwhile is not
+/// the one that is told of a deadlock.
+const PATIENCE: i64 = 100;
 
 /// 80 MB: counting those rows takes a moment.
 const COUNTED_PAGES: i64 = 10_000;

@@ -60,9 +60,9 @@ pub struct Begin {
 pub fn begin(new: Begin) -> Result<Uuid> {
     let (name, kind) = (new.name.clone(), new.kind.word());
     let made = spi::one::<Uuid>(
-        "INSERT INTO usher.work_items (id, kind, flow_id, flow, slice, condition, first_at, last_at, final_position, total, total_is, started_by,
+        "INSERT INTO usher.work_items (id, kind, flow_id, flow, slice, step, condition, first_at, last_at, final_position, total, total_is, started_by,
                                        state, finished_at)
-         VALUES (usher.uuid_v7(), $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN 'exact' ELSE 'estimated' END, $11,
+         VALUES (usher.uuid_v7(), $1, $2, $3, $4, $4, $5, $6, $7, $8, $9, CASE WHEN $10 THEN 'exact' ELSE 'estimated' END, $11,
                  CASE WHEN $12 THEN 'done' ELSE 'running' END, CASE WHEN $12 THEN pg_catalog.now() END)
          ON CONFLICT (flow_id, kind) WHERE finished_at IS NULL DO NOTHING RETURNING id",
         &[
@@ -88,7 +88,7 @@ pub fn begin(new: Begin) -> Result<Uuid> {
 
 /// `$1` lanes: those of the flow's definition, where a slice's jobs or their followers run. The one that has waited longest.
 const NEXT: &str = "
-    SELECT w.id, w.kind, w.flow_id, w.slice, w.condition, w.first_at, w.last_at, w.position, w.final_position
+    SELECT w.id, w.kind, w.flow_id, w.step, w.condition, w.first_at, w.last_at, w.position, w.final_position
       FROM usher.work_items w JOIN usher.flows f ON f.id = w.flow_id
      WHERE w.state = 'running' AND f.enabled AND f.state = 'ok'
        AND CASE COALESCE(f.definition ->> 'priority', CASE f.definition ->> 'mode' WHEN 'async' THEN 'low' ELSE 'normal' END)
@@ -135,7 +135,7 @@ pub fn end_of_dropped() -> Result<()> {
 pub fn advance(id: Uuid, position: Option<Vec<String>>, looked_at: i64, jobs: i32) -> Result<()> {
     spi::run(
         "UPDATE usher.work_items
-            SET position = COALESCE($2, position), done = done + $3, jobs = jobs + $4, message = NULL, updated_at = pg_catalog.clock_timestamp(),
+            SET position = COALESCE($2, position), done = done + $3, jobs = jobs + $4, step = LEAST(step * 2, slice), message = NULL, updated_at = pg_catalog.clock_timestamp(),
                 state = CASE WHEN $2::text[] IS NULL THEN 'done' ELSE state END,
                 total = CASE WHEN $2::text[] IS NULL THEN done + $3 ELSE total END,
                 total_is = CASE WHEN $2::text[] IS NULL THEN 'exact' ELSE total_is END,
@@ -149,7 +149,7 @@ pub fn advance(id: Uuid, position: Option<Vec<String>>, looked_at: i64, jobs: i3
 /// A slice that failed: it is tried again, or the work stands still until somebody resumes it.
 pub fn note_failure(id: Uuid, message: &str, for_good: bool) -> Result<()> {
     spi::run(
-        "UPDATE usher.work_items SET message = $2, state = CASE WHEN $3 THEN 'failed' ELSE state END, updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
+        "UPDATE usher.work_items SET message = $2, state = CASE WHEN $3 THEN 'failed' ELSE state END, step = GREATEST(step / 2, 1), updated_at = pg_catalog.clock_timestamp() WHERE id = $1",
         &[spi::arg(id), spi::arg(message), spi::arg(for_good)],
     )?;
     Ok(())

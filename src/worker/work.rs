@@ -132,10 +132,12 @@ pub fn steer(id: Option<Uuid>, wish: Wish) -> Result<String> {
 /// What a look at the work has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Slice {
-    /// Nothing can be done now.
-    None,
-    /// Jobs were made in a lane, or only rows looked at.
-    Made { lane: usize, jobs: i32 },
+    /// There is none.
+    Nothing,
+    /// What there is has to wait for other jobs, or for its flow.
+    Waits,
+    /// Jobs were made in a lane that must be caught up with before the next slice.
+    Made { lane: Option<usize> },
     /// A lock was not free, or something else that passes.
     Later,
 }
@@ -143,14 +145,14 @@ pub enum Slice {
 /// Makes the next slice of a flow with one of these lanes, in the caller's transaction.
 pub fn slice(installed: Installed, lanes: &[i16]) -> Result<Slice> {
     if !installed.up_to_date {
-        return Ok(Slice::None);
+        return Ok(Slice::Nothing);
     }
     let _acting = role::internal(installed.owner);
     if !work::any()? {
-        return Ok(Slice::None);
+        return Ok(Slice::Nothing);
     }
     work::end_of_dropped()?;
-    let Some(item) = work::next(lanes)? else { return Ok(Slice::None) };
+    let Some(item) = work::next(lanes)? else { return Ok(Slice::Waits) };
     match subxact::attempt(|| one(installed, &item)) {
         Ok(made) => Ok(made),
         Err(failure) => {
@@ -158,7 +160,7 @@ pub fn slice(installed: Installed, lanes: &[i16]) -> Result<Slice> {
             work::note_failure(item.id, &failure.line(), for_good)?;
             if for_good {
                 log!("usher worker: work {} stands still: {}", item.id, failure.line());
-                return Ok(Slice::Made { lane: 0, jobs: 0 });
+                return Ok(Slice::Made { lane: None });
             }
             Ok(Slice::Later)
         }
@@ -176,7 +178,8 @@ fn one(installed: Installed, item: &Item) -> Result<Slice> {
             };
             let (jobs, position) = Spi::connect_mut(|client| work::replay(client, item, &flow, &key))?;
             work::advance(item.id, position, i64::from(jobs), jobs)?;
-            Ok(Slice::Made { lane: crate::queue::LANES.len() - 1, jobs })
+            // They wait in another table, where they are counted before the next slice.
+            Ok(Slice::Made { lane: None })
         }
     }
 }
@@ -191,13 +194,15 @@ fn backfilled(installed: Installed, item: &Item, flow: &Rc<Flow>) -> Result<Slic
             store::put_ready(client, flow, 'I', Some(item.id), &ready)?;
         }
         work::advance(item.id, slice.position, slice.looked_at, slice.size)?;
-        Ok(Slice::Made { lane: flow.definition.lane, jobs: slice.size })
+        Ok(Slice::Made { lane: (slice.size > 0).then_some(flow.definition.lane) })
     })
 }
 
 /// When this process looks for work: after a slice that was not the last, and when somebody says that there is some.
 pub struct Turns {
     look: bool,
+    /// There is work that may go on after other jobs.
+    open: bool,
     /// Not before: something was locked.
     not_before: Option<std::time::Instant>,
     /// The lane that must be caught up with before the next slice.
@@ -211,7 +216,7 @@ const SHARE: u32 = 31;
 
 impl Turns {
     pub fn new() -> Self {
-        Self { look: true, not_before: None, waits_for: None, batches: 0 }
+        Self { look: true, open: false, not_before: None, waits_for: None, batches: 0 }
     }
 
     /// There may be work, or what it waited for may be over.
@@ -222,14 +227,14 @@ impl Turns {
     /// A batch of a lane is done; `full`: there is probably more.
     pub fn batch(&mut self, lane: usize, jobs: i32, full: bool) {
         self.batches = self.batches.saturating_add(1);
-        self.look |= jobs > 0;
+        self.look |= self.open && jobs > 0;
         if self.waits_for == Some(lane) && !full {
             self.waits_for = None;
         }
     }
 
     pub fn due_batch(&mut self, jobs: i32) {
-        self.look |= jobs > 0;
+        self.look |= self.open && jobs > 0;
     }
 
     /// `idle`: no lane has anything to do. `behind`: some lane's last batch was full.
@@ -248,9 +253,10 @@ impl Turns {
     pub fn done(&mut self, slice: Slice) {
         self.batches = 0;
         self.not_before = None;
+        self.open = slice != Slice::Nothing;
         match slice {
-            Slice::None => self.look = false,
-            Slice::Made { lane, jobs } => self.waits_for = (jobs > 0).then_some(lane),
+            Slice::Nothing | Slice::Waits => self.look = false,
+            Slice::Made { lane } => self.waits_for = lane,
             Slice::Later => self.not_before = Some(std::time::Instant::now() + std::time::Duration::from_secs(1)),
         }
     }
