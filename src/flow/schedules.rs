@@ -58,15 +58,16 @@ impl Planned {
 /// The flows that are due at times. Runs with the owner's rights.
 pub fn planned() -> Result<Vec<Planned>> {
     let found = spi::read_all(
-        "SELECT f.id, pg_catalog.floor(EXTRACT(epoch FROM v.created_at))::bigint
+        "SELECT f.id, f.version, pg_catalog.floor(EXTRACT(epoch FROM v.created_at))::bigint
            FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
           WHERE f.enabled AND f.state = 'ok' AND f.definition -> 'when' ? 'schedule' ORDER BY f.id",
         &[],
-        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i64>(2)?.unwrap_or_default())),
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default(), row.get::<i64>(3)?.unwrap_or_default())),
     )?;
     let mut planned = Vec::with_capacity(found.len());
-    for (id, since) in found {
-        planned.extend(store::newest(id)?.map(|flow| Planned { flow, since }));
+    for (id, version, since) in found {
+        // By its version: word of a change may come before the caches hear of it.
+        planned.extend(store::get(id, version)?.map(|flow| Planned { flow, since }));
     }
     Ok(planned)
 }

@@ -31,6 +31,7 @@ pub struct Item {
     pub id: Uuid,
     pub kind: Kind,
     pub flow: i32,
+    pub version: i32,
     pub slice: i32,
     pub condition: Option<String>,
     pub first_at: Option<TimestampWithTimeZone>,
@@ -88,7 +89,7 @@ pub fn begin(new: Begin) -> Result<Uuid> {
 
 /// `$1` lanes: those of the flow's definition, where a slice's jobs or their followers run. The one that has waited longest.
 const NEXT: &str = "
-    SELECT w.id, w.kind, w.flow_id, w.step, w.condition, w.first_at, w.last_at, w.position, w.final_position
+    SELECT w.id, w.kind, w.flow_id, w.step, w.condition, w.first_at, w.last_at, w.position, w.final_position, f.version
       FROM usher.work_items w JOIN usher.flows f ON f.id = w.flow_id
      WHERE w.state = 'running' AND f.enabled AND f.state = 'ok'
        AND CASE COALESCE(f.definition ->> 'priority', CASE f.definition ->> 'mode' WHEN 'async' THEN 'low' ELSE 'normal' END)
@@ -110,6 +111,7 @@ pub fn next(lanes: &[i16]) -> Result<Option<Item>> {
             last_at: row.get::<TimestampWithTimeZone>(7)?,
             position: row.get::<Vec<String>>(8)?,
             final_position: row.get::<Vec<String>>(9)?,
+            version: row.get::<i32>(10)?.unwrap_or_default(),
         })
     })?;
     Ok(found.into_iter().next())

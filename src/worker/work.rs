@@ -168,7 +168,7 @@ pub fn slice(installed: Installed, lanes: &[i16]) -> Result<Slice> {
 }
 
 fn one(installed: Installed, item: &Item) -> Result<Slice> {
-    let flow = flows::newest(item.flow)?.ok_or_else(|| UsherError::internal("a flow is gone"))?;
+    let flow = flows::get(item.flow, item.version)?.ok_or_else(|| UsherError::internal("a flow is gone"))?;
     match item.kind {
         Kind::Backfill => backfilled(installed, item, &flow),
         Kind::Replay => {

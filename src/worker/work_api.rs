@@ -16,14 +16,14 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 /// transaction, 1 to 10000.
 /// Errors: 42501 for callers who are no operators or may not become the flow's role, 42704 when there is no such flow, 55000
 /// when its table cannot be gone through or a backfill of it is on its way, 42601 and others for a condition that is none.
-#[pg_extern(volatile, parallel_unsafe)]
-fn backfill(
-    flow: Option<String>,
-    r#where: default!(Option<String>, "NULL"),
-    slice: default!(Option<i32>, 1000),
-) -> Sql<Uuid> {
+// Spelt out, because `where` is no name that Rust would take.
+#[pg_extern(sql = r#"
+CREATE FUNCTION usher."backfill"("flow" TEXT, "where" TEXT DEFAULT NULL, "slice" INT DEFAULT 1000) RETURNS uuid
+    VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
+"#)]
+fn backfill(flow: Option<String>, condition: Option<String>, slice: Option<i32>) -> Sql<Uuid> {
     let flow = UsherError::given(flow, "the flow's name")?;
-    let condition = r#where.filter(|text| !text.trim().is_empty());
+    let condition = condition.filter(|text| !text.trim().is_empty());
     Ok(work::backfill(&flow, condition, slice.unwrap_or(1000))?)
 }
 

@@ -159,12 +159,9 @@ fn off_broken_or_in_a_copy_nothing_runs() {
     let broken = number(&mut client, runs);
     go_on(&mut client, "other");
     assert_eq!(number(&mut client, runs), broken);
-    // A copy: its tables say that they are at home elsewhere. No worker stays, nothing is made, also by hand.
+    // A copy: its tables say that they are at home elsewhere. The worker ends, nothing is made, also by hand.
     run(&mut client, "UPDATE usher.installation SET database = 1; UPDATE usher.flows SET updated_at = now()");
-    wait::until_true(
-        &mut client,
-        "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database())",
-    );
+    wait::until(wait::LONG, "the worker has ended", || server::worker_of(&mut client, "normal").is_none());
     let all = number(&mut client, "SELECT count(*) FROM usher.schedule_runs");
     let mut fresh = database.connect();
     assert_eq!(usher_clients::refused(&mut fresh, "SELECT usher.process_jobs()").code().code(), "55000");
