@@ -72,14 +72,17 @@ impl Source {
         Ok(Self { flow, table, owner, default_organization, condition: condition.map(str::to_owned) })
     }
 
-
     /// Refuses a condition that is no expression over `new`, or that the flow's role could not evaluate.
     pub fn check_condition(&self) -> Result<()> {
         let Some(text) = &self.condition else { return Ok(()) };
         let wrong = |failure: subxact::Failure| {
             UsherError::new(failure.code, format!("where: {}", failure.message))
                 .detail(format!("The expression is: {text}"))
-                .hint(failure.hint.unwrap_or_else(|| "Columns are new.x; functions outside pg_catalog need their schema.".to_owned()))
+                .hint(
+                    failure
+                        .hint
+                        .unwrap_or_else(|| "Columns are new.x; functions outside pg_catalog need their schema.".to_owned()),
+                )
         };
         let nodes = subxact::rehearse(|| expr::parse(text)).map_err(wrong)?;
         let shape = compile::shape_of(&nodes)

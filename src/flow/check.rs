@@ -77,8 +77,7 @@ fn try_fields(definition: &Definition) -> Result<()> {
     if let When::Schedule(schedule) = &definition.when {
         schedules::check_zone(schedule)?;
     }
-    let scheduled_at =
-        if matches!(definition.when, When::Schedule(_)) { ", NULL::timestamptz AS scheduled_at" } else { "" };
+    let scheduled_at = if matches!(definition.when, When::Schedule(_)) { ", NULL::timestamptz AS scheduled_at" } else { "" };
     compile::refuse_rows_of_requests(definition)?;
     let mut scope = format!(
         "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at{scheduled_at}) AS job"

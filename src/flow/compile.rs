@@ -354,8 +354,10 @@ fn organization(definition: &Definition, source: Option<&Table>, all: &Expressio
         return Ok(Some(format!("{}::uuid", quote_literal(id.to_string()))));
     }
     let Some(source) = source else {
-        return Err(UsherError::definition("organization: a schedule is for every organization, or for one by its slug in quotes")
-            .hint("Write \"organization\": \"'acme'\", or leave it out."));
+        return Err(UsherError::definition(
+            "organization: a schedule is for every organization, or for one by its slug in quotes",
+        )
+        .hint("Write \"organization\": \"'acme'\", or leave it out."));
     };
     match shape.columns.as_slice() {
         [ColumnUse { alias, column: Some(name) }]

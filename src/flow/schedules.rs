@@ -17,7 +17,8 @@ impl schedule::Zone for zone::Zone {
 /// The zone of that name, or the remedy.
 pub fn zone(name: &str) -> Result<zone::Zone> {
     // PostgreSQL would take an offset of its own writing for a zone too.
-    let listed = spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(name)])?;
+    let listed =
+        spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(name)])?;
     zone::Zone::named(name).filter(|_| listed == Some(true)).ok_or_else(|| {
         UsherError::invalid(format!("time zone \"{name}\" is unknown"))
             .hint("Use an IANA name such as Europe/Berlin; SELECT name FROM pg_timezone_names lists them.")
@@ -62,7 +63,13 @@ pub fn planned() -> Result<Vec<Planned>> {
            FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
           WHERE f.enabled AND f.state = 'ok' AND f.definition -> 'when' ? 'schedule' ORDER BY f.id",
         &[],
-        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<i32>(2)?.unwrap_or_default(), row.get::<i64>(3)?.unwrap_or_default())),
+        |row| {
+            Ok((
+                row.get::<i32>(1)?.unwrap_or_default(),
+                row.get::<i32>(2)?.unwrap_or_default(),
+                row.get::<i64>(3)?.unwrap_or_default(),
+            ))
+        },
     )?;
     let mut planned = Vec::with_capacity(found.len());
     for (id, version, since) in found {

@@ -26,8 +26,16 @@ struct Pending {
 }
 
 impl Pending {
-    const NEW: Self =
-        Self { low: [NONE; LANES], due_changed: false, plans_changed: false, also_on_abort: false, launcher: false, last: 0, taken: 0, mark: None };
+    const NEW: Self = Self {
+        low: [NONE; LANES],
+        due_changed: false,
+        plans_changed: false,
+        also_on_abort: false,
+        launcher: false,
+        last: 0,
+        taken: 0,
+        mark: None,
+    };
 }
 
 thread_local! {

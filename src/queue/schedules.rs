@@ -71,7 +71,9 @@ pub fn run(now: i64) -> Result<Looked> {
             Some(name) => vec![name.clone()],
             // An interval is the same everywhere.
             None if schedule.is_interval() => vec!["UTC".to_owned()],
-            None => zones.iter().filter(|(id, _)| mine.as_ref().is_none_or(|mine| mine == id)).map(|(_, zone)| zone.clone()).collect(),
+            None => {
+                zones.iter().filter(|(id, _)| mine.as_ref().is_none_or(|mine| mine == id)).map(|(_, zone)| zone.clone()).collect()
+            }
         };
         names.sort();
         names.dedup();
@@ -158,9 +160,6 @@ fn one(plan: &Planned, name: &str, now: i64) -> Result<(i32, Option<i64>)> {
 
 /// Forgets runs that are older than the history. Runs with the owner's rights.
 pub fn prune(days: i32) -> Result<()> {
-    spi::run(
-        "DELETE FROM usher.schedule_runs WHERE scheduled_at < pg_catalog.now() - $1 * interval '1 day'",
-        &[spi::arg(days)],
-    )?;
+    spi::run("DELETE FROM usher.schedule_runs WHERE scheduled_at < pg_catalog.now() - $1 * interval '1 day'", &[spi::arg(days)])?;
     Ok(())
 }

@@ -7,9 +7,9 @@ use super::{LANES, store};
 use crate::error::{Result, UsherError};
 use crate::flow::store::Flow;
 use crate::pg::{spi, xact};
+use pgrx::Uuid;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
-use pgrx::Uuid;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -232,4 +232,3 @@ fn put_again(client: &mut SpiClient<'_>, flow: &Flow, key: &[String], jobs: &sto
     spi::query(client, PUT_AGAIN, &arguments)?;
     Ok(())
 }
-

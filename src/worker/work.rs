@@ -8,8 +8,8 @@ use crate::capture::backfill::Source;
 use crate::error::{Result, UsherError};
 use crate::flow::catalog;
 use crate::flow::definition::When;
-use crate::flow::store::{self as flows, Flow};
 use crate::flow::manage;
+use crate::flow::store::{self as flows, Flow};
 use crate::guard::audit;
 use crate::pg::{ids, role, subxact, xact, zone};
 use crate::queue::store::{self, Ready};
@@ -89,7 +89,9 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
     let now = TimestampWithTimeZone::try_from(ids::clock()).map_err(|_| UsherError::internal("the clock is out of range"))?;
     let last = last.filter(|last| *last < now).unwrap_or(now);
     if first >= last {
-        return Err(UsherError::invalid("the time to replay is empty").hint("Give a \"from\" that is before \"to\" and before now."));
+        return Err(
+            UsherError::invalid("the time to replay is empty").hint("Give a \"from\" that is before \"to\" and before now.")
+        );
     }
     let by = identity::actor();
     let _acting = role::internal(installed.owner);

@@ -68,7 +68,8 @@ fn killed_in_the_middle_no_slice_is_done_twice_or_left_out() {
         );
         inside += number(&mut client, &format!("SELECT count(*) FROM usher.progress WHERE id = '{id}' AND state = 'running'"));
         let pid = server::worker_of(&mut client, "normal").expect("a worker");
-        client = if round == 4 { server::kill_postmaster(&database) } else { server::kill_and_recover(&database, &mut client, pid) };
+        client =
+            if round == 4 { server::kill_postmaster(&database) } else { server::kill_and_recover(&database, &mut client, pid) };
     }
     assert!(inside >= 3, "only {inside} kills met an unfinished backfill");
     done(&mut client, id);
@@ -117,9 +118,11 @@ fn live(name: &str, more: &Value) {
     stop.store(true, Ordering::SeqCst);
     let longest = writers.into_iter().map(|writer| writer.join().unwrap()).max().unwrap();
     settled(&mut client, MINUTES);
-    let different = "SELECT count(*) FROM public.items FULL JOIN public.copies USING (kind, id) WHERE items.v IS DISTINCT FROM copies.v";
+    let different =
+        "SELECT count(*) FROM public.items FULL JOIN public.copies USING (kind, id) WHERE items.v IS DISTINCT FROM copies.v";
     assert_eq!(number(&mut client, different), 0);
-    let back = "SELECT count(*) FROM (SELECT v < lag(v) OVER (PARTITION BY id ORDER BY n) AS back FROM public.copy_log) AS l WHERE back";
+    let back =
+        "SELECT count(*) FROM (SELECT v < lag(v) OVER (PARTITION BY id ORDER BY n) AS back FROM public.copy_log) AS l WHERE back";
     assert_eq!(number(&mut client, back), 0, "a copy went back to an older value");
     println!("longest transaction of a writer: {longest:?}");
     assert!(longest < Duration::from_secs(5), "a writer waited {longest:?}");
@@ -140,7 +143,11 @@ fn a_locked_row_holds_up_the_backfill_and_nobody_else() {
     run(&mut holder, "BEGIN; UPDATE public.items SET v = 7 WHERE id = 900");
     let id: Uuid = value(&mut client, "SELECT usher.backfill('copy', slice => 500)", &[]);
     // It says why, makes smaller steps, and all that come before the row are done.
-    wait::until_true_for(&mut client, MINUTES, &format!("SELECT message LIKE '%lock timeout%' FROM usher.progress WHERE id = '{id}'"));
+    wait::until_true_for(
+        &mut client,
+        MINUTES,
+        &format!("SELECT message LIKE '%lock timeout%' FROM usher.progress WHERE id = '{id}'"),
+    );
     run(&mut client, "SET statement_timeout = '5s'; UPDATE public.items SET v = 5 WHERE id <> 900");
     wait::until_true_for(&mut client, MINUTES, "SELECT count(*) >= 1999 FROM public.copies WHERE v = 5");
     assert_eq!(text(&mut client, &format!("SELECT state FROM usher.progress WHERE id = '{id}'")), "running");
@@ -155,7 +162,8 @@ fn a_locked_row_holds_up_the_backfill_and_nobody_else() {
 fn it_is_paused_resumed_cancelled_and_waits_for_its_flow() {
     let (_database, mut client) = items("clients_backfill_steer", 50_000);
     append(&mut client, "new.id > 0");
-    let steer = |client: &mut Client, what: &str, id: Uuid| value::<String>(client, &format!("SELECT usher.{what}_work($1)"), &[&id]);
+    let steer =
+        |client: &mut Client, what: &str, id: Uuid| value::<String>(client, &format!("SELECT usher.{what}_work($1)"), &[&id]);
     let state = |client: &mut Client, id: Uuid| text(client, &format!("SELECT state FROM usher.progress WHERE id = '{id}'"));
     let id: Uuid = value(&mut client, "SELECT usher.backfill('enter', slice => 50)", &[]);
     assert_eq!(refused(&mut client, "SELECT usher.backfill('enter')").code().code(), "55000");
@@ -175,7 +183,11 @@ fn it_is_paused_resumed_cancelled_and_waits_for_its_flow() {
     run(&mut client, "SELECT usher.disable_flow('enter')");
     wait::until_true(&mut client, "SELECT count(*) = 0 FROM usher.queue");
     let made = number(&mut client, &format!("SELECT jobs FROM usher.progress WHERE id = '{id}'"));
-    flow(&mut client, "witness", &json!({"when": {"schedule": "every 1 second"}, "then": {"insert": "public.entries"}, "set": {"id": "-1"}}));
+    flow(
+        &mut client,
+        "witness",
+        &json!({"when": {"schedule": "every 1 second"}, "then": {"insert": "public.entries"}, "set": {"id": "-1"}}),
+    );
     wait::until_true(&mut client, "SELECT count(*) >= 2 FROM public.entries WHERE id = -1");
     assert_eq!(number(&mut client, &format!("SELECT jobs FROM usher.progress WHERE id = '{id}'")), made);
     assert_eq!(state(&mut client, id), "running");
@@ -212,7 +224,11 @@ fn finished_jobs_run_again_in_their_order_once() {
     let id: Uuid = value(&mut client, "SELECT usher.replay('copy', $1::text::timestamptz)", &[&began]);
     let mut met = 0;
     for round in 1..=3 {
-        wait::until_true_for(&mut client, MINUTES, &format!("SELECT done >= {} OR state = 'done' FROM usher.progress WHERE id = '{id}'", round * 2_000));
+        wait::until_true_for(
+            &mut client,
+            MINUTES,
+            &format!("SELECT done >= {} OR state = 'done' FROM usher.progress WHERE id = '{id}'", round * 2_000),
+        );
         met += number(&mut client, "SELECT count(*) FROM usher.progress WHERE state = 'running'");
         let pid = server::worker_of(&mut client, "low").expect("a worker");
         client = server::kill_and_recover(&database, &mut client, pid);
@@ -220,7 +236,10 @@ fn finished_jobs_run_again_in_their_order_once() {
     assert!(met >= 1, "no kill met an unfinished replay");
     done(&mut client, id);
     settled(&mut client, MINUTES);
-    assert_eq!(text(&mut client, "SELECT concat_ws(' ', total, total_is, done, jobs, failed) FROM usher.progress"), "12000 exact 12000 12000 0");
+    assert_eq!(
+        text(&mut client, "SELECT concat_ws(' ', total, total_is, done, jobs, failed) FROM usher.progress"),
+        "12000 exact 12000 12000 0"
+    );
     assert_eq!(number(&mut client, "SELECT count(*) FROM public.copies WHERE v = 3"), 3_000);
     let wrong = "SELECT count(*) FROM (SELECT id, string_agg(v::text, ',' ORDER BY n) AS all FROM public.copy_log GROUP BY id) AS l WHERE l.all <> '0,1,2,3'";
     assert_eq!(number(&mut client, wrong), 0, "changes came out of their order, or not once");

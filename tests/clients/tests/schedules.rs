@@ -39,7 +39,8 @@ fn away(client: &mut Client, name: &str, since: &str) {
     run(client, &format!("SELECT usher.enable_flow('{name}')"));
 }
 
-const DOUBLES: &str = "SELECT count(*) FROM (SELECT FROM public.ticks GROUP BY organization_id, flow, at HAVING count(*) > 1) AS d";
+const DOUBLES: &str =
+    "SELECT count(*) FROM (SELECT FROM public.ticks GROUP BY organization_id, flow, at HAVING count(*) > 1) AS d";
 
 #[test]
 fn kills_and_rivals_neither_lose_nor_double_a_run() {
@@ -96,9 +97,14 @@ fn what_was_missed_runs_as_the_flow_says() {
     // A thousand times at most, the newest; one more may have come meanwhile.
     wait::until_true(&mut client, "SELECT count(DISTINCT at) >= 1000 FROM public.ticks WHERE flow = 'many'");
     assert!(count(&mut client, "many") <= 1002);
-    assert!(value::<bool>(&mut client, "SELECT min(at) > now() - interval '17 hours' FROM public.ticks WHERE flow = 'many'", &[]));
+    assert!(value::<bool>(
+        &mut client,
+        "SELECT min(at) > now() - interval '17 hours' FROM public.ticks WHERE flow = 'many'",
+        &[]
+    ));
     assert_eq!(count(&mut client, "skip"), 0);
-    let newest = "SELECT (SELECT min(at) FROM public.ticks WHERE flow = 'once') = (SELECT max(at) FROM public.ticks WHERE flow = 'all')";
+    let newest =
+        "SELECT (SELECT min(at) FROM public.ticks WHERE flow = 'once') = (SELECT max(at) FROM public.ticks WHERE flow = 'all')";
     assert!(value::<bool>(&mut client, newest, &[]));
     // A worker that was gone for a moment only has missed nothing.
     let name = "soon";
@@ -137,7 +143,10 @@ fn off_broken_or_in_a_copy_nothing_runs() {
     run(&mut client, "SELECT usher.disable_flow('tick')");
     usher_clients::wait::until_true(&mut client, "SELECT next_run IS NULL FROM usher.schedules WHERE flow = 'tick'");
     go_on(&mut client, "other");
-    let off = number(&mut client, "SELECT count(*) FROM usher.schedule_runs r JOIN usher.flows f ON f.id = r.flow_id WHERE f.name = 'tick'");
+    let off = number(
+        &mut client,
+        "SELECT count(*) FROM usher.schedule_runs r JOIN usher.flows f ON f.id = r.flow_id WHERE f.name = 'tick'",
+    );
     go_on(&mut client, "other");
     let runs = "SELECT count(*) FROM usher.schedule_runs r JOIN usher.flows f ON f.id = r.flow_id WHERE f.name = 'tick'";
     assert_eq!(number(&mut client, runs), off);
@@ -145,7 +154,10 @@ fn off_broken_or_in_a_copy_nothing_runs() {
     run(&mut client, "SELECT usher.enable_flow('tick')");
     go_on(&mut client, "tick");
     // Broken: the table lost a column that only this flow writes.
-    run(&mut client, "CREATE TABLE public.gone (organization_id uuid, at timestamptz, n integer); GRANT INSERT ON public.gone TO clients_clock");
+    run(
+        &mut client,
+        "CREATE TABLE public.gone (organization_id uuid, at timestamptz, n integer); GRANT INSERT ON public.gone TO clients_clock",
+    );
     flow(
         &mut client,
         "tick",
