@@ -51,6 +51,17 @@ COMMENT ON FUNCTION usher.rollback_flow IS 'gives a flow the definition of an ea
 COMMENT ON FUNCTION usher.shadow_report IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
 COMMENT ON FUNCTION usher.read_notice IS 'marks a notice as read; true when it was unread';
 
+-- Schedules; backfills and replays.
+GRANT EXECUTE ON FUNCTION usher.run_status, usher.next_runs TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.backfill, usher.replay, usher.pause_work, usher.resume_work, usher.cancel_work TO usher_operator;
+COMMENT ON FUNCTION usher.run_status IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.next_runs IS 'the next times of a schedule in a time zone';
+COMMENT ON FUNCTION usher.backfill IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
+COMMENT ON FUNCTION usher.replay IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
+COMMENT ON FUNCTION usher.pause_work IS 'holds a backfill or replay where it is';
+COMMENT ON FUNCTION usher.resume_work IS 'lets a paused or failed backfill or replay go on where it was';
+COMMENT ON FUNCTION usher.cancel_work IS 'ends a backfill or replay; jobs that it has made stay';
+
 COMMENT ON FUNCTION usher.setup IS 'creates the data tables, policies and the organization "default", or brings them to the installed version; safe to repeat';
 COMMENT ON FUNCTION usher.remove IS 'deletes all tables and rows of pg_usher in this database; confirm => ''remove all data''';
 COMMENT ON FUNCTION usher.version IS 'the version of the loaded library';

@@ -45,6 +45,7 @@ extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]
 extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
 extension_sql_file!("../sql/expose.sql", name = "expose", requires = ["queue"]);
 extension_sql_file!("../sql/notices.sql", name = "notices", requires = ["extension"]);
+extension_sql_file!("../sql/schedules.sql", name = "schedules", requires = ["extension"]);
 extension_sql_file!("../sql/remove.sql", name = "remove", requires = ["expose"]);
 extension_sql_file!("../sql/99_grants.sql", name = "grants", finalize);
 

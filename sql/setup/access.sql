@@ -39,6 +39,27 @@ COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it st
 
 CREATE OR REPLACE VIEW usher.queue_overview WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
 COMMENT ON VIEW usher.queue_overview IS 'how much work there is by lane, flow and organization, as far as the caller may see';
+CREATE OR REPLACE VIEW usher.schedules WITH (security_invoker = true) AS
+SELECT f.name AS flow, s.schedule, s.timezone, COALESCE(f.definition -> 'when' ->> 'missed', 'once') AS missed,
+       CASE WHEN NOT f.enabled THEN 'disabled' ELSE f.state END AS state,
+       CASE WHEN f.enabled AND f.state = 'ok' THEN s.next_at END AS next_run, s.last_at AS last_run,
+       usher.run_status(s.flow_id, s.last_at) AS last_status
+  FROM usher.flow_schedules s JOIN usher.flows f ON f.id = s.flow_id;
+COMMENT ON VIEW usher.schedules IS 'flows with a schedule: when each is due next, when it was last, and what became of those jobs';
+
+CREATE OR REPLACE VIEW usher.progress WITH (security_invoker = true) AS
+SELECT w.id, w.kind, w.flow, w.state, w.total, w.total_is, w.done, w.jobs, d.failed, r.per_second, w.started_at, w.started_by,
+       CASE WHEN w.state = 'running' AND r.per_second > 0
+            THEN pg_catalog.make_interval(secs => GREATEST(w.total - w.done, 0) / r.per_second::float8) END AS time_left,
+       w.finished_at, w.message
+  FROM usher.work_items w
+  CROSS JOIN LATERAL (
+       SELECT pg_catalog.round((w.done - w.done_before) / NULLIF(EXTRACT(epoch FROM w.updated_at - w.resumed_at), 0), 1) AS per_second) AS r
+  CROSS JOIN LATERAL (
+       SELECT pg_catalog.count(*) AS failed FROM usher.dead_letters d
+        WHERE d.flow_id = w.flow_id AND d.created_at >= w.started_at
+          AND CASE w.kind WHEN 'backfill' THEN d.cause = w.id ELSE d.cause IS NOT NULL AND d.hop = 0 END) AS d;
+COMMENT ON VIEW usher.progress IS 'backfills and replays: rows or jobs gone through of the total (estimated or exact), jobs made, dead ones, rate, time left';
 
 DO $$
 DECLARE
@@ -88,6 +109,7 @@ DROP POLICY IF EXISTS admin_reads ON usher.notices;
 CREATE POLICY admin_reads ON usher.notices FOR SELECT TO usher_member
     USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
 DROP POLICY IF EXISTS member_reads ON usher.failure_streaks;
+DROP POLICY IF EXISTS member_reads ON usher.schedule_runs;
 DROP POLICY IF EXISTS operator_stops ON usher.flows;
 CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
 

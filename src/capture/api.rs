@@ -25,7 +25,7 @@ fn source_of<A: WhoAllocated>(row: Option<PgHeapTuple<'_, A>>) -> Outcome<Option
     let definition: Option<JsonB> = row.get_by_name("definition").map_err(|e| UsherError::internal(e.to_string()))?;
     Ok(definition.and_then(|json| Definition::parse(&json.0).ok()).and_then(|definition| match definition.when {
         When::Change { table, .. } => Some(table),
-        When::Request { .. } => None,
+        When::Request { .. } | When::Schedule(_) => None,
     }))
 }
 
@@ -36,6 +36,7 @@ fn follow(trigger: &PgTrigger<'_>) -> Outcome<()> {
     pg::catalog::invalidate(installed.flows);
     pg::relcache::forget();
     pg::xact::note_due_changed();
+    pg::xact::note_plans_changed();
     let _acting = role::internal(installed.owner);
     for table in tables.into_iter().flatten() {
         attach::sync(&table)?;

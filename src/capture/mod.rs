@@ -7,10 +7,12 @@
 //! * [`attach`] creates and drops the triggers.
 //! * [`nesting`] numbers statements, because the triggers of an inner statement fire before those of the outer one.
 //! * [`statement`] writes the one INSERT that turns a statement's rows into jobs.
+//! * [`backfill`] reads the rows that were there before.
 //! * [`trigger`] is what PostgreSQL calls; [`transactional`] applies flows in the writer's own transaction.
 
 mod api;
 pub mod attach;
+pub mod backfill;
 mod ddl;
 pub mod differences;
 mod nesting;

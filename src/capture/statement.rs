@@ -19,21 +19,12 @@ pub const NO_ORGANIZATION: &str = "00000000-0000-0000-0000-000000000000";
 fn rows(table: &Table, change: Change, flows: &[Rc<Flow>]) -> String {
     let key = |alias: &str| row_key(&table.key, alias);
     // The side that does not exist is all NULL; only what some flow uses is spelt out.
-    let nothing = |alias: &str, used: &dyn Fn(&Flow) -> Vec<String>| {
-        let names: BTreeSet<String> = flows.iter().flat_map(|flow| used(flow)).collect();
-        let columns: Vec<String> = table
-            .columns
-            .iter()
-            .filter(|column| names.contains(&column.name))
-            .map(|column| format!("NULL::{} AS {}", column.base_sql, quote_identifier(&column.name)))
-            .collect();
-        format!("(SELECT {}) AS {alias}", columns.join(", "))
-    };
+    let none = |alias: &str, used: fn(&Flow) -> &Vec<String>| nothing(alias, table, flows.iter().flat_map(|flow| used(flow)));
     match change {
         Change::Insert => format!(
             "(SELECT n.*, {} AS usher_key, 1 AS usher_n FROM usher_new AS n) AS new CROSS JOIN {}",
             key("n"),
-            nothing("old", &|flow| flow.compiled.old.clone())
+            none("old", |flow| &flow.compiled.old)
         ),
         Change::Update => format!(
             "(SELECT n.*, {} AS usher_key, pg_catalog.row_number() OVER () AS usher_n FROM usher_new AS n) AS new
@@ -45,13 +36,25 @@ fn rows(table: &Table, change: Change, flows: &[Rc<Flow>]) -> String {
         Change::Delete => format!(
             "(SELECT o.*, {} AS usher_key, 1 AS usher_n FROM usher_old AS o) AS old CROSS JOIN {}",
             key("o"),
-            nothing("new", &|flow| flow.compiled.new.clone())
+            none("new", |flow| &flow.compiled.new)
         ),
     }
 }
 
+/// A row of which nothing is there.
+pub(super) fn nothing<'a>(alias: &str, table: &Table, used: impl Iterator<Item = &'a String>) -> String {
+    let names: BTreeSet<&String> = used.collect();
+    let columns: Vec<String> = table
+        .columns
+        .iter()
+        .filter(|column| names.contains(&column.name))
+        .map(|column| format!("NULL::{} AS {}", column.base_sql, quote_identifier(&column.name)))
+        .collect();
+    format!("(SELECT {}) AS {alias}", columns.join(", "))
+}
+
 /// `jsonb_build_object` of the columns that a flow uses.
-fn image(alias: &str, table: &Table, used: &[String]) -> String {
+pub(super) fn image(alias: &str, table: &Table, used: &[String]) -> String {
     let fields: Vec<String> = table
         .columns
         .iter()
@@ -88,15 +91,15 @@ pub const CAUSED: Origin = Origin {
 /// Nobody's flow: the ordinary writer.
 pub const FRESH: Origin = Origin { hop: "0::smallint", job: "NULL::uuid", trail: None, trail_text: "NULL::text", applied: None };
 
-struct Parts {
-    new: String,
+pub(super) struct Parts {
+    pub(super) new: String,
     old: String,
-    organization: String,
-    condition: String,
+    pub(super) organization: String,
+    pub(super) condition: String,
     key: &'static str,
 }
 
-fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str, origin: Origin) -> Parts {
+pub(super) fn parts(flow: &Flow, table: &Table, change: Change, default_organization: &str, origin: Origin) -> Parts {
     let compiled = &flow.compiled;
     let key = if change == Change::Delete { "old.usher_key" } else { "new.usher_key" };
     // What the flow was checked against may have changed since: nothing here may fail in the writer.

@@ -87,6 +87,11 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
                 definition.to.as_deref().unwrap_or_default()
             );
         }
+        When::Schedule(_) => {}
+    }
+    if let When::Schedule(schedule) = &definition.when {
+        let zone = schedule.timezone.as_deref().unwrap_or("of each organization");
+        let _ = writeln!(out, "  when:    {}, time zone {zone}", schedule.text);
     }
     if let Some(condition) = &definition.condition {
         let place = if flow.compiled.simple { "in the writer's statement" } else { "by the worker" };
@@ -163,7 +168,7 @@ fn preview_flow(
     let op = match (&new, &old) {
         (Some(_), Some(_)) => "U",
         (None, Some(_)) => "D",
-        _ if matches!(flow.definition.when, When::Request { .. }) => "R",
+        _ if !matches!(flow.definition.when, When::Change { .. }) => "R",
         _ => "I",
     };
     let rows = Spi::connect_mut(|client| -> Result<Vec<JsonB>> {

@@ -3,6 +3,7 @@
 use super::catalog;
 use super::compile::{self, Program};
 use super::definition::{Definition, Mode, OnError, When};
+use super::schedules;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi, subxact};
@@ -71,10 +72,16 @@ fn may_read_source(definition: &Definition, run_as: Oid, reader: Oid) -> Result<
 fn try_fields(definition: &Definition) -> Result<()> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } => None,
+        When::Request { .. } | When::Schedule(_) => None,
     };
+    if let When::Schedule(schedule) = &definition.when {
+        schedules::check_zone(schedule)?;
+    }
+    let scheduled_at = if matches!(definition.when, When::Schedule(_)) { ", NULL::timestamptz AS scheduled_at" } else { "" };
     compile::refuse_rows_of_requests(definition)?;
-    let mut scope = "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at) AS job".to_owned();
+    let mut scope = format!(
+        "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at{scheduled_at}) AS job"
+    );
     if let Some(source) = &source {
         let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
     }

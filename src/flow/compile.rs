@@ -12,6 +12,7 @@ use super::call_statement::call;
 use super::catalog::{self, Column, Table};
 use super::definition::{Definition, OnConflict, Then, When};
 use super::expressions::Expressions;
+pub use super::shape::ColumnUse as Used;
 use super::shape::{ColumnUse, Shape};
 use super::targets::{link_statement, parents};
 use crate::error::{Result, UsherError};
@@ -72,11 +73,11 @@ pub struct Program {
 }
 
 /// The source columns that are used under one alias, checked against the table.
-fn used(all: &Expressions, source: Option<&Table>, alias: &str) -> Result<Vec<String>> {
+fn used(all: &Expressions, source: Option<&Table>, alias: &str, word: &str) -> Result<Vec<String>> {
     let Some(source) = source else {
         if let Some(lost) = all.uses().find(|column| column.alias == alias) {
             let name = lost.column.as_deref().unwrap_or("*");
-            return Err(UsherError::definition(format!("{alias}.{name} is used, and a request has no row"))
+            return Err(UsherError::definition(format!("{alias}.{name} is used, and a {word} has no row"))
                 .hint("Use job.payload ->> 'field', or a \"join\"."));
         }
         return Ok(Vec::new());
@@ -93,18 +94,18 @@ fn used(all: &Expressions, source: Option<&Table>, alias: &str) -> Result<Vec<St
     Ok(names.into_iter().collect())
 }
 
-/// Parses every expression; a request has no row, and `new.x` or `old.x` in its flow is refused as that.
+/// Parses every expression; a request or schedule has no row, and `new.x` or `old.x` in its flow is refused as that.
 pub fn refuse_rows_of_requests(definition: &Definition) -> Result<()> {
     let all = Expressions::of(definition)?;
-    if matches!(definition.when, When::Request { .. }) {
-        used(&all, None, "new")?;
-        used(&all, None, "old")?;
+    if !matches!(definition.when, When::Change { .. }) {
+        used(&all, None, "new", definition.when.word())?;
+        used(&all, None, "old", definition.when.word())?;
     }
     Ok(())
 }
 
 /// `(SELECT … ) AS alias` over a stored row image.
-fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>) -> String {
+pub fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>) -> String {
     let fields: Vec<String> = source
         .into_iter()
         .flat_map(|table| table.columns.iter())
@@ -155,10 +156,15 @@ impl Writer<'_> {
         }
         if self.all.mention("job") {
             let mut fields = vec!["b.id AS id", "b.organization_id AS organization_id", "b.new AS payload"];
+            let op = format!(
+                "CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' ELSE '{}' END AS op",
+                self.definition.when.word()
+            );
             if names.contains(&"op") {
-                fields.push(
-                    "CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' WHEN 'D' THEN 'delete' ELSE 'request' END AS op",
-                );
+                fields.push(&op);
+            }
+            if matches!(self.definition.when, When::Schedule(_)) {
+                fields.push("(b.new ->> 'scheduled_at')::timestamptz AS scheduled_at");
             }
             if names.contains(&"created_at") {
                 fields.push("b.created_at AS created_at");
@@ -243,15 +249,16 @@ fn target(definition: &Definition) -> Result<Option<Target>> {
 pub fn compile(definition: &Definition) -> Result<Program> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } => None,
+        When::Request { .. } | When::Schedule(_) => None,
     };
     let all = Expressions::of(definition)?;
-    let mut new = used(&all, source.as_ref(), "new")?;
+    let word = definition.when.word();
+    let mut new = used(&all, source.as_ref(), "new", word)?;
     if let (Then::Call { .. }, true, Some(source)) = (&definition.then, definition.set.is_empty(), &source) {
         // Without "set" the function gets the whole row.
         new = source.columns.iter().map(|column| column.name.clone()).collect();
     }
-    let old = used(&all, source.as_ref(), "old")?;
+    let old = used(&all, source.as_ref(), "old", word)?;
     let joins = definition
         .joins
         .iter()
@@ -301,7 +308,16 @@ pub fn compile(definition: &Definition) -> Result<Program> {
 
 /// True when a flow's condition can be evaluated by the writer, as the table is now.
 pub fn condition_is_safe(definition: &Definition, source: &Table) -> bool {
-    let Some(condition) = &definition.condition else { return true };
+    definition.condition.as_deref().is_none_or(|condition| text_is_safe(condition, source))
+}
+
+/// What is in an expression, from PostgreSQL's node text of it.
+pub fn shape_of(nodes: &str) -> Option<Shape> {
+    super::shape::read(nodes)
+}
+
+/// True when an expression over `new` and `old` can neither fail nor run anybody's code.
+pub fn text_is_safe(condition: &str, source: &Table) -> bool {
     let shape = pg::subxact::rehearse(|| pg::expr::parse(condition)).ok().and_then(|nodes| super::shape::read(&nodes));
     let tried = format!("SELECT 1 FROM {0} AS new CROSS JOIN {0} AS old WHERE ({condition}\n)", source.sql);
     shape.is_some_and(|shape| safe_in_writer(&shape, source)) && pg::subxact::rehearse(|| pg::spi::plans(&tried, &[])).is_ok()
@@ -321,9 +337,8 @@ fn safe_in_writer(shape: &Shape, source: &Table) -> bool {
 }
 
 fn organization(definition: &Definition, source: Option<&Table>, all: &Expressions) -> Result<Option<String>> {
-    let Some(source) = source else { return Ok(None) };
     let Some(text) = &definition.organization else {
-        return Ok(source.has_organization().then(|| "new.organization_id".to_owned()));
+        return Ok(source.filter(|source| source.has_organization()).map(|_| "new.organization_id".to_owned()));
     };
     let shape = all.shape("organization").cloned().unwrap_or_default();
     if shape.literal {
@@ -339,6 +354,12 @@ fn organization(definition: &Definition, source: Option<&Table>, all: &Expressio
         })?;
         return Ok(Some(format!("{}::uuid", quote_literal(id.to_string()))));
     }
+    let Some(source) = source else {
+        return Err(UsherError::definition(
+            "organization: a schedule is for every organization, or for one by its slug in quotes",
+        )
+        .hint("Write \"organization\": \"'acme'\", or leave it out."));
+    };
     match shape.columns.as_slice() {
         [ColumnUse { alias, column: Some(name) }]
             if alias == "new" && shape.simple && source.column(name).is_some_and(Column::is_uuid) =>

@@ -5,6 +5,7 @@
 
 use super::call;
 use super::retry::Retry;
+use super::schedule::Schedule;
 pub use crate::error::nearest;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ pub(super) fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> 
 fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
-        hint: "This version runs \"when\": change and request, \"then\": insert, upsert, update, delete and call, \
+        hint: "This version runs \"when\": change, request and schedule, \"then\": insert, upsert, update, delete and call, \
                \"mode\": transactional, realtime and async."
             .to_owned(),
         unsupported: true,
@@ -71,6 +72,18 @@ impl Change {
 pub enum When {
     Change { table: String, on: Vec<Change> },
     Request { action: String },
+    Schedule(Schedule),
+}
+
+impl When {
+    /// As `job.op` names it where no row has changed, and as messages do.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Change { .. } => "change",
+            Self::Request { .. } => "request",
+            Self::Schedule(_) => "schedule",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -304,6 +317,10 @@ fn when(value: &Value) -> Parsed<When> {
             known_keys(object, &["request"], "\"when\"")?;
             Ok(When::Request { action: text(value, "\"request\"")? })
         }
+        "schedule" => {
+            known_keys(object, &["schedule", "timezone", "missed"], "\"when\"")?;
+            Schedule::parse(object).map(When::Schedule).map_err(|(message, hint)| Refusal { message, hint, unsupported: false })
+        }
         other => not_there(&format!("\"when\": \"{other}\"")),
     }
 }
@@ -506,11 +523,13 @@ impl Definition {
                 "They are the source and target system that callers of enqueue_sync_job name.",
             );
         }
-        if is_request && self.mode == Mode::Transactional {
-            return refuse("a request cannot be transactional", "Use \"mode\": \"realtime\".");
+        let word = self.when.word();
+        let has_row = matches!(self.when, When::Change { .. });
+        if !has_row && self.mode == Mode::Transactional {
+            return refuse(format!("a {word} cannot be transactional"), "Use \"mode\": \"realtime\".");
         }
-        if is_request && self.trigger_name.is_some() {
-            return refuse("a request has no trigger", "Leave out \"trigger_name\", or use \"when\": {\"change\": …}.");
+        if !has_row && self.trigger_name.is_some() {
+            return refuse(format!("a {word} has no trigger"), "Leave out \"trigger_name\", or use \"when\": {\"change\": …}.");
         }
         if is_request && self.organization.is_some() {
             return refuse("a request's organization is the caller's argument", "Leave out \"organization\".");

@@ -35,7 +35,6 @@ fn an_unknown_key_is_refused_with_the_nearest() {
 fn kinds_that_are_not_there_yet_say_so() {
     for (path, value) in [
         ("when", json!({"event": "x"})),
-        ("when", json!({"schedule": "* * * * *"})),
         ("when", json!({"webhook": "x"})),
         ("then", json!({"steps": []})),
         ("mode", json!("batch")),

@@ -89,7 +89,11 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         error
     };
     let definition = store::parse(json).map_err(in_flow)?;
-    if definition.shadow || definition.is_external() || definition.keeps_result() {
+    let new = definition.shadow
+        || definition.is_external()
+        || definition.keeps_result()
+        || matches!(definition.when, When::Schedule(_));
+    if new {
         crate::setup::current().map_err(in_flow)?;
     }
     let run_as = run_as(&definition).map_err(in_flow)?;
@@ -155,6 +159,7 @@ fn what(definition: &Definition) -> String {
             format!("{} on {table}", on.iter().map(|change| change.word()).collect::<Vec<_>>().join(" or "))
         }
         When::Request { action } => format!("request {action}"),
+        When::Schedule(schedule) => format!("schedule {}", schedule.text),
     };
     format!("{when} -> {}", definition.then.table().unwrap_or("call"))
 }

@@ -77,6 +77,13 @@ impl Nest {
         self
     }
 
+    /// A table is read by its index, whatever its statistics say.
+    pub fn index_scans(mut self) -> Self {
+        self.set(c"enable_seqscan", c"off");
+        self.set(c"enable_bitmapscan", c"off");
+        self
+    }
+
     /// Notices about what does not exist yet help nobody while scripts run.
     pub fn quiet(mut self) -> Self {
         self.set(c"client_min_messages", c"warning");

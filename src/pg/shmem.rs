@@ -37,6 +37,8 @@ pub struct Slot {
     due_changed: AtomicBool,
     /// The same, by a transaction that was prepared.
     prepared_due: AtomicBool,
+    /// Schedules or long work may be others: look at them again.
+    plans_changed: AtomicBool,
     busy_kind: AtomicI32,
     busy_lane: AtomicI32,
     busy_from: AtomicI64,
@@ -96,6 +98,7 @@ impl Default for Shared {
                 stale: std::array::from_fn(|_| AtomicBool::new(false)),
                 due_changed: AtomicBool::new(false),
                 prepared_due: AtomicBool::new(false),
+                plans_changed: AtomicBool::new(false),
                 busy_kind: AtomicI32::new(0),
                 busy_lane: AtomicI32::new(-1),
                 busy_from: AtomicI64::new(0),
@@ -248,6 +251,15 @@ pub fn living_callers() -> Vec<String> {
 
 fn holder(slot: &Slot) -> String {
     format!("usher caller {} {}", slot.pid.load(SeqCst), slot.since.load(SeqCst))
+}
+
+/// Tells the workers of this database that schedules or long work have changed. Called at commit: must not fail.
+pub fn signal_plans() {
+    let database = super::ids::database();
+    for slot in slots().iter().filter(|slot| slot.database.load(SeqCst) == database) {
+        slot.plans_changed.store(true, SeqCst);
+        set_latch(slot.latch.load(SeqCst));
+    }
 }
 
 /// Wakes the launcher: this database may want workers now.
@@ -484,6 +496,10 @@ impl Mine {
 
     pub fn take_due_changed(self) -> bool {
         self.slot().due_changed.swap(false, SeqCst)
+    }
+
+    pub fn take_plans_changed(self) -> bool {
+        self.slot().plans_changed.swap(false, SeqCst)
     }
 
     pub fn busy(self, source: Source, lane: usize, from: i64, to: i64) {

@@ -14,6 +14,8 @@ use std::collections::HashSet;
 struct Pending {
     low: [i64; LANES],
     due_changed: bool,
+    /// Flows, schedules or long work are others than before.
+    plans_changed: bool,
     /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
     also_on_abort: bool,
     launcher: bool,
@@ -30,6 +32,7 @@ impl Pending {
     const NEW: Self = Self {
         low: [NONE; LANES],
         due_changed: false,
+        plans_changed: false,
         also_on_abort: false,
         launcher: false,
         batches: 0,
@@ -67,6 +70,9 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         }
         if pending.launcher {
             shmem::signal_launcher();
+        }
+        if pending.plans_changed && event == XACT_EVENT_COMMIT {
+            shmem::signal_plans();
         }
     } else if event == XACT_EVENT_PREPARE {
         shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
@@ -153,6 +159,12 @@ pub fn last_seq() -> i64 {
 pub fn note_due_changed() {
     register();
     PENDING.with_borrow_mut(|pending| pending.due_changed = true);
+}
+
+/// The workers look at schedules and long work again once this transaction has committed.
+pub fn note_plans_changed() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.plans_changed = true);
 }
 
 /// A ready job was locked by this session: however the transaction ends, its worker looks at it again.

@@ -4,7 +4,7 @@
 //! (what of it is done), `usher.queue_waiting`, `usher.dead_letters`, `usher.job_history`, `usher.job_keys` and the view
 //! `usher.sync_jobs`. `capture` puts changes into it by its own statement; `worker` claims through [`store`], its callers
 //! through [`calls`], workers outside through [`external`]. README.md draws the states and the windows. Nobody else writes
-//! these tables.
+//! these tables. [`schedules`] owns `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`.
 
 mod api;
 pub mod calls;
@@ -15,9 +15,11 @@ pub mod ledger;
 mod life;
 pub mod log;
 mod request;
+pub mod schedules;
 pub mod shadow;
 pub mod share;
 pub mod store;
+pub mod work;
 
 pub use crate::flow::definition::LANES;
 

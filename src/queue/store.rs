@@ -9,9 +9,12 @@ use super::log::{Log, written};
 use super::share::Pick;
 use crate::error::Result;
 use crate::flow::apply::Batch;
+use crate::flow::store::Flow;
+use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::xact;
 use pgrx::Uuid;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 use std::collections::{HashMap, HashSet};
 
@@ -599,6 +602,130 @@ pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
           WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for NOT IN ('external worker', 'external call')",
         &[spi::arg(lanes.to_vec())],
     )
+}
+
+/// New jobs as parallel arrays: organizations, ids, row keys, rows or payloads.
+pub struct Ready {
+    organizations: Raw,
+    ids: Option<Raw>,
+    row_keys: Raw,
+    new: Raw,
+}
+
+impl Ready {
+    /// Jobs that get their ids when they are put into the queue.
+    pub fn of(organizations: Raw, row_keys: Raw, new: Raw) -> Self {
+        Self { organizations, ids: None, row_keys, new }
+    }
+
+    /// The first four columns of a row.
+    pub fn read(table: &SpiTupleTable<'_>) -> Result<Self> {
+        let column = |at: usize| Raw::read(table, at);
+        Ok(Self { organizations: column(1)?, ids: Some(column(2)?), row_keys: column(3)?, new: column(4)? })
+    }
+}
+
+/// `$1` lane, `$2` cause, `$3` flow, `$4` version, `$5` kind, `$6` fallback, then the arrays.
+const PUT_READY: &str = "
+    INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, new)
+    SELECT usher.take_seq($1), b.row_key, COALESCE(b.id, usher.uuid_v7()), b.organization_id, pg_catalog.now(), $2, $3, $4, $1, 0, $5::\"char\", $6, b.new
+      FROM unnest($7::uuid[], $8::uuid[], $9::bigint[], $10::jsonb[]) WITH ORDINALITY AS b (organization_id, id, row_key, new, n)
+     ORDER BY b.n";
+
+/// Puts jobs that a schedule or a backfill has made into the flow's lane, in their order. Jobs of a transactional flow are
+/// marked, so that changes in their rows' writers line up behind them.
+pub fn put_ready(client: &mut SpiClient<'_>, flow: &Flow, op: char, cause: Option<Uuid>, jobs: &Ready) -> Result<()> {
+    spi::query(
+        client,
+        PUT_READY,
+        &[
+            spi::arg(flow.definition.lane as i16),
+            spi::arg(cause),
+            spi::arg(flow.id),
+            spi::arg(flow.version),
+            spi::arg(op.to_string()),
+            spi::arg(flow.definition.in_writer()),
+            jobs.organizations.arg(),
+            jobs.ids.map_or_else(|| spi::arg(None::<Vec<Uuid>>), |ids| ids.arg()),
+            jobs.row_keys.arg(),
+            jobs.new.arg(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Finished jobs that shall run again.
+pub struct Finished {
+    pub organizations: Raw,
+    pub ids: Raw,
+    pub ops: Raw,
+    pub new: Raw,
+    pub old: Raw,
+    pub size: i32,
+    /// Organization and id of the last one.
+    pub position: Option<Vec<String>>,
+}
+
+/// The jobs of a flow that were finished in a time, in the order in which they were made, organization by organization.
+/// `$1` flow, `$2`-`$3` the time, `$4` position, `$5` how many.
+const FINISHED: &str = "
+    SELECT pg_catalog.array_agg(x.organization_id), pg_catalog.array_agg(x.id), pg_catalog.array_agg(x.op), pg_catalog.array_agg(x.new),
+           pg_catalog.array_agg(x.old), pg_catalog.count(*)::integer,
+           CASE WHEN pg_catalog.count(*) > 0 THEN
+                ARRAY[(pg_catalog.array_agg(x.organization_id::text))[pg_catalog.count(*)], (pg_catalog.array_agg(x.id::text))[pg_catalog.count(*)]] END
+      FROM (SELECT y.*
+              FROM ((SELECT h.organization_id, h.id, h.op, h.new, h.old
+                       FROM usher.job_history h
+                      WHERE h.flow_id = $1 AND h.finished_at >= $2 AND h.finished_at < $3 AND NOT h.cancelled
+                        AND (h.organization_id, h.id) > (($4::text[])[1]::uuid, ($4::text[])[2]::uuid)
+                      ORDER BY h.organization_id, h.id LIMIT $5)
+                    UNION ALL
+                    (SELECT j.organization_id, j.id, j.op, j.new, j.old
+                       FROM usher.jobs j
+                      CROSS JOIN LATERAL (SELECT b.finished_at FROM usher.job_batches b
+                                           WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1) AS d
+                      WHERE j.flow_id = $1 AND d.finished_at >= $2 AND d.finished_at < $3
+                        AND (j.organization_id, j.id) > (($4::text[])[1]::uuid, ($4::text[])[2]::uuid)
+                      ORDER BY j.organization_id, j.id LIMIT $5)) AS y
+             ORDER BY y.organization_id, y.id LIMIT $5) AS x";
+
+/// How many jobs [`finished`] will return in all.
+pub fn count_finished(flow: i32, first: TimestampWithTimeZone, last: TimestampWithTimeZone) -> Result<i64> {
+    Ok(spi::read::<i64>(
+        "SELECT (SELECT pg_catalog.count(*) FROM usher.job_history h WHERE h.flow_id = $1 AND h.finished_at >= $2 AND h.finished_at < $3 AND NOT h.cancelled)
+              + (SELECT pg_catalog.count(*)
+                   FROM usher.job_batches b CROSS JOIN LATERAL unnest(b.done) AS r (range)
+                   JOIN usher.jobs j ON j.lane = b.lane AND j.seq >= pg_catalog.lower(r.range) AND j.seq < pg_catalog.upper(r.range)
+                  WHERE b.finished_at >= $2 AND b.finished_at < $3 AND j.flow_id = $1)",
+        &[spi::arg(flow), spi::arg(first), spi::arg(last)],
+    )?
+    .unwrap_or(0))
+}
+
+/// The next finished jobs of a flow behind a position, from the history.
+pub fn finished(
+    client: &mut SpiClient<'_>,
+    flow: i32,
+    first: Option<TimestampWithTimeZone>,
+    last: Option<TimestampWithTimeZone>,
+    after: Option<&[String]>,
+    most: i32,
+) -> Result<Finished> {
+    let _index = Nest::open().index_scans();
+    let nothing = "00000000-0000-0000-0000-000000000000".to_owned();
+    let after = after.map_or_else(|| vec![nothing.clone(), nothing.clone()], <[String]>::to_vec);
+    let arguments = [spi::arg(flow), spi::arg(first), spi::arg(last), spi::arg(after), spi::arg(i64::from(most))];
+    let table = spi::query(client, FINISHED, &arguments)?.first();
+    let column = |at: usize| Raw::read(&table, at);
+    Ok(Finished {
+        organizations: column(1)?,
+        ids: column(2)?,
+        ops: column(3)?,
+        new: column(4)?,
+        old: column(5)?,
+        size: table.get::<i32>(6)?.unwrap_or(0),
+        position: table.get::<Vec<String>>(7)?,
+    })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::identity::{self, Right};
 use super::systems;
 use crate::error::{Result, UsherError};
-use crate::pg::{guc, ids, role, spi};
+use crate::pg::{guc, ids, role, spi, xact};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -37,6 +37,8 @@ fn create_organization(
             .into());
     }
     let id = ids::uuid_v7();
+    // Flows with a schedule may have to look at one more time zone.
+    xact::note_plans_changed();
     let _acting = role::internal(installed.owner);
     let made = spi::run(
         "INSERT INTO usher.organizations (id, slug, name, timezone) VALUES ($1, $2, $3, $4)

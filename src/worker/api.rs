@@ -46,6 +46,7 @@ fn process(most: i32) -> Result<i32> {
         return Err(UsherError::state("a transaction with one snapshot cannot see which jobs a worker has done meanwhile")
             .hint("Call usher.process_jobs() in READ COMMITTED."));
     }
+    super::work::without_workers(installed)?;
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;

@@ -25,6 +25,7 @@ pub fn run() -> Result<()> {
         if crate::queue::calls::wanted()? {
             crate::pg::xact::note_callers();
         }
+        crate::queue::schedules::prune(settings::history_days())?;
     }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.

@@ -12,6 +12,9 @@ mod maintenance;
 mod process;
 mod quarantine;
 mod resume;
+mod schedule;
+mod work;
+mod work_api;
 
 /// Registers the launcher, while the library is being preloaded.
 pub fn register() {

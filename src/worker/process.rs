@@ -2,11 +2,11 @@
 
 use super::batch::Condemned;
 use super::quarantine::{self, Care};
-use super::{batch, maintenance};
+use super::{batch, maintenance, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE};
-use crate::pg::{catalog, counters, crash, guc, role};
+use crate::pg::{catalog, counters, crash, guc, role, zone};
 use crate::queue::log::Log;
 use crate::queue::store;
 use crate::settings;
@@ -59,6 +59,10 @@ pub(super) struct Loop {
     pub(super) took: Duration,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
+    clock: schedule::Clock,
+    long_work: work::Turns,
+    /// The last batch of some lane was a full one.
+    behind: bool,
 }
 
 pub(super) enum Outcome {
@@ -98,6 +102,9 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         maintains: lanes & (1 << 3) != 0,
         took: Duration::ZERO,
         due_had_its_turn: false,
+        clock: schedule::Clock::new(),
+        long_work: work::Turns::new(),
+        behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
     if any_prepared() {
@@ -121,6 +128,8 @@ impl Loop {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.due_known = false;
+            self.clock.forget();
+            self.long_work.look_again();
             for lane in &mut self.lanes {
                 lane.dirty = true;
                 lane.log.look_at_all();
@@ -139,6 +148,9 @@ impl Loop {
         if self.settle_at.is_some_and(|at| now >= at) && !self.settle() {
             return self.gone();
         }
+        if self.maintains && self.clock.is_due(now) {
+            return self.schedules();
+        }
         let next = self.next_lane();
         if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
             self.due_at = None;
@@ -146,6 +158,9 @@ impl Loop {
             return self.due();
         }
         self.due_had_its_turn = false;
+        if self.long_work.is_due(now, next.is_none(), self.behind) {
+            return self.slice();
+        }
         match next {
             Some(index) => self.ready(index),
             None => {
@@ -159,6 +174,10 @@ impl Loop {
     fn listen(&mut self) {
         if self.mine.take_due_changed() {
             self.due_known = false;
+        }
+        if self.mine.take_plans_changed() {
+            self.clock.forget();
+            self.long_work.look_again();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -239,6 +258,8 @@ impl Loop {
                     state.log.committed_share(&done.taken, &done.picked);
                     state.dirty = state.log.behind || !state.log.share.is_empty();
                 }
+                self.behind = state.dirty;
+                self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.
@@ -293,6 +314,7 @@ impl Loop {
                 Ok(Outcome::Did(done)) => {
                     counters::finish(lane as usize, done.jobs, self.took);
                     busy |= done.busy;
+                    self.long_work.due_batch(done.jobs);
                 }
                 Err(_) => {}
             }
@@ -301,6 +323,30 @@ impl Loop {
             bgw::nap(Duration::from_millis(5));
         }
         true
+    }
+
+    /// Jobs of flows whose time has come.
+    fn schedules(&mut self) -> bool {
+        // After an error it is tried again in a second.
+        let mut next = Some(zone::now() + 1);
+        let there = self.attempt(|installed| {
+            next = schedule::run(installed)?.next;
+            Ok(())
+        });
+        self.clock.set(next);
+        there || self.gone()
+    }
+
+    /// A part of a backfill or replay.
+    fn slice(&mut self) -> bool {
+        let numbers = self.numbers.clone();
+        let mut made = work::Slice::Later;
+        let there = self.attempt(|installed| {
+            made = work::slice(installed, &numbers)?;
+            Ok(())
+        });
+        self.long_work.done(made);
+        there || self.gone()
     }
 
     fn look_at_due_times(&mut self) -> bool {
@@ -390,6 +436,9 @@ impl Loop {
         }
         if self.mine.has_prepared() {
             until = until.min(self.prepared_at);
+        }
+        for wake in self.clock.wake().filter(|_| self.maintains).into_iter().chain(self.long_work.wake()) {
+            until = until.min(wake);
         }
         // Due times are compared on PostgreSQL's clock: a little later is surely due.
         bgw::sleep(until.saturating_duration_since(now) + Duration::from_millis(1));
