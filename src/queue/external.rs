@@ -87,7 +87,8 @@ UPDATE usher.queue_waiting AS w
 /// are looked at: more than are wanted, because others may be taking the first ones.
 const OF_ALL: &str = "
     SELECT w.ctid AS at FROM usher.queue_waiting AS w
-     WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL AND w.target_system = $1 AND w.organization_id = ANY ($2)
+     WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL AND w.target_system = $1 AND w.lane >= 0
+       AND w.organization_id = ANY ($2)
      ORDER BY w.lane, w.seq LIMIT $6";
 const OF_EACH: &str = "
     SELECT x.at
