@@ -38,6 +38,10 @@ CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, ru
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.claim_jobs(system text, n integer DEFAULT 1, lease interval DEFAULT '00:01:00'::interval)
+ RETURNS TABLE(job uuid, organization_id uuid, flow text, source_system text, payload jsonb, priority text, attempt integer, lease uuid, lease_until timestamp with time zone)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$claim_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::interval)
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
@@ -50,6 +54,18 @@ CREATE OR REPLACE FUNCTION usher.expose_api(schema text DEFAULT 'public'::text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$expose_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.extend_lease(job uuid, lease uuid, by interval)
+ RETURNS timestamp with time zone
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$extend_lease_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.fail_job(job uuid, lease uuid, error text, retry_after interval DEFAULT NULL::interval, permanent boolean DEFAULT false)
+ RETURNS usher.sync_job
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$fail_job_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.finish_job(job uuid, lease uuid, result jsonb DEFAULT NULL::jsonb)
+ RETURNS usher.sync_job
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$finish_job_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.flow_history(name text)
  RETURNS TABLE(version integer, created_at timestamp with time zone, created_by text, run_as text, difference text)
  LANGUAGE c
@@ -62,6 +78,10 @@ CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, projec
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.job_result(job uuid)
+ RETURNS jsonb
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$job_result_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  RETURNS uuid
  LANGUAGE c
@@ -113,6 +133,20 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
  RETURNS integer
  LANGUAGE plpgsql
@@ -300,31 +334,22 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.extend_lease(uuid,uuid,interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.finish_job(uuid,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
@@ -337,19 +362,24 @@ REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.extend_lease(uuid,uuid,interval) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.finish_job(uuid,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
@@ -362,10 +392,10 @@ GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
@@ -374,12 +404,17 @@ COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows w
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
+COMMENT ON FUNCTION usher.extend_lease(uuid,uuid,interval) IS 'gives a worker outside more time for a job; returns when the lease ends';
+COMMENT ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) IS 'a worker outside could not do a job: it is tried again, or dead after the last try';
+COMMENT ON FUNCTION usher.finish_job(uuid,uuid,jsonb) IS 'a worker outside has done a job; a result, if given, is kept';
 COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
@@ -392,7 +427,7 @@ COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticke
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';

@@ -10,8 +10,10 @@ COMMENT ON COLUMN usher.queue_waiting.lease_id IS 'the lease under which it was 
 COMMENT ON COLUMN usher.queue_waiting.leased_by IS 'who took it last and has not answered: a user, or a caller process';
 
 -- What can be taken, in the order in which it is; what is held, or comes later, is found by its time.
+-- The first is for those who see all organizations, and its "lane >= 0" keeps it from being used for one of them, where
+-- it would look through the jobs of all others.
 CREATE INDEX queue_waiting_external_idx ON usher.queue_waiting (target_system, lane, seq)
-    WHERE waiting_for = 'external worker' AND due_at IS NULL;
+    WHERE waiting_for = 'external worker' AND due_at IS NULL AND lane >= 0;
 CREATE INDEX queue_waiting_external_organization_idx ON usher.queue_waiting (organization_id, target_system, lane, seq)
     WHERE waiting_for = 'external worker' AND due_at IS NULL;
 CREATE INDEX queue_waiting_external_due_idx ON usher.queue_waiting (target_system, due_at)

@@ -64,10 +64,10 @@ pub fn take_from_the_dead(living: &[String]) -> Result<usize> {
     spi::run(
         "UPDATE usher.queue_waiting AS w
             SET due_at = NULL, leased_by = NULL, error_message = 'the process that made the call ended before it was over'
-          WHERE (w.organization_id, w.id) IN (
-                SELECT d.organization_id, d.id FROM usher.queue_waiting AS d
+          WHERE w.ctid = ANY (ARRAY(
+                SELECT d.ctid FROM usher.queue_waiting AS d
                  WHERE d.waiting_for = 'external call' AND d.due_at IS NOT NULL AND d.leased_by IS NOT NULL AND d.leased_by <> ALL ($1)
-                   FOR UPDATE SKIP LOCKED)",
+                   FOR UPDATE SKIP LOCKED))",
         &[spi::arg(living.to_vec())],
     )
 }
@@ -76,10 +76,10 @@ pub fn take_from_the_dead(living: &[String]) -> Result<usize> {
 pub fn put_back(living: &[String]) -> Result<usize> {
     spi::run(
         "UPDATE usher.queue_waiting AS w SET due_at = NULL, leased_by = NULL
-          WHERE (w.organization_id, w.id) IN (
-                SELECT d.organization_id, d.id FROM usher.queue_waiting AS d
-                 WHERE d.waiting_for = 'external call' AND d.due_at <= pg_catalog.clock_timestamp() AND (d.leased_by IS NULL OR d.leased_by <> ALL ($1))
-                 ORDER BY d.due_at LIMIT 1000 FOR UPDATE SKIP LOCKED)",
+          WHERE w.ctid = ANY (ARRAY(
+                SELECT d.ctid FROM usher.queue_waiting AS d
+                 WHERE d.waiting_for = 'external call' AND d.due_at <= (SELECT pg_catalog.clock_timestamp()) AND (d.leased_by IS NULL OR d.leased_by <> ALL ($1))
+                 ORDER BY d.due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))",
         &[spi::arg(living.to_vec())],
     )
 }
@@ -87,14 +87,14 @@ pub fn put_back(living: &[String]) -> Result<usize> {
 /// Takes the first job of these lanes.
 pub fn take(lanes: &[i16], by: &str) -> Result<Option<Taken>> {
     let taken = spi::all(
-        "WITH l AS (
-             SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
+        "WITH l AS MATERIALIZED (
+             SELECT w.ctid AS at FROM usher.queue_waiting AS w
               WHERE w.waiting_for = 'external call' AND w.due_at IS NULL AND w.lane = ANY ($1::smallint[])
               ORDER BY w.lane, w.seq LIMIT 1 FOR UPDATE SKIP LOCKED)
          UPDATE usher.queue_waiting AS w
             SET lease_id = pg_catalog.gen_random_uuid(), leased_by = $2, attempts = w.attempts + 1, last_attempted_at = pg_catalog.clock_timestamp(),
                 due_at = pg_catalog.clock_timestamp()
-           FROM l WHERE w.organization_id = l.organization_id AND w.id = l.id
+          WHERE w.ctid = ANY (ARRAY(SELECT l.at FROM l))
          RETURNING w.organization_id, w.id, w.flow_id, w.flow_version, w.hop, w.lane, w.trail, w.row_key, w.seq, w.attempts, w.created_at,
                    w.op::text, w.new::text, w.old::text",
         &[spi::arg(lanes.to_vec()), spi::arg(by)],
@@ -193,12 +193,12 @@ fn release_next(job: &Taken) -> Result<()> {
     let Some(row_key) = job.row_key else { return Ok(()) };
     spi::run(
         "UPDATE usher.queue_waiting AS w SET waiting_for = 'external call', due_at = NULL
-          WHERE (w.organization_id, w.id) IN (
-                SELECT n.organization_id, n.id FROM usher.queue_waiting AS n
+          WHERE w.ctid = ANY (ARRAY(
+                SELECT n.ctid FROM usher.queue_waiting AS n
                  WHERE n.flow_id = $1 AND n.row_key = $2 AND n.waiting_for = 'earlier change' AND n.due_at IS NULL
                    AND NOT EXISTS (SELECT FROM usher.queue_waiting AS e
                                     WHERE e.flow_id = n.flow_id AND e.row_key = n.row_key AND e.seq < n.seq)
-                   FOR UPDATE SKIP LOCKED)",
+                   FOR UPDATE SKIP LOCKED))",
         &[spi::arg(job.flow), spi::arg(row_key)],
     )?;
     Ok(())

@@ -62,15 +62,16 @@ fn database_holds() -> Result<bool> {
 }
 
 /// Jobs of leases that ended and of waits that are over can be taken again; what was lost too often is dead.
-/// `$1` system, `$2` most tries.
+/// `$1` system, `$2` most tries. The clock is read by a query of its own: a volatile function by itself is no key for an index,
+/// and all that is not due would be looked through.
 const PUT_BACK: &str = "
-WITH d AS (
-    SELECT w.organization_id, w.id, w.leased_by IS NOT NULL AND w.attempts >= $2 AS lost
+WITH d AS MATERIALIZED (
+    SELECT w.ctid AS at, w.leased_by IS NOT NULL AND w.attempts >= $2 AS lost
       FROM usher.queue_waiting AS w
-     WHERE w.waiting_for = 'external worker' AND w.target_system = $1 AND w.due_at <= pg_catalog.clock_timestamp()
+     WHERE w.waiting_for = 'external worker' AND w.target_system = $1 AND w.due_at <= (SELECT pg_catalog.clock_timestamp())
      ORDER BY w.due_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
 x AS (
-    DELETE FROM usher.queue_waiting AS w USING d WHERE d.lost AND w.organization_id = d.organization_id AND w.id = d.id RETURNING w.*),
+    DELETE FROM usher.queue_waiting AS w WHERE w.ctid = ANY (ARRAY(SELECT d.at FROM d WHERE d.lost)) RETURNING w.*),
 b AS (
     INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                     attempts, last_attempted_at, error_message, source_system, target_system)
@@ -80,37 +81,39 @@ b AS (
 UPDATE usher.queue_waiting AS w
    SET due_at = NULL,
        error_message = CASE WHEN w.leased_by IS NULL THEN w.error_message ELSE pg_catalog.format('no answer within its lease from %s', w.leased_by) END
-  FROM d WHERE NOT d.lost AND w.organization_id = d.organization_id AND w.id = d.id";
+ WHERE w.ctid = ANY (ARRAY(SELECT d.at FROM d WHERE NOT d.lost))";
 
 /// What can be taken, in its order: of all organizations, or of each by itself. `$1` system, `$2` organizations, `$6` how many
 /// are looked at: more than are wanted, because others may be taking the first ones.
 const OF_ALL: &str = "
-    SELECT w.organization_id, w.id, w.lane, w.seq FROM usher.queue_waiting AS w
-     WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL AND w.target_system = $1 AND w.organization_id = ANY ($2)
+    SELECT w.ctid AS at FROM usher.queue_waiting AS w
+     WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL AND w.target_system = $1 AND w.lane >= 0
+       AND w.organization_id = ANY ($2)
      ORDER BY w.lane, w.seq LIMIT $6";
 const OF_EACH: &str = "
-    SELECT x.organization_id, x.id, x.lane, x.seq
+    SELECT x.at
       FROM unnest($2::uuid[]) AS o (id)
      CROSS JOIN LATERAL (
-           SELECT w.organization_id, w.id, w.lane, w.seq FROM usher.queue_waiting AS w
+           SELECT w.ctid AS at, w.lane, w.seq FROM usher.queue_waiting AS w
             WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL AND w.target_system = $1 AND w.organization_id = o.id
             ORDER BY w.lane, w.seq LIMIT $6) AS x
      ORDER BY x.lane, x.seq LIMIT $6";
 
 /// `$3` most jobs, `$4` who takes them, `$5` seconds of the lease. Always a row at least, which tells how many were looked at.
+/// Rows are found again by their place, not by a join: of how many there are of them the planner has no idea.
 fn take(candidates: &str) -> String {
     format!(
         "
 WITH c AS MATERIALIZED ({candidates}),
-l AS (
-    SELECT w.organization_id, w.id FROM c JOIN usher.queue_waiting AS w ON w.organization_id = c.organization_id AND w.id = c.id
-     WHERE w.waiting_for = 'external worker' AND w.due_at IS NULL
-     ORDER BY c.lane, c.seq LIMIT $3 FOR UPDATE OF w SKIP LOCKED),
+l AS MATERIALIZED (
+    SELECT w.ctid AS at FROM usher.queue_waiting AS w
+     WHERE w.ctid = ANY (ARRAY(SELECT c.at FROM c)) AND w.waiting_for = 'external worker' AND w.due_at IS NULL
+     ORDER BY w.lane, w.seq LIMIT $3 FOR UPDATE SKIP LOCKED),
 u AS (
     UPDATE usher.queue_waiting AS w
        SET lease_id = pg_catalog.gen_random_uuid(), leased_by = $4, attempts = w.attempts + 1, last_attempted_at = pg_catalog.clock_timestamp(),
            due_at = pg_catalog.clock_timestamp() + $5 * interval '1 second'
-      FROM l WHERE w.organization_id = l.organization_id AND w.id = l.id
+     WHERE w.ctid = ANY (ARRAY(SELECT l.at FROM l))
     RETURNING w.id, w.organization_id, w.source_system, w.new, w.lane, w.seq, w.attempts, w.lease_id, w.due_at)
 SELECT (SELECT pg_catalog.count(*)::integer FROM c), u.id, u.organization_id, u.source_system, u.new, u.lane, u.attempts, u.lease_id, u.due_at
   FROM (SELECT) AS one LEFT JOIN u ON true ORDER BY u.lane, u.seq"
@@ -377,7 +380,7 @@ pub fn retry_now(installed: Installed, organization: Uuid, job: Uuid, changes: O
                 new = CASE WHEN op = 'D' THEN new ELSE new || COALESCE($3, '{}') END,
                 old = CASE WHEN op = 'D' THEN old || COALESCE($3, '{}') ELSE old END
           WHERE organization_id = $1 AND id = $2 AND waiting_for IN ('external worker', 'external call') AND lease_id IS NOT NULL
-            AND (leased_by IS NULL OR waiting_for = 'external worker' AND (due_at IS NULL OR due_at <= pg_catalog.clock_timestamp()))",
+            AND (leased_by IS NULL OR waiting_for = 'external worker' AND (due_at IS NULL OR due_at <= (SELECT pg_catalog.clock_timestamp())))",
         &[spi::arg(organization), spi::arg(job), spi::arg(changes)],
     )
 }
