@@ -34,10 +34,18 @@ CREATE OR REPLACE FUNCTION usher.audit_table(target regclass, columns text[] DEF
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$audit_table_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.backfill(flow text, "where" text DEFAULT NULL::text, slice integer DEFAULT 1000)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$backfill_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, run_as text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.cancel_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$cancel_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::interval)
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
@@ -67,6 +75,14 @@ CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  LANGUAGE c
  STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', $function$managed_organization_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.next_runs(schedule text, timezone text DEFAULT 'UTC'::text, after timestamp with time zone DEFAULT NULL::timestamp with time zone, count integer DEFAULT 5)
+ RETURNS SETOF timestamp with time zone
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$next_runs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$pause_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
@@ -76,10 +92,18 @@ CREATE OR REPLACE FUNCTION usher.renew_api()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$renew_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.replay(flow text, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$replay_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resume_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reverse_ticket_revenue(ingestion uuid, reason text)
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
@@ -113,6 +137,24 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
  RETURNS integer
  LANGUAGE plpgsql
@@ -288,7 +330,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.sync_jobs;
+    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.sync_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
@@ -318,7 +360,9 @@ REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
@@ -326,9 +370,13 @@ REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
@@ -337,13 +385,16 @@ REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
@@ -351,9 +402,13 @@ GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
@@ -362,6 +417,7 @@ GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
@@ -373,7 +429,9 @@ COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows th
 COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
+COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
@@ -381,9 +439,13 @@ COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
+COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
+COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
+COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
@@ -392,6 +454,7 @@ COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticke
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
