@@ -21,7 +21,7 @@ impl Zone {
         // SAFETY: the zone is not null; the result is null, or a buffer of this process that is read before the next call.
         unsafe {
             let time = pg_sys::pg_localtime(&at, self.0);
-            if time.is_null() { 0 } else { i64::from((*time).tm_gmtoff) }
+            if time.is_null() { 0 } else { (*time).tm_gmtoff }
         }
     }
 }

@@ -16,8 +16,8 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 /// transaction, 1 to 10000.
 /// Errors: 42501 for callers who are no operators or may not become the flow's role, 42704 when there is no such flow, 55000
 /// when its table cannot be gone through or a backfill of it is on its way, 42601 and others for a condition that is none.
-// Spelt out, because `where` is no name that Rust would take.
 #[pg_extern(sql = r#"
+-- Spelt out, because "where" is no name that Rust would take.
 CREATE FUNCTION usher."backfill"("flow" TEXT, "where" TEXT DEFAULT NULL, "slice" INT DEFAULT 1000) RETURNS uuid
     VOLATILE PARALLEL UNSAFE LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
 "#)]
