@@ -58,6 +58,11 @@ CREATE OR REPLACE FUNCTION usher.hide_api(schema text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$hide_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.horizon()
+ RETURNS TABLE(kind text, pid integer, name text, age_transactions bigint, age interval, query text)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$horizon_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, project_code text, event_code text, ticket_count integer, gross_amount numeric, currency text DEFAULT 'USD'::text, source text DEFAULT 'gvteway'::text, payload jsonb DEFAULT '{}'::jsonb, idempotency_key text DEFAULT NULL::text)
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
@@ -67,6 +72,16 @@ CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  LANGUAGE c
  STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', $function$managed_organization_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.metrics()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$metrics_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.queue_depths()
+ RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$queue_depths_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
@@ -113,6 +128,20 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
  RETURNS integer
  LANGUAGE plpgsql
@@ -288,6 +317,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
+    DROP VIEW IF EXISTS usher.queue_overview;
     DROP VIEW IF EXISTS usher.sync_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
@@ -300,20 +330,6 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
@@ -324,8 +340,11 @@ REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
@@ -337,10 +356,10 @@ REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
@@ -349,8 +368,14 @@ GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
@@ -362,10 +387,10 @@ GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
@@ -379,8 +404,11 @@ COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON docume
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
 COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
+COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
+COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue_overview shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
@@ -392,7 +420,7 @@ COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticke
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
