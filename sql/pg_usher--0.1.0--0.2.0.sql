@@ -74,6 +74,11 @@ CREATE OR REPLACE FUNCTION usher.hide_api(schema text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$hide_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.horizon()
+ RETURNS TABLE(kind text, pid integer, name text, age_transactions bigint, age interval, query text)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$horizon_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, project_code text, event_code text, ticket_count integer, gross_amount numeric, currency text DEFAULT 'USD'::text, source text DEFAULT 'gvteway'::text, payload jsonb DEFAULT '{}'::jsonb, idempotency_key text DEFAULT NULL::text)
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
@@ -87,6 +92,16 @@ CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  LANGUAGE c
  STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', $function$managed_organization_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.metrics()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$metrics_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.queue_depths()
+ RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$queue_depths_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
@@ -322,6 +337,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
+    DROP VIEW IF EXISTS usher.queue_overview;
     DROP VIEW IF EXISTS usher.sync_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
@@ -348,9 +364,12 @@ REVOKE ALL ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) FROM PUBL
 REVOKE ALL ON FUNCTION usher.finish_job(uuid,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
@@ -378,9 +397,15 @@ GRANT EXECUTE ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) TO ush
 GRANT EXECUTE ON FUNCTION usher.finish_job(uuid,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
@@ -413,9 +438,12 @@ COMMENT ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) IS 'a worker
 COMMENT ON FUNCTION usher.finish_job(uuid,uuid,jsonb) IS 'a worker outside has done a job; a result, if given, is kept';
 COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
+COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
+COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue_overview shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';

@@ -22,7 +22,7 @@ static HISTORY_DAYS: GucSetting<i32> = GucSetting::<i32>::new(30);
 pub fn register() {
     GucRegistry::define_string_guc(
         c"usher.databases",
-        c"Databases that get workers, separated by commas.",
+        c"Databases that get workers, separated by commas; * stands for all that have the extension.",
         c"A database needs the extension and usher.setup(); others in the list are left alone.",
         &DATABASES,
         GucContext::Sighup,

@@ -106,7 +106,7 @@ struct Workers {
 pub fn workers() -> Result<Seen> {
     let databases = settings::databases();
     let row = spi::read_all(
-        "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text = ANY ($1),
+        "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_database()::text = ANY ($1) OR '*' = ANY ($1),
                 (SELECT pg_catalog.count(*)::integer FROM pg_catalog.pg_database d WHERE d.datname::text = ANY ($1) AND d.datallowconn AND NOT d.datistemplate),
                 pg_catalog.current_setting('max_worker_processes')::integer,
                 (SELECT pg_catalog.count(*)::integer FROM pg_catalog.pg_stat_activity a

@@ -115,6 +115,60 @@ pub fn cluster_in(home: &str, arguments: &[&str], pg_config: Option<&str>) {
     }
 }
 
+/// A streaming standby of the scratch cluster, in a short directory beside it; stopped and removed when dropped.
+pub struct Standby {
+    home: String,
+}
+
+impl Standby {
+    /// Copies the running cluster and starts the copy as its hot standby.
+    #[track_caller]
+    pub fn start() -> Self {
+        let standby = Self { home: format!("{}.s", variable("PGHOST")) };
+        standby.remove();
+        let home = &standby.home;
+        let (own, bin) = (variable("PGHOST"), variable("USHER_PGBIN"));
+        // The files belong to the user that the scratch cluster runs as, who is not always the one who runs the tests.
+        let script = format!(
+            "set -e; own() {{ if [ \"$(id -un)\" = \"$(stat -c %U '{own}/data')\" ]; then \"$@\"; else setpriv --reuid=\"$(stat -c %u '{own}/data')\" \
+                 --regid=\"$(stat -c %g '{own}/data')\" --clear-groups \"$@\"; fi; }}
+             mkdir -m 700 '{home}'; chown --reference='{own}/data' '{home}'
+             cd '{home}'; own '{bin}/pg_basebackup' -h '{own}' -D '{home}/data' -R -X stream -c fast
+             echo \"unix_socket_directories = '{home}'\" >>'{home}/data/postgresql.auto.conf'
+             own '{bin}/pg_ctl' start -D '{home}/data' -l '{home}/log' -w -t 60 >/dev/null </dev/null"
+        );
+        let output = Command::new("bash").args(["-c", &script]).output().expect("bash runs");
+        assert!(output.status.success(), "the standby: {}", String::from_utf8_lossy(&output.stderr));
+        standby
+    }
+
+    /// Its socket directory.
+    pub fn home(&self) -> &str {
+        &self.home
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(format!("{}/log", self.home)).unwrap_or_default()
+    }
+
+    fn remove(&self) {
+        let home = &self.home;
+        let script = format!(
+            "[ -e '{home}/data' ] || exit 0
+             pid=$(head -n 1 '{home}/data/postmaster.pid' 2>/dev/null) && kill -QUIT \"$pid\" 2>/dev/null
+             while [ -e '{home}/data/postmaster.pid' ] && kill -0 \"$pid\" 2>/dev/null; do sleep 0.1; done
+             rm -rf '{home}'"
+        );
+        let _ = Command::new("bash").args(["-c", &script]).status();
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// Other sessions of the database: victims for `kill -9` and for pg_terminate_backend.
 pub fn backends(database: &Database) -> Vec<i32> {
     let Ok(mut client) = database.try_connect() else { return Vec::new() };

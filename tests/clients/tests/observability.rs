@@ -186,6 +186,8 @@ fn metrics_are_as_prometheus_wants_them_and_count_what_happened() {
 #[test]
 fn whoever_pins_the_horizon_is_named() {
     let (database, mut client) = mirror("usher_test_horizon");
+    // Slots are the server's: an earlier run that failed may have left it.
+    run(&mut client, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = 'usher_horizon'");
     let rows = "SELECT coalesce(string_agg(kind, ',' ORDER BY kind), '') FROM usher.horizon() WHERE kind <> 'session' OR name LIKE '%usher-clients%'";
     assert_eq!(text(&mut client, rows), "");
     let mut old = database.connect();
