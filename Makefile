@@ -4,7 +4,8 @@
 #   PG_CONFIG=…      build and run against this very PostgreSQL
 #   USHER_HOME=…     where the scratch cluster lives
 #   LAYERS="…"       which of: unit regress isolation clients   (make test)
-#   SOAK_SECONDS=…   how long                                   (make soak)
+#   SOAK_KILLS=…     how many kill -9; also SOAK_PROMOTIONS, SOAK_DISK_FULL, SOAK_SECONDS, SOAK_SEED   (make soak)
+#   BENCH_JOBS=…     how large; also BENCH_CHURN, BENCH_WAITING, BENCH_FLOWS                           (make bench)
 #   DRY_RUN=1        say it, do not do it                       (make deps)
 
 SHELL := /bin/bash
@@ -46,10 +47,10 @@ lint: ## formatting, clippy, licences and sources of dependencies, shell syntax
 coverage: ## run the tests with a library that counts lines; writes target/coverage/report.txt
 	@scripts/coverage.sh
 
-bench: ## measure; writes target/bench.json
+bench: ## measure against baselines of the same run; writes target/bench.json
 	@scripts/goal.sh bench
 
-soak: ## keep it busy for a long time (SOAK_SECONDS)
+soak: ## kill it, promote its standby, fill its disk, again and again, and check that nothing is lost
 	@scripts/goal.sh soak
 
 clean: ## remove the scratch cluster and target/; installed packages stay

@@ -3,7 +3,7 @@
 use crate::{flow_role, level};
 use std::thread;
 use std::time::{Duration, Instant};
-use usher_clients::{Client, Database, Uuid, Value, flow, json, number, run, settled, storage, value, wait};
+use usher_clients::{Client, Database, Uuid, Value, flow, json, number, run, server, settled, storage, value, wait};
 
 /// What a worker takes while it works on a lane (src/worker/batch.rs): who holds it holds the worker.
 pub const HOLD: &str = "BEGIN; SELECT usher.hold_lane('normal')";
@@ -111,6 +111,27 @@ impl Pipe {
     pub fn check(&self, client: &mut Client, jobs: i64) {
         let expected = if self.noop { 1 } else { jobs };
         assert_eq!(number(client, &format!("SELECT count(*) FROM {}", self.target)), expected, "every job had its effect once");
+    }
+
+    /// Throws away what is still in the pipe while the worker is at it: its end lets us hold the lane before the next one does.
+    pub fn abandon(&self, database: &Database, client: &mut Client) {
+        let mut holder = database.connect();
+        let hold = thread::spawn(move || {
+            run(&mut holder, HOLD);
+            holder
+        });
+        wait::until(Duration::from_secs(120), "the lane is held", || {
+            if let Some(pid) = server::worker_of(client, "normal") {
+                run(client, &format!("SELECT pg_terminate_backend({pid})"));
+            }
+            thread::sleep(Duration::from_millis(100));
+            hold.is_finished()
+        });
+        let mut holder = hold.join().expect("the lane is held");
+        storage::forget_ready(client);
+        self.empty(client);
+        run(&mut holder, RELEASE);
+        database.await_workers();
     }
 
     /// Nothing is left of what the pipe was fed with, and it takes nothing more.
