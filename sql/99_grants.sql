@@ -40,7 +40,7 @@ GRANT EXECUTE ON FUNCTION
 -- Watching.
 GRANT EXECUTE ON FUNCTION usher.queue_depths TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.horizon, usher.metrics TO usher_reader, usher_operator;
-COMMENT ON FUNCTION usher.queue_depths IS 'internal: what the view usher.queue_overview shows';
+COMMENT ON FUNCTION usher.queue_depths IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.horizon IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.metrics IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.doctor IS 'checks the installation: what is wrong, and its remedy';

@@ -34,10 +34,18 @@ CREATE OR REPLACE FUNCTION usher.audit_table(target regclass, columns text[] DEF
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$audit_table_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.backfill(flow text, "where" text DEFAULT NULL::text, slice integer DEFAULT 1000)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$backfill_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, run_as text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.cancel_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$cancel_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.claim_jobs(system text, n integer DEFAULT 1, lease interval DEFAULT '00:01:00'::interval)
  RETURNS TABLE(job uuid, organization_id uuid, flow text, source_system text, payload jsonb, priority text, attempt integer, lease uuid, lease_until timestamp with time zone)
  LANGUAGE c
@@ -97,6 +105,14 @@ CREATE OR REPLACE FUNCTION usher.metrics()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$metrics_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.next_runs(schedule text, timezone text DEFAULT 'UTC'::text, after timestamp with time zone DEFAULT NULL::timestamp with time zone, count integer DEFAULT 5)
+ RETURNS SETOF timestamp with time zone
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$next_runs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$pause_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.queue_depths()
  RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
  LANGUAGE c
@@ -111,10 +127,18 @@ CREATE OR REPLACE FUNCTION usher.renew_api()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$renew_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.replay(flow text, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$replay_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resume_work_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reverse_ticket_revenue(ingestion uuid, reason text)
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
@@ -160,6 +184,153 @@ BEGIN
     ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
     DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
     RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    day date;
+    child text;
+    old record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
+        child := 'job_history_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
+        BEGIN
+            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.job_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child);
+            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+            EXECUTE format('ALTER TABLE usher.job_history ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy, or the default partition already holds rows of that day: they stay there.
+            NULL;
+        END;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'usher.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I', old.relname);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    -- A key is remembered as long as its job.
+    DELETE FROM usher.job_keys k
+     WHERE k.created_at < now() - keep_days * interval '1 day'
+       AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+       AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+       AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+       AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id);
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', settled);
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', top);
+            drawn := top;
+        END IF;
+    END IF;
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT b.finished_at AS at FROM usher.job_batches AS b
+                                  WHERE b.lane = l AND b.last_seq >= segment.upper - width AND b.last_seq < segment.upper ORDER BY b.last_seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day');
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
@@ -238,7 +409,7 @@ BEGIN
               FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
              UNION ALL
             SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
-              FROM usher.queue AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
+              FROM usher.ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
      WHERE j.new ->> 'id' = deal::text
        AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
      ORDER BY j.seq DESC LIMIT 1;
@@ -337,8 +508,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.queue_overview;
-    DROP VIEW IF EXISTS usher.sync_jobs;
+    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.sync_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
@@ -350,11 +520,31 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
@@ -369,10 +559,14 @@ REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeri
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
@@ -382,12 +576,16 @@ REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
@@ -404,11 +602,15 @@ GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
@@ -418,9 +620,11 @@ GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
@@ -428,7 +632,9 @@ COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows th
 COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
+COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
@@ -443,10 +649,14 @@ COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,t
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
-COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue_overview shows';
+COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
+COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
+COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
+COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
+COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
@@ -456,6 +666,8 @@ COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed ro
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';

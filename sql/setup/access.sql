@@ -37,8 +37,8 @@ SELECT h.id, h.organization_id, f.name, COALESCE(h.source_system, f.source_syste
   FROM usher.job_history h LEFT JOIN usher.flow_versions f ON f.flow_id = h.flow_id AND f.version = h.flow_version;
 COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it stands: pending, in_progress, failed (waits for its next try), synced, dead, cancelled';
 
-CREATE OR REPLACE VIEW usher.queue_overview WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
-COMMENT ON VIEW usher.queue_overview IS 'how much work there is by lane, flow and organization, as far as the caller may see';
+CREATE OR REPLACE VIEW usher.queue WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
+COMMENT ON VIEW usher.queue IS 'how much work there is by lane, flow and organization, as far as the caller may see';
 CREATE OR REPLACE VIEW usher.schedules WITH (security_invoker = true) AS
 SELECT f.name AS flow, s.schedule, s.timezone, COALESCE(f.definition -> 'when' ->> 'missed', 'once') AS missed,
        CASE WHEN NOT f.enabled THEN 'disabled' ELSE f.state END AS state,
@@ -115,7 +115,7 @@ CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.done_jobs, usher.queue_waiting,
-    usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue_overview, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
+    usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
 DO $$

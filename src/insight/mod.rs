@@ -1,4 +1,4 @@
-//! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`, `usher.queue_overview`,
+//! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`, `usher.queue`,
 //! `usher.horizon()`, `usher.metrics()`.
 //!
 //! Owns no table; reads what the caller may see. Nobody calls this room.

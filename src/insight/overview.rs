@@ -1,4 +1,4 @@
-//! `usher.queue_depths()`, behind the view `usher.queue_overview`: how much work there is, and for whom.
+//! `usher.queue_depths()`, behind the view `usher.queue`: how much work there is, and for whom.
 
 use super::may_look;
 use crate::pg::role;

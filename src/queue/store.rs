@@ -152,7 +152,7 @@ WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
            SELECT r.ctid FROM usher.queue_waiting AS r
-            WHERE r.due_at <= pg_catalog.clock_timestamp() AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
+            WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
@@ -584,7 +584,7 @@ pub fn next_ready(lane: usize, position: i64) -> Result<Option<i64>> {
 pub fn first_due(lane: usize) -> Result<Option<i64>> {
     spi::read::<i64>(
         "SELECT w.seq FROM usher.queue_waiting w
-          WHERE w.due_at <= pg_catalog.clock_timestamp() AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call')
+          WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call')
           ORDER BY w.seq LIMIT 1",
         &[spi::arg(lane as i16)],
     )

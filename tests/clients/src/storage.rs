@@ -5,44 +5,22 @@
 
 use crate::{Client, number, run, text, value};
 
-/// Ready jobs are an insert-only log (`usher.jobs`), no longer a table that is emptied (`usher.queue`).
-fn is_log(client: &mut Client) -> bool {
-    value(client, "SELECT to_regclass('usher.jobs') IS NOT NULL", &[])
-}
-
 /// The table that jobs are captured into.
-pub fn ready_table(client: &mut Client) -> &'static str {
-    if is_log(client) { "usher.jobs" } else { "usher.queue" }
-}
+pub const READY_TABLE: &str = "usher.jobs";
 
 /// Jobs that could run now, and nobody has run yet.
 pub fn ready(client: &mut Client) -> i64 {
-    if is_log(client) {
-        number(client, "SELECT count(*) FROM usher.sync_jobs WHERE status IN ('pending', 'in_progress') AND waiting_for IS NULL")
-    } else {
-        number(client, "SELECT count(*) FROM usher.queue")
-    }
+    number(client, "SELECT count(*) FROM usher.ready_jobs")
 }
 
 /// Some job has not ended: it is ready, or it waits for whatever it may be.
 pub fn anything_open(client: &mut Client) -> bool {
-    if is_log(client) {
-        let waits: bool = value(client, "SELECT EXISTS (SELECT FROM usher.queue_waiting)", &[]);
-        waits
-            || value(
-                client,
-                "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE status IN ('pending', 'in_progress', 'failed'))",
-                &[],
-            )
-    } else {
-        value(client, "SELECT EXISTS (SELECT FROM usher.queue) OR EXISTS (SELECT FROM usher.queue_waiting)", &[])
-    }
+    value(client, "SELECT EXISTS (SELECT FROM usher.ready_jobs) OR EXISTS (SELECT FROM usher.queue_waiting)", &[])
 }
 
 /// Throws all ready jobs away. Only where the workers are held.
 pub fn forget_ready(client: &mut Client) {
-    let tables = if is_log(client) { "usher.jobs, usher.job_batches" } else { "usher.queue" };
-    run(client, &format!("TRUNCATE {tables}"));
+    run(client, "TRUNCATE usher.jobs, usher.job_batches");
 }
 
 /// Throws all waiting jobs away.
@@ -88,13 +66,12 @@ pub fn columns_of(client: &mut Client, table: &str, payload: &str) -> (String, S
 
 /// Bytes of what the workers must walk: the ready and the waiting jobs with their indexes, finished ones not.
 pub fn hot_bytes(client: &mut Client) -> i64 {
-    let first = if is_log(client) { "job_batches" } else { "queue" };
-    bytes(client, &format!("c.relname IN ('{first}', 'queue_waiting')"))
+    bytes(client, "c.relname ~ '^(job_batches.*|job_floors|queue_waiting)$'")
 }
 
 /// Bytes of everything that is kept for jobs: ready, waiting, dead and finished.
 pub fn all_bytes(client: &mut Client) -> i64 {
-    bytes(client, "c.relname ~ '^(queue|queue_waiting|jobs|jobs_.*|job_batches.*|job_history.*|dead_letters)$'")
+    bytes(client, "c.relname ~ '^(queue_waiting|jobs|jobs_.*|job_batches.*|job_history.*|dead_letters)$'")
 }
 
 fn bytes(client: &mut Client, which: &str) -> i64 {

@@ -269,7 +269,7 @@ fn the_overview_counts_by_lane_flow_and_organization_and_shows_members_their_own
     for _ in 0..3 {
         ask(&mut client, "two", 1, "low");
     }
-    let lines = "SELECT string_agg(concat_ws(' ', lane, flow, organization, ready, in_flight, oldest IS NOT NULL, waiting, waiting_for, dead, rate_per_minute), '; ' ORDER BY lane) FROM usher.queue_overview";
+    let lines = "SELECT string_agg(concat_ws(' ', lane, flow, organization, ready, in_flight, oldest IS NOT NULL, waiting, waiting_for, dead, rate_per_minute), '; ' ORDER BY lane) FROM usher.queue";
     let (one, two) = ("high ask one 0 0 f 1 {\"retry\": 1} 0 2", "low ask two 3 0 t 0 0 0");
     assert_eq!(text(&mut client, lines), format!("{one}; {two}"));
     let mut member = database.connect_as("clients_of_one");
@@ -279,7 +279,7 @@ fn the_overview_counts_by_lane_flow_and_organization_and_shows_members_their_own
 
     // What a worker has in hand, and what it is at.
     run(&mut client, "INSERT INTO public.a VALUES (13), (14)");
-    wait::until_true(&mut client, "SELECT sum(in_flight) = 2 FROM usher.queue_overview WHERE flow = 'mirror'");
+    wait::until_true(&mut client, "SELECT sum(in_flight) = 2 FROM usher.queue WHERE flow = 'mirror'");
     let at = "SELECT query || ' ' || application_name FROM pg_stat_activity
                WHERE datname = current_database() AND backend_type = 'usher worker' AND state = 'active'";
     assert_eq!(text(&mut client, at), "working: lane normal, flow mirror, 2 jobs pg_usher");

@@ -33,7 +33,7 @@ pub fn measure(database: &Database) -> Vec<Figure> {
     let mut holder = database.connect();
     run(&mut holder, HOLD);
     // A table of the same shape, and one job as the pattern of its rows.
-    let table = storage::ready_table(here);
+    let table = storage::READY_TABLE;
     run(here, &pipe.rows(&pipe.source, 1));
     run(
         here,

@@ -82,7 +82,7 @@ fn committed(database: &Database) -> i64 {
 fn room(database: &Database, client: &mut Client, pipe: &Pipe, jobs: i64) -> Vec<Figure> {
     run(client, "VACUUM");
     let all = storage::all_bytes(client);
-    let table = storage::ready_table(client);
+    let table = storage::READY_TABLE;
     pipe.empty(client);
     let holder = pipe.fill(database, client, jobs);
     run(
