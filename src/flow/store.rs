@@ -33,6 +33,11 @@ impl Flow {
         self.definition.then.key().is_empty() || self.compiled.row_determines_key
     }
 
+    /// Its jobs are asked for, and may have been given options.
+    pub fn takes_requests(&self) -> bool {
+        matches!(self.definition.when, When::Request { .. })
+    }
+
     /// The statements, compiled against the catalog when first needed.
     pub fn program(&self) -> Result<Rc<Program>> {
         if let Some(program) = self.program.get() {

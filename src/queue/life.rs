@@ -1,5 +1,6 @@
 //! A job's life as its owner steers it: look, wait, cancel, retry.
 
+use super::settle;
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
 use crate::pg::{bgw, role, spi, xact};
@@ -12,12 +13,12 @@ use std::time::{Duration, Instant};
 pub type Row = PgHeapTuple<'static, AllocatedByRust>;
 
 /// Where a job stands.
-struct Place {
-    organization: Uuid,
-    lane: i16,
+pub struct Place {
+    pub organization: Uuid,
+    pub lane: i16,
     seq: i64,
     /// queue, queue_waiting, dead_letters or job_history.
-    table: String,
+    pub table: String,
     cancelled: bool,
 }
 
@@ -27,7 +28,7 @@ fn unknown(job: Uuid) -> UsherError {
 }
 
 /// Finds a job among the caller's organizations.
-fn find(job: Uuid, right: Right) -> Result<Place> {
+pub fn find(job: Uuid, right: Right) -> Result<Place> {
     let installed = setup::installed()?;
     let mine = identity::organizations(Right::Read)?;
     // A dead letter whose organization does not exist is nobody's: operators look after it.
@@ -121,6 +122,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
             UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled.")
         );
     }
+    settle::ended(installed, place.organization, vec![job], "cancelled")?;
     let was = serde_json::json!({"place": place.table});
     audit::note(installed, Some(place.organization), "usher.sync_jobs.cancelled", &job.to_string(), Some(was), None)?;
     row(place.organization, job)
@@ -175,10 +177,20 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     };
     if again == 0 {
         return Err(UsherError::state(format!("job {job} has nothing to retry"))
-            .detail("It is pending, waits for its flow or for an earlier change of its row, or is synced.")
+            .detail("It is pending, waits for its flow, for other jobs or for an earlier change of its row, or is synced.")
             .hint("Dead, failed and cancelled jobs can be retried."));
     }
     xact::note_due_changed();
+    if installed.up_to_date && place.table != "queue_waiting" {
+        // Who runs it by hand does not mean its expiry.
+        spi::run(
+            "UPDATE usher.job_options SET expires_at = NULL WHERE organization_id = $1 AND job_id = $2 AND expires_at IS NOT NULL",
+            &arguments[..2],
+        )?;
+        if place.table == "job_history" {
+            settle::uncount(place.organization, job)?;
+        }
+    }
     let organization = spi::one::<Uuid>("SELECT organization_id FROM usher.queue_waiting WHERE id = $1", &[spi::arg(job)])?
         .unwrap_or(place.organization);
     let was = serde_json::json!({"place": place.table});

@@ -7,6 +7,7 @@
 use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::pg::spi::{self, Raw};
+use crate::setup::Installed;
 use pgrx::Uuid;
 use pgrx::spi::{SpiClient, SpiTupleTable};
 use std::collections::{HashMap, HashSet};
@@ -404,6 +405,63 @@ pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
           WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for <> 'external worker'",
         &[spi::arg(lanes.to_vec())],
     )
+}
+
+/// Jobs that are ready, for statements that look for some of them.
+pub const READY: &str = "SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.lane, q.op, q.new, q.old FROM usher.queue AS q";
+
+/// A CTE that takes ready jobs of organization `$1` with ids `$2` out of the queue.
+pub const TAKE_READY: &str = "DELETE FROM usher.queue AS q WHERE q.organization_id = $1 AND q.id = ANY ($2::uuid[])
+    RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old";
+
+/// True when a unique key may be taken by another job. Its own rule says when: while the job is open no key is free but one
+/// whose period is over.
+pub fn key_is_free(installed: Installed, organization: Uuid, key: &str) -> Result<bool> {
+    const OPEN: &str = "EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+             OR EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)";
+    const KEPT: &str = "EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+             OR EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)";
+    let free = if installed.up_to_date {
+        format!(
+            "CASE k.held_for WHEN 'ever' THEN false WHEN 'period' THEN k.held_until <= pg_catalog.clock_timestamp()
+                             WHEN 'pending' THEN NOT ({OPEN}) ELSE NOT ({OPEN} OR {KEPT}) END"
+        )
+    } else {
+        format!("NOT ({OPEN} OR {KEPT})")
+    };
+    Ok(spi::one::<bool>(
+        &format!("SELECT {free} FROM usher.job_keys AS k WHERE k.organization_id = $1 AND k.unique_key = $2"),
+        &[spi::arg(organization), spi::arg(key)],
+    )?
+    .unwrap_or(false))
+}
+
+/// Forgets keys with their jobs, when those have been forgotten.
+pub fn forget_keys(keep_days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.job_keys k
+          WHERE k.created_at < pg_catalog.now() - $1 * interval '1 day' AND k.held_for IN ('history', 'pending')
+            AND NOT EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)",
+        &[spi::arg(keep_days)],
+    )?;
+    Ok(())
+}
+
+/// Forgets options with their jobs, when those have been forgotten.
+pub fn forget_options(keep_days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.job_options o
+          WHERE o.created_at < pg_catalog.now() - $1 * interval '1 day'
+            AND NOT EXISTS (SELECT FROM usher.queue j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)",
+        &[spi::arg(keep_days)],
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

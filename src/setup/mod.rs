@@ -25,6 +25,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/shadow.sql"),
             include_str!("../../sql/setup/notices.sql"),
             include_str!("../../sql/setup/expose.sql"),
+            include_str!("../../sql/setup/life.sql"),
         ],
     ),
 ];

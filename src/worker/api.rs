@@ -2,7 +2,9 @@
 
 use super::batch;
 use crate::error::{Result, UsherError};
+use crate::pg::role;
 use crate::pg::shmem::LANES;
+use crate::queue::settle;
 use crate::registry::identity;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -40,6 +42,10 @@ fn process(most: i32) -> Result<i32> {
         return Err(UsherError::state("this database is a copy: its jobs were made elsewhere and wait").hint(
             "SELECT usher.resume('moved'); if it takes the original's place, usher.resume('copy') if the original lives on.",
         ));
+    }
+    {
+        let _acting = role::internal(installed.owner);
+        settle::settle(installed, true)?;
     }
     let mut jobs = 0;
     for lane in 0..LANES {

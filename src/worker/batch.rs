@@ -9,6 +9,8 @@ use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
 use crate::pg::role;
 use crate::pg::shmem::{Mine, Source};
+use crate::queue::batches;
+use crate::queue::settle::{self, EXPIRED, Given};
 use crate::queue::shadow as queue_shadow;
 use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
 use crate::setup::Installed;
@@ -105,8 +107,12 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
         by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
     }
     let mut tally = Tally::default();
+    let mut batches_ended = false;
     for groups in by_class.into_values() {
-        class(client, installed, place, groups, anything_waits, &mut tally)?;
+        batches_ended |= class(client, installed, place, groups, anything_waits, &mut tally)?;
+    }
+    if batches_ended {
+        batches::settle()?;
     }
     notify::failures(installed, &tally)
 }
@@ -118,7 +124,7 @@ fn class(
     groups: Vec<Group>,
     anything_waits: bool,
     tally: &mut Tally,
-) -> Result<()> {
+) -> Result<bool> {
     let mut works = Vec::with_capacity(groups.len());
     for group in groups {
         works.extend(begin(client, installed, place, group, anything_waits)?);
@@ -133,14 +139,16 @@ fn class(
     for (_, index, n) in shared {
         works[index].alone(n, &mut held)?;
     }
+    let mut batches_ended = false;
     for mut work in works {
         store::take_back(&work.group, &work.back)?;
+        batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
             work.details()?;
             count(tally, &work.group, &work.back, work.details.as_deref().unwrap_or_default());
         }
     }
-    Ok(())
+    Ok(batches_ended)
 }
 
 /// A failed attempt, or a job that is dead without one.
@@ -212,6 +220,7 @@ fn begin(
     };
     let Some(flow) = flows::newest(id)? else {
         store::cancel_group(&group, "its flow was dropped")?;
+        settle::cancelled(installed, &group)?;
         return Ok(None);
     };
     let waits = match (flow.enabled, &flow.broken) {
@@ -220,12 +229,20 @@ fn begin(
         (true, None) => None,
     };
     if let Some(reason) = waits {
-        store::take_back(&group, &all(&group, wait_for(reason)))?;
+        let given = settle::given(installed, &group)?;
+        let wait = wait_for(reason);
+        let back = all(&group, |n| if is_expired(&given, n) { dead(n, EXPIRED.0, EXPIRED.1) } else { wait(n) });
+        store::take_back(&group, &back)?;
+        settle::expire_later(&group, &given, &back)?;
         return Ok(None);
     }
     let (group, segments) = group.arrange(client, flow.rows_are_free())?;
     let waited = group.waited;
-    let mut work = Work { id, installed, place, group, waited, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };
+    let expired: Vec<i32> = given.keys().copied().filter(|n| is_expired(&given, *n)).collect();
+    let mut work =
+        Work { id, installed, place, group, waited, given, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
@@ -239,6 +256,10 @@ fn begin(
     Ok(Some(work))
 }
 
+fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
+    given.get(&n).is_some_and(|given| given.expired)
+}
+
 const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
                                usher.retry_sync_job(job, {\"organization_id\": …})";
 
@@ -250,6 +271,8 @@ struct Work {
     group: Group,
     /// Its jobs come from where they waited.
     waited: bool,
+    /// What its jobs were asked for beyond their payload.
+    given: HashMap<i32, Given>,
     segments: Vec<Segment>,
     back: Vec<Back>,
     /// Numbers of the jobs in `back`.
@@ -388,7 +411,8 @@ impl Work {
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);
-            let after = flow.definition.retry.next(attempts, chance());
+            let own = self.given.get(&n).and_then(|given| given.retry.as_ref());
+            let after = own.unwrap_or(&flow.definition.retry).next(attempts, chance());
             if after.is_some() {
                 held.extend(row_key);
             }

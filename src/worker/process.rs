@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{LANES, Mine, NONE};
 use crate::pg::{catalog, guc, role};
-use crate::queue::store;
+use crate::queue::{settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -41,6 +41,8 @@ struct Loop {
     numbers: Vec<i16>,
     due_at: Option<Instant>,
     due_known: bool,
+    /// What expires is looked at from the beginning.
+    from_the_start: bool,
     tick_at: Instant,
     prepared_at: Instant,
     maintains: bool,
@@ -75,6 +77,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         numbers: Vec::new(),
         due_at: None,
         due_known: false,
+        from_the_start: true,
         tick_at: now,
         prepared_at: now,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
@@ -103,6 +106,7 @@ impl Loop {
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.due_known = false;
+            self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
                 lane.position = 0;
@@ -243,13 +247,15 @@ impl Loop {
     fn look_at_due_times(&mut self) -> bool {
         let numbers = self.numbers.clone();
         let mut due = None;
+        let all = std::mem::take(&mut self.from_the_start);
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
             if store::anything_waits()? {
                 store::release_followers(&*crate::flow::store::classes()?)?;
             }
-            due = store::next_due(&numbers)?;
+            let again = settle::settle(installed, all)?;
+            due = settle::sooner(store::next_due(&numbers)?, again);
             Ok(())
         });
         if !there {
