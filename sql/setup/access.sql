@@ -94,7 +94,7 @@ CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.queue, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
-GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies TO usher_member;
+GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
 DO $$

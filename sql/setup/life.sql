@@ -91,3 +91,14 @@ CREATE TABLE usher.batch_tallies (
 );
 CREATE INDEX batch_tallies_batch_idx ON usher.batch_tallies (organization_id, batch_id);
 COMMENT ON TABLE usher.batch_tallies IS 'jobs of batches that ended and are not yet gathered into usher.batch_definitions';
+
+-- Changes that were not applied by themselves because a newer one of the same row was, in the same transaction.
+CREATE TABLE usher.coalesced_jobs (
+    organization_id uuid NOT NULL,
+    job_id uuid NOT NULL,
+    covered_by uuid NOT NULL,
+    covered_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    CONSTRAINT coalesced_jobs_pkey PRIMARY KEY (organization_id, job_id)
+);
+CREATE INDEX coalesced_jobs_covered_idx ON usher.coalesced_jobs (covered_at);
+COMMENT ON TABLE usher.coalesced_jobs IS 'synced jobs whose work was done by a newer job of the same row (flows with "coalesce")';

@@ -156,9 +156,12 @@ pub struct Definition {
     pub lock_timeout: i64,
     /// Its jobs run and what they would have written is recorded, but nothing of it stays.
     pub shadow: bool,
+    /// Several pending changes of one row are applied once.
+    pub coalesce: bool,
 }
 
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 20] = [
+    "coalesce",
     "from",
     "to",
     "mode",
@@ -327,6 +330,14 @@ fn then(value: &Value) -> Parsed<Then> {
     })
 }
 
+fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
+    match top.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(yes)) => Ok(*yes),
+        Some(_) => refuse(format!("\"{key}\" is neither true nor false"), format!("Write \"{key}\": true, without quotes.")),
+    }
+}
+
 fn link(value: &Value) -> Parsed<Link> {
     let object = object(value, "\"link\"")?;
     known_keys(object, &["kind", "left", "right"], "\"link\"")?;
@@ -462,15 +473,13 @@ impl Definition {
                 None => 2_000,
                 Some(value) => duration(value, "\"lock_timeout\"")?,
             },
-            shadow: match top.get("shadow") {
-                None => false,
-                Some(Value::Bool(shadow)) => *shadow,
-                Some(_) => return refuse("\"shadow\" is neither true nor false", "Write \"shadow\": true, without quotes."),
-            },
+            shadow: yes_or_no(top, "shadow")?,
+            coalesce: yes_or_no(top, "coalesce")?,
             when,
             then,
         };
         definition.agrees_with_itself()?;
+        super::coalesce::agrees(&definition)?;
         Ok(definition)
     }
 

@@ -10,6 +10,7 @@ pub mod apply;
 pub mod catalog;
 pub mod cause;
 pub mod check;
+mod coalesce;
 pub mod compile;
 pub mod definition;
 mod difference;

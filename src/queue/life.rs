@@ -75,6 +75,18 @@ pub fn row(organization: Uuid, job: Uuid) -> Result<Row> {
     .ok_or_else(|| unknown(job))
 }
 
+/// The same of a job that may have been forgotten, while its key has not: then only its id is known.
+pub fn row_or_id(organization: Uuid, job: Uuid) -> Result<Row> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    spi::one::<Row>(
+        "SELECT COALESCE((SELECT ROW(j.*)::usher.sync_job FROM usher.sync_jobs j WHERE j.organization_id = $1 AND j.id = $2 LIMIT 1),
+                         ROW($2, $1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::usher.sync_job)",
+        &[spi::arg(organization), spi::arg(job)],
+    )?
+    .ok_or_else(|| unknown(job))
+}
+
 fn given(job: Option<Uuid>) -> Result<Uuid> {
     job.ok_or_else(|| UsherError::invalid("the job's id is missing").hint("Give the id that usher.enqueue_sync_job() returned."))
 }

@@ -8,6 +8,7 @@
 mod api;
 mod asked;
 pub mod batches;
+mod coalesce;
 mod filter;
 mod keys;
 mod life;

@@ -186,7 +186,7 @@ fn make(
             return Err(UsherError::invalid("unique_key must have 1 to 1000 bytes").hint("Leave it out, or give a shorter one."));
         }
         if let Some(earlier) = keys::take(installed, request.organization, key, hold, id)? {
-            return Ok((earlier, life::row(request.organization, earlier)?));
+            return Ok((earlier, life::row_or_id(request.organization, earlier)?));
         }
     }
     asked.meet(options, request.organization)?;

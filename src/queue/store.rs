@@ -164,14 +164,8 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
 }
 
 impl Group {
-    /// Puts the jobs into an order in which whole segments can be done, and returns those. Where different rows are free,
-    /// waves of first, second, … changes; where they may meet in one target row, the order of the positions.
-    pub fn arrange(self, client: &mut SpiClient<'_>, rows_are_free: bool) -> Result<(Self, Vec<Segment>)> {
-        if let (false, Some((version, hop))) = (self.repeats, self.uniform) {
-            let segments = vec![Segment { first: 1, last: self.batch.size, version, hop }];
-            return Ok((self, segments));
-        }
-        let columns = [
+    fn columns(&self) -> [Raw; 12] {
+        [
             self.batch.organizations,
             self.batch.ids,
             self.batch.new,
@@ -184,9 +178,18 @@ impl Group {
             self.attempts,
             self.versions,
             self.hops,
-        ];
+        ]
+    }
+
+    /// Puts the jobs into an order in which whole segments can be done, and returns those. Where different rows are free,
+    /// waves of first, second, … changes; where they may meet in one target row, the order of the positions.
+    pub fn arrange(self, client: &mut SpiClient<'_>, rows_are_free: bool) -> Result<(Self, Vec<Segment>)> {
+        if let (false, Some((version, hop))) = (self.repeats, self.uniform) {
+            let segments = vec![Segment { first: 1, last: self.batch.size, version, hop }];
+            return Ok((self, segments));
+        }
         let sql = if rows_are_free { IN_WAVES } else { IN_ORDER };
-        let table = spi::query(client, sql, &columns.map(|column| column.arg()))?.first();
+        let table = spi::query(client, sql, &self.columns().map(|column| column.arg()))?.first();
         let keys = table.get::<Vec<Option<i64>>>(8)?.unwrap_or_default();
         let versions = table.get::<Vec<i32>>(11)?.unwrap_or_default();
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
@@ -195,6 +198,59 @@ impl Group {
         let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
         Ok((Self { flow, some_homeless, waited, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
+}
+
+/// Jobs of a group that are not done because a newer one of their row is: `(number, the newer one's)`.
+pub type Covers = Vec<(i32, i32)>;
+
+/// `$13` the numbers of the jobs in their new order.
+const IN_GIVEN_ORDER: &str = "
+SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
+       pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop)
+  FROM (SELECT b.*
+          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[],
+                      $10::integer[], $11::integer[], $12::smallint[])
+               WITH ORDINALITY AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop, n)
+          JOIN unnest($13::integer[]) WITH ORDINALITY AS g (n, place) ON g.n = b.n
+         ORDER BY g.place) AS o";
+
+impl Group {
+    /// As [`Self::arrange`], where only the newest change of each row is done: only those are in the segments.
+    pub fn arrange_newest(self, client: &mut SpiClient<'_>) -> Result<(Self, Vec<Segment>, Covers)> {
+        if !self.repeats {
+            let (group, segments) = self.arrange(client, true)?;
+            return Ok((group, segments, Vec::new()));
+        }
+        let jobs = spi::all(
+            "SELECT b.row_key, b.version, b.hop FROM unnest($1::bigint[], $2::integer[], $3::smallint[]) WITH ORDINALITY AS b (row_key, version, hop, n) ORDER BY b.n",
+            &[self.row_keys.arg(), self.versions.arg(), self.hops.arg()],
+            |row| Ok((row.get::<i64>(1)?, row.get::<i32>(2)?.unwrap_or_default(), row.get::<i16>(3)?.unwrap_or_default())),
+        )?;
+        let plan = super::coalesce::plan(&jobs);
+        let mut arguments = Vec::from(self.columns().map(|column| column.arg()));
+        arguments.push(spi::arg(plan.order.clone()));
+        let table = spi::query(client, IN_GIVEN_ORDER, &arguments)?.first();
+        let done: Vec<_> = plan.order[..plan.done].iter().map(|n| jobs[*n as usize - 1]).collect();
+        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
+        let group = Self { flow, some_homeless, waited, ..read_group(&table, 1, size)? };
+        Ok((group, cut(&done), plan.covers))
+    }
+}
+
+/// Keeps which job has done the work of which other one.
+pub fn note_covered(group: &Group, covers: &[(i32, i32)]) -> Result<()> {
+    if covers.is_empty() {
+        return Ok(());
+    }
+    let (covered, by): (Vec<i32>, Vec<i32>) = covers.iter().copied().unzip();
+    spi::run(
+        "INSERT INTO usher.coalesced_jobs (organization_id, job_id, covered_by)
+         SELECT ($1::uuid[])[c.n], ($2::uuid[])[c.n], ($2::uuid[])[c.by] FROM unnest($3::integer[], $4::integer[]) AS c (n, by)
+         ON CONFLICT ON CONSTRAINT coalesced_jobs_pkey DO UPDATE SET covered_by = EXCLUDED.covered_by, covered_at = EXCLUDED.covered_at",
+        &[group.batch.organizations.arg(), group.batch.ids.arg(), spi::arg(covered), spi::arg(by)],
+    )?;
+    Ok(())
 }
 
 /// Jobs `first..=last` whose images lack a column: `(number, the names)`. `new` and `old` are what their flow uses.
@@ -450,8 +506,12 @@ pub fn forget_keys(keep_days: i32) -> Result<()> {
     Ok(())
 }
 
-/// Forgets options with their jobs, when those have been forgotten.
+/// Forgets options with their jobs, when those have been forgotten, and which job covered which.
 pub fn forget_options(keep_days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.coalesced_jobs WHERE covered_at < pg_catalog.now() - $1 * interval '1 day'",
+        &[spi::arg(keep_days)],
+    )?;
     spi::run(
         "DELETE FROM usher.job_options o
           WHERE o.created_at < pg_catalog.now() - $1 * interval '1 day'

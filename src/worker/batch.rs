@@ -12,7 +12,7 @@ use crate::pg::shmem::{Mine, Source};
 use crate::queue::batches;
 use crate::queue::settle::{self, EXPIRED, Given};
 use crate::queue::shadow as queue_shadow;
-use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
+use crate::queue::store::{self, Back, Claim, Covers, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -126,8 +126,9 @@ fn class(
     tally: &mut Tally,
 ) -> Result<bool> {
     let mut works = Vec::with_capacity(groups.len());
+    let alone = groups.len() == 1;
     for group in groups {
-        works.extend(begin(client, installed, place, group, anything_waits)?);
+        works.extend(begin(client, installed, place, group, anything_waits, alone)?);
     }
     let shared = if works.len() > 1 { shared_rows(&works)? } else { Vec::new() };
     // Rows whose earlier change will be tried again: later ones line up behind it.
@@ -141,6 +142,7 @@ fn class(
     }
     let mut batches_ended = false;
     for mut work in works {
+        work.uncover()?;
         store::take_back(&work.group, &work.back)?;
         batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
@@ -213,6 +215,7 @@ fn begin(
     place: Place,
     group: Group,
     anything_waits: bool,
+    alone: bool,
 ) -> Result<Option<Work>> {
     let Some(id) = group.flow else {
         store::take_back(&group, &all(&group, |n| dead(n, "the job names no flow", "XX000")))?;
@@ -236,12 +239,31 @@ fn begin(
         settle::expire_later(&group, &given, &back)?;
         return Ok(None);
     }
-    let (group, segments) = group.arrange(client, flow.rows_are_free())?;
+    // Flows that share an order with others are done job by job where they meet.
+    let (group, segments, covers) = if alone && flow.coalesces() && installed.up_to_date {
+        group.arrange_newest(client)?
+    } else {
+        let (group, segments) = group.arrange(client, flow.rows_are_free())?;
+        (group, segments, Vec::new())
+    };
     let waited = group.waited;
     let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };
     let expired: Vec<i32> = given.keys().copied().filter(|n| is_expired(&given, *n)).collect();
-    let mut work =
-        Work { id, installed, place, group, waited, given, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    let mut work = Work {
+        id,
+        installed,
+        place,
+        group,
+        waited,
+        given,
+        covers,
+        segments,
+        back: Vec::new(),
+        gone: HashSet::new(),
+        details: None,
+    };
+    // Neither done nor given back by themselves.
+    work.gone.extend(work.covers.iter().map(|(n, _)| *n));
     expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
@@ -273,6 +295,8 @@ struct Work {
     waited: bool,
     /// What its jobs were asked for beyond their payload.
     given: HashMap<i32, Given>,
+    /// Jobs that are not done because a newer one of their row is.
+    covers: Covers,
     segments: Vec<Segment>,
     back: Vec<Back>,
     /// Numbers of the jobs in `back`.
@@ -292,6 +316,31 @@ impl Work {
             self.details = Some(store::details(&self.group)?);
         }
         Ok(self.details.as_deref().unwrap_or_default())
+    }
+
+    /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
+    /// themselves: an older image may fit where the newest does not.
+    fn uncover(&mut self) -> Result<()> {
+        let fates: HashMap<i32, Option<&'static str>> = self.back.iter().map(|back| (back.n, back.waiting_for)).collect();
+        let mut covered = Vec::new();
+        for (n, by) in std::mem::take(&mut self.covers) {
+            match fates.get(&by) {
+                _ if fates.contains_key(&n) => {}
+                None => covered.push((n, by)),
+                Some(None | Some("retry")) => {
+                    self.back.push(Back {
+                        n,
+                        waiting_for: Some("retry"),
+                        after: Some(0.0),
+                        error: None,
+                        sqlstate: None,
+                        tried: false,
+                    });
+                }
+                Some(Some(reason)) => self.back.push(wait_for(reason)(n)),
+            }
+        }
+        store::note_covered(&self.group, &covered)
     }
 
     /// Everything but some jobs that must be done in an order with those of other groups.

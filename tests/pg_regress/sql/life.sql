@@ -76,7 +76,7 @@ RESET ROLE;
 DELETE FROM usher.job_history WHERE id IN (:'ever', :'remembered');
 SET ROLE regress_usher_op;
 SELECT job_id = :'ever' AS still FROM usher.job_keys WHERE unique_key = 'e';
-SELECT try($$ SELECT lf.ask('ever again', '{"unique": {"key": "e", "for": "ever"}}') $$) AS said;
+SELECT id = :'ever' AS same_ever, status FROM usher.enqueue_sync_job('lf-acme', 'lf.a', 'lf.b', '{"action": "work"}', options => '{"unique": {"key": "e"}}');
 SELECT lf.ask('remembered again', '{"unique": {"key": "r"}}') = :'remembered' AS same_remembered;
 -- A cancelled job gives its key back.
 SELECT lf.ask('cancelled', '{"unique": {"key": "c", "for": "ever"}}') AS c \gset
@@ -120,7 +120,8 @@ SET ROLE regress_usher_op;
 CALL public.drain();
 SELECT what, status, error FROM lf.jobs WHERE status = 'dead';
 SELECT usher.enable_flow('lf_work');
-SELECT count(*) AS expiries_left FROM usher.job_expiries;
+-- Those of jobs that have ended go when their time comes.
+SELECT bool_and(expires_at > now()) AS to_come FROM usher.job_expiries;
 CALL lf.clean();
 
 -- After others: waits, and runs when all of them are synced. Those that have ended at once count.
@@ -233,7 +234,7 @@ SELECT try($$ SELECT usher.seal_batch('00000000-0000-7000-8000-000000000000') $$
 CALL lf.clean();
 
 -- Another lane. Earlier changes of the row come along, later ones wait.
-SELECT lf.ask('slow one') IS NOT NULL, lf.ask('quick one') AS quick \gset
+SELECT lf.ask('slow one') AS slow, lf.ask('quick one') AS quick \gset
 SELECT status, priority FROM usher.reprioritise(:'quick', 'emergency');
 SELECT usher.process_jobs(1);
 SELECT what FROM lf.done;
@@ -296,6 +297,43 @@ ALTER TABLE lf.done DROP CONSTRAINT closed;
 SELECT usher.retry_dead_letters('default', '{"flow": "lf_copy"}') AS retried;
 CALL public.drain();
 SELECT what FROM lf.done ORDER BY seq;
+CALL lf.clean();
+
+-- Coalescing: of several pending changes of a row only the newest is applied; which job did the work is kept.
+RESET ROLE;
+CREATE TABLE lf.mirror (id integer PRIMARY KEY, v text CHECK (v <> 'bad'), seen serial);
+CREATE TABLE lf.audited (id integer PRIMARY KEY, v text);
+SELECT usher.audit_table('lf.audited');
+ALTER TABLE lf.mirror OWNER TO regress_usher_op;
+GRANT ALL ON ALL TABLES IN SCHEMA lf TO regress_usher_op;
+SET ROLE regress_usher_op;
+SELECT usher.disable_flow('lf_copy');
+\pset format unaligned
+\pset tuples_only on
+SELECT n, try(format('SELECT usher.create_flow(''lf_bad'', %L)', '{"when": {"change": "lf.source"}, "then": {"upsert": "lf.mirror", "key": ["id"]}, "set": {"id": "new.id", "v": "new.v"}, "coalesce": true}'::jsonb || more)) AS said
+  FROM (VALUES (1, '{"then": {"insert": "lf.mirror"}}'::jsonb), (2, '{"when": {"change": "lf.source", "on": ["update", "delete"]}}'), (3, '{"set": {"id": "new.id", "v": "coalesce(old.v, new.v)"}}'),
+    (4, '{"set": {"id": "length(new.v)", "v": "new.v"}}'), (5, '{"if": "new.v <> ''x''"}'), (6, '{"mode": "transactional"}'), (7, '{"then": {"upsert": "lf.audited", "key": ["id"]}}')) AS c (n, more) ORDER BY n;
+\pset format aligned
+\pset tuples_only off
+SELECT usher.create_flow('lf_mirror', '{"when": {"change": "lf.source"}, "then": {"upsert": "lf.mirror", "key": ["id"]}, "set": {"id": "new.id", "v": "new.v"}, "coalesce": true, "retry": {"delays": [0]}}');
+INSERT INTO lf.source SELECT g, 'first' FROM generate_series(10, 12) AS g;
+UPDATE lf.source SET v = 'second' WHERE id IN (10, 11);
+UPDATE lf.source SET v = 'third' WHERE id = 10;
+CALL public.drain();
+SELECT id, v FROM lf.mirror ORDER BY id;
+-- The upsert drew three numbers, not six.
+SELECT last_value FROM lf.mirror_seen_seq;
+SELECT j.payload->'new'->>'v' AS image, j.payload->'new'->>'id' AS id, j.status, b.payload->'new'->>'v' AS done_by
+  FROM usher.sync_jobs j LEFT JOIN usher.coalesced_jobs c ON c.job_id = j.id LEFT JOIN usher.sync_jobs b ON b.id = c.covered_by WHERE j.flow = 'lf_mirror' ORDER BY 2, j.created_at, 1;
+-- The newest does not fit: the one before it takes effect.
+UPDATE lf.source SET v = 'fourth' WHERE id = 10;
+UPDATE lf.source SET v = 'fifth' WHERE id = 10;
+UPDATE lf.source SET v = 'bad' WHERE id = 10;
+UPDATE lf.source SET v = 'fine' WHERE id = 11;
+CALL public.drain();
+SELECT id, v FROM lf.mirror ORDER BY id;
+SELECT payload->'new'->>'v' AS image, status, attempts FROM usher.sync_jobs WHERE flow = 'lf_mirror' AND payload->'new'->>'v' IN ('fourth', 'fifth', 'bad', 'fine') ORDER BY 1;
+SELECT usher.drop_flow('lf_mirror'), usher.enable_flow('lf_copy');
 CALL lf.clean();
 
 -- Members look, admins act, others learn nothing.
