@@ -35,6 +35,10 @@ CREATE FUNCTION iso.ask_after(v text, VARIADIC names text[]) RETURNS uuid LANGUA
     SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
         options => jsonb_build_object('after', ARRAY(SELECT i.id FROM iso.ids i WHERE i.v = ANY (names))))
 $$;
+CREATE FUNCTION iso.ask_after_anyway(v text, VARIADIC names text[]) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
+        options => jsonb_build_object('after', ARRAY(SELECT i.id FROM iso.ids i WHERE i.v = ANY (names)), 'on_failure', 'run'))
+$$;
 CREATE FUNCTION iso.ask_pending(v text, key text) RETURNS uuid LANGUAGE sql AS $$
     SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
         options => jsonb_build_object('unique', jsonb_build_object('key', key, 'for', 'pending')))

@@ -2,11 +2,10 @@
 
 use std::thread;
 use usher_clients::wait::{LONG, until_true, until_true_for};
-use usher_clients::{Client, Database, Uuid, chaos, run, value};
+use usher_clients::{Client, Database, Uuid, run, server, value};
 
 const FLOWS: &str = r#"
 CREATE SCHEMA life;
-CREATE ROLE life_flows NOLOGIN;
 CREATE TABLE life.done (seq bigint GENERATED ALWAYS AS IDENTITY, what text, CHECK (what <> 'poison'));
 GRANT USAGE ON SCHEMA life TO life_flows;
 GRANT ALL ON ALL TABLES IN SCHEMA life TO life_flows;
@@ -18,11 +17,9 @@ CREATE FUNCTION life.ask(what text, options jsonb DEFAULT NULL) RETURNS uuid LAN
 "#;
 
 fn database(name: &str) -> (Database, Client) {
-    let mut admin = usher_clients::connect("postgres", None);
-    run(&mut admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)"));
-    run(&mut admin, "DROP ROLE IF EXISTS life_flows");
     let database = Database::create(name);
     let mut client = database.connect();
+    usher_clients::role(&mut client, "life_flows", "NOLOGIN");
     run(&mut client, FLOWS);
     (database, client)
 }
@@ -113,6 +110,13 @@ fn a_waiting_job_expires_by_itself() {
     assert_eq!(late, 0);
 }
 
+/// Kills the worker of one lane or the other with whatever it is doing, and waits until the server is there again.
+fn kill_worker(database: &Database, mut client: Client, which: i64) -> Client {
+    let lane = if which % 2 == 0 { "normal" } else { "critical" };
+    let pid = server::worker_of(&mut client, lane).expect("a worker serves the lane");
+    server::kill_and_recover(database, &mut client, pid)
+}
+
 /// Workers are killed while they run batches of jobs that others wait for: every job runs once, every batch is completed
 /// once, with the right counts.
 #[test]
@@ -141,22 +145,28 @@ fn batches_survive_kill_9() {
             ),
         );
         batches.push(id);
-        chaos::kill_worker(&database);
+        client = kill_worker(&database, client, batch);
         if batch % 3 == 2 {
             run(&mut client, &format!("SELECT usher.seal_batch('{id}')"));
-            chaos::kill_worker(&database);
+            client = kill_worker(&database, client, batch + 1);
         }
     }
     for id in &batches {
         run(&mut client, &format!("SELECT usher.seal_batch('{id}')"));
     }
-    chaos::kill_worker(&database);
+    client = kill_worker(&database, client, 0);
     until_true_for(
         &mut client,
         LONG * 4,
-        &format!("SELECT count(*) = {BATCHES} FROM usher.batches WHERE state = 'finished' AND total = {SIZE} AND done = {SIZE} - 1 AND failed = 1"),
+        &format!(
+            "SELECT count(*) = {BATCHES} FROM usher.batches WHERE state = 'finished' AND total = {SIZE} AND done = {SIZE} - 1 AND failed = 1"
+        ),
     );
-    until_true_for(&mut client, LONG, &format!("SELECT count(*) = {BATCHES} FROM life.done WHERE what = 'sum {} 1 {SIZE}'", SIZE - 1));
+    until_true_for(
+        &mut client,
+        LONG,
+        &format!("SELECT count(*) = {BATCHES} FROM life.done WHERE what = 'sum {} 1 {SIZE}'", SIZE - 1),
+    );
     let (done, different): (i64, i64) = (
         value(&mut client, "SELECT count(*) FROM life.done", &[]),
         value(&mut client, "SELECT count(DISTINCT what) FROM life.done WHERE what NOT LIKE 'sum%'", &[]),
