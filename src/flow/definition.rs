@@ -161,7 +161,6 @@ pub struct Definition {
 }
 
 const KEYS: [&str; 20] = [
-    "coalesce",
     "from",
     "to",
     "mode",
@@ -181,6 +180,7 @@ const KEYS: [&str; 20] = [
     "trigger_name",
     "lock_timeout",
     "shadow",
+    "coalesce",
 ];
 const DESCRIPTION: &str = "description";
 

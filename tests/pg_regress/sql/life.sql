@@ -243,7 +243,7 @@ TRUNCATE lf.done RESTART IDENTITY;
 INSERT INTO lf.source VALUES (2, 'a'), (3, 'x');
 UPDATE lf.source SET v = 'b' WHERE id = 2;
 UPDATE lf.source SET v = 'c' WHERE id = 2;
-SELECT id AS b FROM usher.sync_jobs WHERE payload->'new'->>'v' = 'b' \gset
+SELECT id AS b FROM usher.sync_jobs WHERE flow = 'lf_copy' AND payload->'new'->>'v' = 'b' \gset
 SELECT priority FROM usher.reprioritise(:'b', 'critical');
 SELECT what, priority FROM lf.jobs WHERE status = 'pending' ORDER BY what;
 CALL public.drain();
@@ -251,7 +251,7 @@ SELECT what FROM lf.done ORDER BY seq;
 TRUNCATE lf.done RESTART IDENTITY;
 -- Into a slower lane: what comes later waits for it.
 UPDATE lf.source SET v = 'd' WHERE id = 2;
-SELECT id AS d FROM usher.sync_jobs WHERE payload->'new'->>'v' = 'd' \gset
+SELECT id AS d FROM usher.sync_jobs WHERE flow = 'lf_copy' AND payload->'new'->>'v' = 'd' \gset
 SELECT priority FROM usher.reprioritise(:'d', 'low');
 UPDATE lf.source SET v = 'e' WHERE id = 2;
 UPDATE lf.source SET v = 'y' WHERE id = 3;
@@ -356,6 +356,7 @@ RESET ROLE;
 SET ROLE regress_usher_op;
 CALL lf.clean();
 SELECT usher.drop_flow('lf_work'), usher.drop_flow('lf_copy');
+SELECT usher.unaudit_table('lf.audited');
 RESET ROLE;
 SET client_min_messages = warning;
 CALL public.drain();
