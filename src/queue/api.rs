@@ -21,6 +21,7 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 /// call with the same key returns the first job), `options` (object: `retry`, `expires_in` or `expires_at`, `unique`,
 /// `after` and `on_failure`, `batch`; see docs/jobs.md).
 /// Errors: 42501 unless the caller is an admin of the organization, 22023 for input that no flow takes.
+#[allow(clippy::too_many_arguments, reason = "the arguments of the RPC, each with its name")]
 #[pg_extern(volatile, parallel_unsafe)]
 fn enqueue_sync_job(
     organization: Option<String>,
