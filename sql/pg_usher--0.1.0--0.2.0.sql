@@ -55,11 +55,11 @@ AS 'MODULE_PATHNAME', $function$doctor_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.enqueue_sync_job(organization text, source_system text, target_system text, payload jsonb DEFAULT '{}'::jsonb, priority text DEFAULT 'normal'::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb)
  RETURNS usher.sync_job
  LANGUAGE c
-AS 'MODULE_PATHNAME', $function$enqueue_sync_job_wrapper$function$;
+AS 'MODULE_PATHNAME', $function$enqueue_sync_job_with_options_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.enqueue_sync_jobs(organization text, source_system text, target_system text, payloads jsonb[], priority text DEFAULT 'normal'::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, options jsonb DEFAULT NULL::jsonb)
  RETURNS uuid[]
  LANGUAGE c
-AS 'MODULE_PATHNAME', $function$enqueue_sync_jobs_wrapper$function$;
+AS 'MODULE_PATHNAME', $function$enqueue_sync_jobs_with_options_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
  RETURNS jsonb
  LANGUAGE c

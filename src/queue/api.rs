@@ -22,8 +22,8 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 /// `after` and `on_failure`, `batch`; see docs/jobs.md).
 /// Errors: 42501 unless the caller is an admin of the organization, 22023 for input that no flow takes.
 #[allow(clippy::too_many_arguments, reason = "the arguments of the RPC, each with its name")]
-#[pg_extern(volatile, parallel_unsafe)]
-fn enqueue_sync_job(
+#[pg_extern(volatile, parallel_unsafe, name = "enqueue_sync_job")]
+fn enqueue_sync_job_with_options(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
@@ -42,8 +42,8 @@ fn enqueue_sync_job(
 /// Asks for many jobs in one call, all or none: at most 100,000 payloads. Returns their ids in the order of the payloads.
 /// `priority`, `run_at` and `options` are as for `enqueue_sync_job` and count for each of them; none takes `unique`.
 /// Errors: as `enqueue_sync_job`, naming the payload by its number; 54000 for too many.
-#[pg_extern(volatile, parallel_unsafe)]
-fn enqueue_sync_jobs(
+#[pg_extern(volatile, parallel_unsafe, name = "enqueue_sync_jobs")]
+fn enqueue_sync_jobs_with_options(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
@@ -57,6 +57,31 @@ fn enqueue_sync_jobs(
     let payloads =
         payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
     Ok(request::many(&asked, payloads, run_at, options.as_ref())?)
+}
+
+/// What the SQL function of version 0.1 calls, between installing this library and ALTER EXTENSION.
+#[pg_extern(sql = false)]
+fn enqueue_sync_job(
+    organization: Option<String>,
+    source_system: Option<String>,
+    target_system: Option<String>,
+    payload: Option<JsonB>,
+    priority: Option<String>,
+    run_at: Option<TimestampWithTimeZone>,
+    unique_key: Option<String>,
+) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
+    enqueue_sync_job_with_options(organization, source_system, target_system, payload, priority, run_at, unique_key, None)
+}
+
+/// The same of `enqueue_sync_jobs`.
+#[pg_extern(sql = false)]
+fn enqueue_sync_jobs(
+    organization: Option<String>,
+    source_system: Option<String>,
+    target_system: Option<String>,
+    payloads: Option<Vec<Option<JsonB>>>,
+) -> Sql<Vec<Uuid>> {
+    enqueue_sync_jobs_with_options(organization, source_system, target_system, payloads, None, None, None)
 }
 
 /// Cancels a job that has not run. Errors: 42501, 42704 for a job that is not the caller's, 55000 when it has ended.
