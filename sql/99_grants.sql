@@ -30,6 +30,22 @@ GRANT EXECUTE ON FUNCTION
     usher.take_seq, usher.maintain_history, usher.maintain_segments
     TO usher_operator;
 
+-- The life of jobs as their callers and admins steer it.
+GRANT EXECUTE ON FUNCTION
+    usher.create_batch, usher.seal_batch, usher.reprioritise, usher.cancel_sync_jobs, usher.retry_dead_letters
+    TO usher_member;
+GRANT EXECUTE ON FUNCTION
+    usher.jobs_ended, usher.look_at_dependants, usher.mark_dependencies, usher.settle_dependants, usher.tally, usher.dead_letters_changed,
+    usher.expire_jobs, usher.wake_waiting, usher.try_settling
+    TO usher_operator;
+COMMENT ON FUNCTION usher.create_batch IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
+COMMENT ON FUNCTION usher.seal_batch IS 'says that no more jobs join a batch; true when this call has sealed it';
+COMMENT ON FUNCTION usher.reprioritise IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
+COMMENT ON FUNCTION usher.cancel_sync_jobs IS 'cancels the jobs of an organization that a filter means; returns how many';
+COMMENT ON FUNCTION usher.retry_dead_letters IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
+COMMENT ON FUNCTION usher.wake_waiting IS 'internal: has the workers look at waiting jobs after the commit';
+COMMENT ON FUNCTION usher.try_settling IS 'internal: tells those that end jobs from those that look afterwards';
+
 -- Failures and what to do about them; shadow, versions and the transfer of flows.
 GRANT EXECUTE ON FUNCTION usher.read_notice TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor, usher.shadow_report TO usher_reader;

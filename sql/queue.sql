@@ -41,13 +41,6 @@ BEGIN
         END;
     END LOOP;
     DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
-    -- A key is remembered as long as its job.
-    DELETE FROM usher.job_keys k
-     WHERE k.created_at < now() - keep_days * interval '1 day'
-       AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-       AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-       AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-       AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id);
     RETURN format('%s made, %s dropped', made, dropped);
 END
 $$;

@@ -42,6 +42,7 @@ mod pg_tests_queue;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
+extension_sql_file!("../sql/life.sql", name = "life", requires = ["extension"]);
 extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
 extension_sql_file!("../sql/expose.sql", name = "expose", requires = ["queue"]);
 extension_sql_file!("../sql/notices.sql", name = "notices", requires = ["extension"]);

@@ -60,6 +60,19 @@ SELECT w.id, w.kind, w.flow, w.state, w.total, w.total_is, w.done, w.jobs, d.fai
         WHERE d.flow_id = w.flow_id AND d.created_at >= w.started_at
           AND CASE w.kind WHEN 'backfill' THEN d.cause = w.id ELSE d.cause IS NOT NULL AND d.hop = 0 END) AS d;
 COMMENT ON VIEW usher.progress IS 'backfills and replays: rows or jobs gone through of the total (estimated or exact), jobs made, dead ones, rate, time left';
+CREATE OR REPLACE VIEW usher.batches WITH (security_invoker = true) AS
+SELECT b.id, b.organization_id, b.name,
+       CASE WHEN b.finished_at IS NOT NULL THEN 'finished' WHEN b.sealed_at IS NOT NULL THEN 'sealed' ELSE 'open' END AS state,
+       n.total, b.done + t.done AS done, b.failed + t.failed AS failed, b.cancelled + t.cancelled AS cancelled,
+       CASE WHEN n.total > 0 THEN pg_catalog.round(100.0 * (b.done + b.failed + b.cancelled + t.done + t.failed + t.cancelled) / n.total, 1)
+            WHEN b.finished_at IS NOT NULL THEN 100.0 END AS percent,
+       b.created_at, b.created_by, b.sealed_at, LEAST(b.started_at, t.started_at) AS started_at, b.finished_at, b.completion_job, b.error_message
+  FROM usher.batch_definitions b
+ CROSS JOIN LATERAL (SELECT COALESCE(pg_catalog.sum(c.done), 0)::bigint AS done, COALESCE(pg_catalog.sum(c.failed), 0)::bigint AS failed,
+                            COALESCE(pg_catalog.sum(c.cancelled), 0)::bigint AS cancelled, pg_catalog.min(c.counted_at) AS started_at
+                       FROM usher.batch_tallies c WHERE c.organization_id = b.organization_id AND c.batch_id = b.id) AS t
+ CROSS JOIN LATERAL (SELECT COALESCE(b.total, (SELECT pg_catalog.count(*) FROM usher.job_options o WHERE o.batch_id = b.id)) AS total) AS n;
+COMMENT ON VIEW usher.batches IS 'batches of jobs and how far they are: open (jobs join), sealed, finished';
 
 DO $$
 DECLARE
@@ -116,6 +129,7 @@ CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
+GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
 DO $$
@@ -138,6 +152,10 @@ CREATE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flo
 DROP TRIGGER IF EXISTS usher_flow_broken ON usher.flows;
 CREATE TRIGGER usher_flow_broken AFTER UPDATE OF state ON usher.flows
     FOR EACH ROW WHEN (NEW.state = 'broken' AND OLD.state <> 'broken') EXECUTE FUNCTION usher.note_broken_flow();
+CREATE OR REPLACE TRIGGER usher_dead_letters_made AFTER INSERT ON usher.dead_letters
+    REFERENCING NEW TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
+CREATE OR REPLACE TRIGGER usher_dead_letters_left AFTER DELETE ON usher.dead_letters
+    REFERENCING OLD TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
 DROP TRIGGER IF EXISTS update_integration_sync_timestamp ON usher.links;
 CREATE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
     FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();

@@ -1,6 +1,7 @@
 //! Checking a definition against the catalog before it becomes a flow.
 
 use super::catalog;
+use super::coalesce;
 use super::compile::{self, Program};
 use super::definition::{Definition, Mode, OnError, When};
 use super::schedules;
@@ -20,6 +21,7 @@ pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Res
     if let Some(reader) = reader {
         may_read_source(definition, run_as, reader)?;
     }
+    coalesce::fits(definition, &program)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
     // A flow in shadow reads back what it would write.
     let statements = [Some(&program.apply), program.link.as_ref(), definition.shadow.then_some(&program.preview)];

@@ -190,9 +190,11 @@ pub struct Definition {
     pub timeout: Option<i64>,
     /// Its jobs run and what they would have written is recorded, but nothing of it stays.
     pub shadow: bool,
+    /// Several pending changes of one row are applied once.
+    pub coalesce: bool,
 }
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "from",
     "to",
     "mode",
@@ -213,6 +215,7 @@ const KEYS: [&str; 20] = [
     "lock_timeout",
     "timeout",
     "shadow",
+    "coalesce",
 ];
 const DESCRIPTION: &str = "description";
 
@@ -360,6 +363,14 @@ fn then(value: &Value) -> Parsed<Then> {
     })
 }
 
+fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
+    match top.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(yes)) => Ok(*yes),
+        Some(_) => refuse(format!("\"{key}\" is neither true nor false"), format!("Write \"{key}\": true, without quotes.")),
+    }
+}
+
 fn link(value: &Value) -> Parsed<Link> {
     let object = object(value, "\"link\"")?;
     known_keys(object, &["kind", "left", "right"], "\"link\"")?;
@@ -496,15 +507,13 @@ impl Definition {
                 Some(value) => duration(value, "\"lock_timeout\"")?,
             },
             timeout: top.get("timeout").map(call::timeout).transpose()?,
-            shadow: match top.get("shadow") {
-                None => false,
-                Some(Value::Bool(shadow)) => *shadow,
-                Some(_) => return refuse("\"shadow\" is neither true nor false", "Write \"shadow\": true, without quotes."),
-            },
+            shadow: yes_or_no(top, "shadow")?,
+            coalesce: yes_or_no(top, "coalesce")?,
             when,
             then,
         };
         definition.agrees_with_itself()?;
+        super::coalesce::agrees(&definition)?;
         Ok(definition)
     }
 

@@ -12,6 +12,7 @@ mod call_statement;
 pub mod catalog;
 pub mod cause;
 pub mod check;
+mod coalesce;
 pub mod compile;
 pub mod definition;
 mod difference;

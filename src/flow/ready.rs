@@ -43,6 +43,25 @@ pub fn hold_one(lane: i16, seq: i64) -> Result<bool> {
     Ok(!locked.is_empty())
 }
 
+/// The same for jobs at some positions, each in its lane.
+pub fn hold_these(jobs: &[(i16, i64)]) -> Result<()> {
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    check_isolation()?;
+    let (lanes, positions): (Vec<i16>, Vec<i64>) = jobs.iter().copied().unzip();
+    let _quiet = locks::quiet(lanes.clone());
+    note(&spi::all(
+        "SELECT j.lane, j.seq FROM usher.jobs AS j
+          WHERE (j.lane, j.seq) IN (SELECT u.lane, u.seq FROM unnest($1::smallint[], $2::bigint[]) AS u (lane, seq))
+            AND EXISTS (SELECT FROM usher.ready_jobs AS r WHERE r.lane = j.lane AND r.seq = j.seq)
+          ORDER BY j.seq FOR UPDATE",
+        &[spi::arg(lanes), spi::arg(positions)],
+        |row| Ok((row.get::<i16>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0))),
+    )?);
+    Ok(())
+}
+
 fn check_isolation() -> Result<()> {
     if xact::sees_new_commits() {
         return Ok(());

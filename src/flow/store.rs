@@ -33,6 +33,16 @@ impl Flow {
         self.definition.then.key().is_empty() || self.compiled.row_determines_key
     }
 
+    /// Of several changes of a row only the newest is applied.
+    pub fn coalesces(&self) -> bool {
+        self.definition.coalesce && !self.definition.shadow
+    }
+
+    /// Its jobs are asked for, and may have been given options.
+    pub fn takes_requests(&self) -> bool {
+        matches!(self.definition.when, When::Request { .. })
+    }
+
     /// The statements, compiled against the catalog when first needed.
     pub fn program(&self) -> Result<Rc<Program>> {
         if let Some(program) = self.program.get() {

@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 const OURS: u16 = 0x7573;
 
 const EQUAL: u16 = OURS + 1;
+const SETTLING: u16 = OURS + 2;
 
 /// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
 /// until this one ends.
@@ -34,7 +35,14 @@ fn lane_tag(lane: i16) -> pg_sys::LOCKTAG {
     }
 }
 
-/// Lanes in which no batch runs, for as long as this lives.
+/// A lane is taken in one of these modes. Workers and sessions with batches exclude each other and themselves; whoever holds
+/// a lane excludes both, and others who hold it are welcome; quiet excludes workers only.
+const WORKER: i32 = pg_sys::ExclusiveLock as i32;
+const SESSION: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
+const HELD: i32 = pg_sys::ShareLock as i32;
+const QUIET: i32 = pg_sys::RowShareLock as i32;
+
+/// Lanes in which no worker's batch runs, for as long as this lives. Batches of sessions lock the rows that they take.
 pub struct Quiet(Vec<i16>);
 
 /// Waits until the batches that run in these lanes now have ended, and keeps others from beginning. A wait like that for any
@@ -44,7 +52,7 @@ pub fn quiet(mut lanes: Vec<i16>) -> Quiet {
     lanes.dedup();
     for lane in &lanes {
         // SAFETY: a lock of the transaction, given back by drop or with the transaction; the tag is copied.
-        unsafe { pg_sys::LockAcquire(&lane_tag(*lane), pg_sys::ShareLock as i32, false, false) };
+        unsafe { pg_sys::LockAcquire(&lane_tag(*lane), QUIET, false, false) };
     }
     Quiet(lanes)
 }
@@ -57,16 +65,16 @@ impl Drop for Quiet {
         }
         for lane in &self.0 {
             // SAFETY: gives back what `quiet` has taken.
-            unsafe { pg_sys::LockRelease(&lane_tag(*lane), pg_sys::ShareLock as i32, false) };
+            unsafe { pg_sys::LockRelease(&lane_tag(*lane), QUIET, false) };
         }
     }
 }
 
 /// Takes a lane of this database until the end of the transaction, or returns false at once.
-pub fn try_lane(lane: i16) -> bool {
+pub fn try_lane(lane: i16, worker: bool) -> bool {
     let tag = lane_tag(lane);
     // SAFETY: a lock of the transaction, released with it; the tag is copied.
-    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true) };
+    let result = unsafe { pg_sys::LockAcquire(&tag, if worker { WORKER } else { SESSION }, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
@@ -75,5 +83,22 @@ pub fn try_lane(lane: i16) -> bool {
 pub fn hold_lane(lane: i16) {
     let tag = lane_tag(lane);
     // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
-    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ShareLock as i32, false, false) };
+    unsafe { pg_sys::LockAcquire(&tag, HELD, false, false) };
+}
+
+/// Takes a share in the ending of jobs until the end of the transaction, or (`alone`) keeps all others out of it; false
+/// when that is not possible at once.
+pub fn try_settling(alone: bool) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: 0,
+        locktag_field3: 0,
+        locktag_field4: SETTLING,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    let mode = if alone { pg_sys::ExclusiveLock } else { pg_sys::ShareLock };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied.
+    let result = unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, true) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

@@ -1,9 +1,10 @@
 //! SQL functions for jobs: what clients call over a connection or PostgREST.
 
 use super::life;
+use super::options::Options;
 use super::request;
 use crate::error::{self, UsherError};
-use crate::pg::{shmem, xact};
+use crate::pg::{locks, shmem, xact};
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -17,10 +18,12 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 ///
 /// Arguments: `organization` (slug or id), `source_system`, `target_system`, `payload` (object), `priority`
 /// (emergency, critical, high, normal, low; normal leaves the flow's own), `run_at` (not before), `unique_key` (a second
-/// call with the same key returns the first job).
+/// call with the same key returns the first job), `options` (object: `retry`, `expires_in` or `expires_at`, `unique`,
+/// `after` and `on_failure`, `batch`; see docs/jobs.md).
 /// Errors: 42501 unless the caller is an admin of the organization, 22023 for input that no flow takes.
-#[pg_extern(volatile, parallel_unsafe)]
-fn enqueue_sync_job(
+#[allow(clippy::too_many_arguments, reason = "the arguments of the RPC, each with its name")]
+#[pg_extern(volatile, parallel_unsafe, name = "enqueue_sync_job")]
+fn enqueue_sync_job_with_options(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
@@ -28,25 +31,57 @@ fn enqueue_sync_job(
     priority: default!(Option<String>, "'normal'"),
     run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
     unique_key: default!(Option<String>, "NULL"),
+    options: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let asked = request::check(organization, source_system, target_system, priority)?;
     let payload = payload.unwrap_or_else(|| JsonB(serde_json::json!({})));
-    Ok(request::one(&asked, payload, run_at, unique_key)?)
+    let options = options.map(|options| Options::parse(&options.0)).transpose()?;
+    Ok(request::one(&asked, payload, run_at, unique_key, options.as_ref())?)
 }
 
 /// Asks for many jobs in one call, all or none: at most 100,000 payloads. Returns their ids in the order of the payloads.
+/// `priority`, `run_at` and `options` are as for `enqueue_sync_job` and count for each of them; none takes `unique`.
 /// Errors: as `enqueue_sync_job`, naming the payload by its number; 54000 for too many.
-#[pg_extern(volatile, parallel_unsafe)]
+#[pg_extern(volatile, parallel_unsafe, name = "enqueue_sync_jobs")]
+fn enqueue_sync_jobs_with_options(
+    organization: Option<String>,
+    source_system: Option<String>,
+    target_system: Option<String>,
+    payloads: Option<Vec<Option<JsonB>>>,
+    priority: default!(Option<String>, "'normal'"),
+    run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
+    options: default!(Option<JsonB>, "NULL"),
+) -> Sql<Vec<Uuid>> {
+    let asked = request::check(organization, source_system, target_system, priority)?;
+    let options = options.map(|options| Options::parse(&options.0)).transpose()?;
+    let payloads =
+        payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
+    Ok(request::many(&asked, payloads, run_at, options.as_ref())?)
+}
+
+/// What the SQL function of version 0.1 calls, between installing this library and ALTER EXTENSION.
+#[pg_extern(sql = false)]
+fn enqueue_sync_job(
+    organization: Option<String>,
+    source_system: Option<String>,
+    target_system: Option<String>,
+    payload: Option<JsonB>,
+    priority: Option<String>,
+    run_at: Option<TimestampWithTimeZone>,
+    unique_key: Option<String>,
+) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
+    enqueue_sync_job_with_options(organization, source_system, target_system, payload, priority, run_at, unique_key, None)
+}
+
+/// The same of `enqueue_sync_jobs`.
+#[pg_extern(sql = false)]
 fn enqueue_sync_jobs(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
     payloads: Option<Vec<Option<JsonB>>>,
 ) -> Sql<Vec<Uuid>> {
-    let asked = request::check(organization, source_system, target_system, None)?;
-    let payloads =
-        payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
-    Ok(request::many(&asked, payloads)?)
+    enqueue_sync_jobs_with_options(organization, source_system, target_system, payloads, None, None, None)
 }
 
 /// Cancels a job that has not run. Errors: 42501, 42704 for a job that is not the caller's, 55000 when it has ended.
@@ -89,6 +124,19 @@ fn seconds(interval: Interval) -> error::Result<Duration> {
 #[pg_extern(volatile, parallel_unsafe)]
 fn take_seq(lane: i16) -> Sql<i64> {
     Ok(xact::take_seq(usize::try_from(lane).unwrap_or(0))?)
+}
+
+/// The workers look at waiting jobs again once this transaction has committed; for the extension's own statements.
+#[pg_extern(volatile, parallel_unsafe)]
+fn wake_waiting() {
+    xact::note_due_changed();
+}
+
+/// Takes a share in the ending of jobs until the end of the transaction, or (`alone`) keeps all others out of it; false when
+/// that is not possible at once. For the extension's own statements.
+#[pg_extern(volatile, parallel_unsafe)]
+fn try_settling(alone: bool) -> bool {
+    locks::try_settling(alone)
 }
 
 /// True while a worker has the job in an unfinished batch.

@@ -4,9 +4,10 @@
 //! `leased_by` names the process; its lease holds as long as the process lives, and `due_at` tells people when its time is
 //! over. A job of a process that is gone is given back by the next one that starts.
 
-use super::external;
+use super::{external, settle};
 use crate::error::Result;
 use crate::pg::spi;
+use crate::setup;
 use pgrx::Uuid;
 use pgrx::prelude::*;
 
@@ -160,7 +161,13 @@ pub enum End<'a> {
 
 pub fn end(job: &Taken, end: End<'_>) -> Result<()> {
     let over = match end {
-        End::Done => external::end(job.organization, job.id)? > 0,
+        End::Done => {
+            let done = external::end(job.organization, job.id)? > 0;
+            if done {
+                settle::done_outside(setup::installed()?, job.organization, job.id)?;
+            }
+            done
+        }
         End::Dead(reason, sqlstate) => external::bury(job.organization, job.id, reason, Some(sqlstate))? > 0,
         End::Later(after, reason) => {
             external::defer(job.organization, job.id, after, reason)?;
@@ -182,7 +189,9 @@ pub fn end(job: &Taken, end: End<'_>) -> Result<()> {
                  SELECT w.organization_id, w.id, w.created_at, pg_catalog.now(), w.cause, w.flow_id, w.flow_version, w.attempts - 1, w.lane, w.hop, w.op, true,
                         w.new, w.old, $3, w.source_system, w.target_system FROM w",
                 &[spi::arg(job.organization), spi::arg(job.id), spi::arg(reason)],
-            )? > 0
+            )?;
+            settle::ended(setup::installed()?, job.organization, vec![job.id], "cancelled")?;
+            true
         }
     };
     if over { release_next(job) } else { Ok(()) }

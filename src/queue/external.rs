@@ -7,7 +7,7 @@
 //!
 //! An answer counts as long as nobody else has taken the job, even when the lease has ended meanwhile.
 
-use super::life;
+use super::{life, settle};
 use crate::error::{Result, UsherError, mask};
 use crate::flow::results;
 use crate::flow::retry::Retry;
@@ -287,6 +287,7 @@ pub fn finish(job: Uuid, lease: Uuid, result: Option<JsonB>) -> Result<life::Row
         Answer::Counts(held) => {
             let _acting = role::internal(installed.owner);
             end(held.organization, job)?;
+            settle::done_outside(installed, held.organization, job)?;
             if let Some(result) = result {
                 results::record_one(held.organization, job, result)?;
             }

@@ -1,5 +1,6 @@
 //! A job's life as its owner steers it: look, wait, cancel, retry.
 
+use super::settle;
 use crate::error::{Result, UsherError};
 use crate::flow::ready;
 use crate::guard::audit;
@@ -13,12 +14,12 @@ use std::time::{Duration, Instant};
 pub type Row = PgHeapTuple<'static, AllocatedByRust>;
 
 /// Where a job stands.
-struct Place {
-    organization: Uuid,
-    lane: i16,
+pub struct Place {
+    pub organization: Uuid,
+    pub lane: i16,
     seq: i64,
     /// jobs (ready), queue_waiting, dead_letters, job_history, or log: a job of the log that is done.
-    table: String,
+    pub table: String,
     cancelled: bool,
 }
 
@@ -28,7 +29,7 @@ fn unknown(job: Uuid) -> UsherError {
 }
 
 /// Finds a job among the caller's organizations.
-fn find(job: Uuid, right: Right) -> Result<Place> {
+pub fn find(job: Uuid, right: Right) -> Result<Place> {
     let installed = setup::installed()?;
     let mine = identity::organizations(Right::Read)?;
     // A dead letter whose organization does not exist is nobody's: operators look after it.
@@ -81,6 +82,18 @@ pub fn row(organization: Uuid, job: Uuid) -> Result<Row> {
     .ok_or_else(|| unknown(job))
 }
 
+/// The same of a job that may have been forgotten, while its key has not: then only its id is known.
+pub fn row_or_id(organization: Uuid, job: Uuid) -> Result<Row> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    spi::one::<Row>(
+        "SELECT COALESCE((SELECT ROW(j.*)::usher.sync_job FROM usher.sync_jobs j WHERE j.organization_id = $1 AND j.id = $2 LIMIT 1),
+                         ROW($2, $1, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)::usher.sync_job)",
+        &[spi::arg(organization), spi::arg(job)],
+    )?
+    .ok_or_else(|| unknown(job))
+}
+
 fn given(job: Option<Uuid>) -> Result<Uuid> {
     job.ok_or_else(|| UsherError::invalid("the job's id is missing").hint("Give the id that usher.enqueue_sync_job() returned."))
 }
@@ -127,6 +140,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
             UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled.")
         );
     }
+    settle::ended(installed, place.organization, vec![job], "cancelled")?;
     let was = serde_json::json!({"place": place.table});
     audit::note(installed, Some(place.organization), "usher.sync_jobs.cancelled", &job.to_string(), Some(was), None)?;
     row(place.organization, job)
@@ -186,10 +200,20 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     }
     if again == 0 {
         return Err(UsherError::state(format!("job {job} has nothing to retry"))
-            .detail("It is pending, waits for its flow or for an earlier change of its row, or is synced.")
+            .detail("It is pending, waits for its flow, for other jobs or for an earlier change of its row, or is synced.")
             .hint("Dead, failed and cancelled jobs can be retried."));
     }
     xact::note_due_changed();
+    if installed.up_to_date && place.table != "queue_waiting" {
+        // Who runs it by hand does not mean its expiry.
+        spi::run(
+            "UPDATE usher.job_options SET expires_at = NULL WHERE organization_id = $1 AND job_id = $2 AND expires_at IS NOT NULL",
+            &arguments[..2],
+        )?;
+        if place.table == "job_history" {
+            settle::uncount(place.organization, job)?;
+        }
+    }
     let organization = spi::one::<Uuid>("SELECT organization_id FROM usher.queue_waiting WHERE id = $1", &[spi::arg(job)])?
         .unwrap_or(place.organization);
     let was = serde_json::json!({"place": place.table});

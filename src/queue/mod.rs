@@ -2,22 +2,33 @@
 //!
 //! Owns `usher.jobs` (the log: ready jobs and those that went through at once), `usher.job_batches` and `usher.job_floors`
 //! (what of it is done), `usher.queue_waiting`, `usher.dead_letters`, `usher.job_history`, `usher.job_keys` and the view
-//! `usher.sync_jobs`. `capture` puts changes into it by its own statement; `worker` claims through [`store`], its callers
-//! through [`calls`], workers outside through [`external`]. README.md draws the states and the windows. Nobody else writes
-//! these tables. [`schedules`] owns `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`.
+//! `usher.sync_jobs`; `usher.job_options`, `usher.job_expiries`, `usher.job_dependencies`, `usher.job_checks` of what callers
+//! asked for, and `usher.batch_definitions` and `usher.batch_tallies` under the view `usher.batches`; [`schedules`] owns
+//! `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`. `capture` puts changes into it by its own
+//! statement; `worker` claims through [`store`], its callers through [`calls`], workers outside through [`external`]. README.md
+//! draws the states and the windows. Nobody else writes these tables.
 
 mod api;
+mod asked;
+pub mod batches;
 pub mod calls;
+mod coalesce;
 pub mod depth;
 pub mod external;
 mod external_api;
+mod filter;
+mod keys;
 pub mod ledger;
 mod life;
+mod life_api;
 pub mod log;
+mod options;
 mod request;
 pub mod schedules;
+pub mod settle;
 pub mod shadow;
 pub mod share;
+mod steer;
 pub mod store;
 pub mod work;
 
@@ -32,4 +43,10 @@ pub fn chance() -> f64 {
 /// An interval's length; a month has 30 days.
 fn seconds(interval: &pgrx::datum::Interval) -> f64 {
     f64::from(interval.months()) * 30.0 * 86_400.0 + f64::from(interval.days()) * 86_400.0 + interval.micros() as f64 / 1e6
+}
+
+/// Forgets keys and options whose jobs have been forgotten. Runs with the owner's rights.
+pub fn forget(keep_days: i32) -> crate::error::Result<()> {
+    keys::forget(keep_days)?;
+    store::forget_options(keep_days)
 }

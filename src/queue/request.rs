@@ -1,6 +1,8 @@
 //! Putting requested jobs into the queue.
 
-use super::life;
+use super::asked::Asked;
+use super::options::Options;
+use super::{keys, life};
 use crate::error::{Result, UsherError};
 use crate::flow::cause;
 use crate::flow::definition::lane;
@@ -125,46 +127,81 @@ fn unroutable(request: &Request, action: Option<&str>, at: Option<usize>) -> Res
     })
 }
 
-/// Makes one job, or finds the one that was made with the same key, and returns it.
-pub fn one(
-    request: &Request,
-    payload: JsonB,
-    run_at: Option<TimestampWithTimeZone>,
-    unique_key: Option<String>,
-) -> Result<life::Row> {
-    let installed = setup::installed()?;
-    let _acting = role::internal(installed.owner);
-    check_payload(&payload, None)?;
-    if run_at.is_some_and(|at| matches!(i64::from(at), i64::MIN | i64::MAX)) {
-        return Err(UsherError::invalid("run_at is not a finite time").hint("Give a time, or leave it out to run at once."));
-    }
+/// The flow that takes a payload. None: a worker outside does. Runs with the owner's rights.
+fn route(request: &Request, payload: &JsonB) -> Result<Option<Route>> {
+    check_payload(payload, None)?;
     let action = payload.0.get("action").and_then(|action| action.as_str()).map(str::to_owned);
     let route =
         routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
     if route.is_none() && systems::kind(&request.target)?.as_deref() != Some("external") {
         return Err(unroutable(request, action.as_deref(), None)?);
     }
+    Ok(route)
+}
+
+/// Refuses what nobody takes. Runs with the owner's rights.
+pub fn check_route(request: &Request, payload: &JsonB) -> Result<()> {
+    route(request, payload).map(|_| ())
+}
+
+fn finite(run_at: Option<TimestampWithTimeZone>) -> Result<()> {
+    if run_at.is_some_and(|at| matches!(i64::from(at), i64::MIN | i64::MAX)) {
+        return Err(UsherError::invalid("run_at is not a finite time").hint("Give a time, or leave it out to run at once."));
+    }
+    Ok(())
+}
+
+/// Makes one job, or finds the one that was made with the same key, and returns it.
+pub fn one(
+    request: &Request,
+    payload: JsonB,
+    run_at: Option<TimestampWithTimeZone>,
+    unique_key: Option<String>,
+    options: Option<&Options>,
+) -> Result<life::Row> {
+    Ok(make(request, payload, run_at, unique_key, options)?.1)
+}
+
+/// Makes one job that asks for nothing special; returns its id.
+pub fn id_of_one(request: &Request, payload: JsonB) -> Result<Uuid> {
+    Ok(make(request, payload, None, None, None)?.0)
+}
+
+fn make(
+    request: &Request,
+    payload: JsonB,
+    run_at: Option<TimestampWithTimeZone>,
+    unique_key: Option<String>,
+    options: Option<&Options>,
+) -> Result<(Uuid, life::Row)> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    finite(run_at)?;
+    let route = route(request, &payload)?;
+    let later = run_at.filter(|at| i64::from(*at) > ids::clock());
+    let mut asked = Asked::read(options, if route.is_none() { run_at } else { later }, unique_key)?;
     let id = ids::uuid_v7();
-    if let Some(key) = &unique_key {
+    if let Some((key, hold)) = &asked.key {
         if key.is_empty() || key.len() > 1_000 {
             return Err(UsherError::invalid("unique_key must have 1 to 1000 bytes").hint("Leave it out, or give a shorter one."));
         }
-        if let Some(earlier) = keyed(request.organization, key, id)? {
-            return life::row(request.organization, earlier);
+        if let Some(earlier) = keys::take(installed, request.organization, key, hold, id)? {
+            return Ok((earlier, life::row_or_id(request.organization, earlier)?));
         }
     }
-    let later = run_at.filter(|at| i64::from(*at) > ids::clock());
+    asked.meet(options, request.organization)?;
     let (flow, lane) = match &route {
         Some(route) => (Some(route.name.as_str()), if request.lane_given { request.lane as i16 } else { route.lane }),
         None => (None, request.lane as i16),
     };
     // What the job looks like is known: reading it back through the view would cost more than making it.
-    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), if route.is_none() { run_at } else { later })?;
+    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), &asked)?;
     match route {
-        Some(route) => ready_or_later(request, id, &route, lane, payload, later, unique_key.as_deref())?,
-        None => external_job(request, id, payload, run_at)?,
+        Some(route) => ready_or_later(request, id, &route, lane, payload, &asked)?,
+        None => external_job(request, id, payload, &asked)?,
     }
-    Ok(shown)
+    asked.keep(request.organization, &[id])?;
+    Ok((id, shown))
 }
 
 fn fresh(
@@ -174,9 +211,15 @@ fn fresh(
     payload: &JsonB,
     lane: i16,
     external: bool,
-    run_at: Option<TimestampWithTimeZone>,
+    asked: &Asked,
 ) -> Result<life::Row> {
-    let waiting_for = if external { Some("external worker") } else { run_at.map(|_| "run_at") };
+    let waits = !asked.waits.is_empty();
+    let run_at = asked.run_at.filter(|_| !waits);
+    let waiting_for = match (waits, external) {
+        (true, _) => Some("other jobs"),
+        (false, true) => Some("external worker"),
+        (false, false) => run_at.map(|_| "run_at"),
+    };
     spi::one::<life::Row>(
         "SELECT ROW($1, $2, $3, $4, $5, $6, $7, 'pending', $8, 0, $9, NULL, NULL, pg_catalog.now(), NULL)::usher.sync_job",
         &[
@@ -203,41 +246,11 @@ fn check_payload(payload: &JsonB, at: Option<usize>) -> Result<()> {
         .hint("Give an object such as {\"action\": \"create_event\", …}."))
 }
 
-/// Takes the key for job `id`, or returns the job that has it. The key of a job that was cancelled, or whose history has
-/// been dropped, may be taken again.
-fn keyed(organization: Uuid, key: &str, id: Uuid) -> Result<Option<Uuid>> {
-    let arguments = [spi::arg(organization), spi::arg(key), spi::arg(id)];
-    spi::run(
-        "INSERT INTO usher.job_keys (organization_id, unique_key, job_id) VALUES ($1, $2, $3)
-         ON CONFLICT ON CONSTRAINT job_keys_pkey DO NOTHING",
-        &arguments,
-    )?;
-    spi::run(
-        &setup::for_tables(
-            "UPDATE usher.job_keys k SET job_id = $3, created_at = pg_catalog.now()
-          WHERE k.organization_id = $1 AND k.unique_key = $2 AND k.job_id <> $3
-            AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
-            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)",
-        )?,
-        &arguments,
-    )?;
-    let holder =
-        spi::one::<Uuid>("SELECT job_id FROM usher.job_keys WHERE organization_id = $1 AND unique_key = $2", &arguments[..2])?;
-    Ok(holder.filter(|holder| *holder != id))
-}
-
-fn ready_or_later(
-    request: &Request,
-    id: Uuid,
-    route: &Route,
-    lane: i16,
-    payload: JsonB,
-    run_at: Option<TimestampWithTimeZone>,
-    unique_key: Option<&str>,
-) -> Result<()> {
+fn ready_or_later(request: &Request, id: Uuid, route: &Route, lane: i16, payload: JsonB, asked: &Asked) -> Result<()> {
     let cause = cause::current();
+    let waits = !asked.waits.is_empty();
+    // A key for the row tells the worker that there is more to know of this job.
+    let row_key = asked.key.as_ref().map(|(key, _)| key.clone()).or(asked.keeps().then(|| id.to_string()));
     let arguments = [
         spi::arg(lane),
         spi::arg(id),
@@ -248,10 +261,16 @@ fn ready_or_later(
         spi::arg(cause.hop),
         spi::arg(cause::write_trail(&cause.trail)),
         spi::arg(payload),
-        spi::arg(unique_key.map(str::to_owned)),
-        spi::arg(run_at),
+        spi::arg(row_key),
+        spi::arg(asked.run_at.filter(|_| !waits)),
     ];
-    if run_at.is_some() {
+    if waits {
+        spi::run(
+            "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
+             SELECT pg_catalog.nextval('usher.queue_seq'), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'other jobs', $11",
+            &arguments,
+        )?;
+    } else if asked.run_at.is_some() {
         xact::note_due_changed();
         spi::run(
             "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
@@ -269,10 +288,11 @@ fn ready_or_later(
     Ok(())
 }
 
-fn external_job(request: &Request, id: Uuid, payload: JsonB, run_at: Option<TimestampWithTimeZone>) -> Result<()> {
+fn external_job(request: &Request, id: Uuid, payload: JsonB, asked: &Asked) -> Result<()> {
+    let waits = !asked.waits.is_empty();
     spi::run(
         "INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, lane, hop, op, new, waiting_for, due_at, source_system, target_system)
-         SELECT pg_catalog.nextval('usher.queue_seq'), $1, $2, pg_catalog.now(), $3, $4, 'R', $5, 'external worker', $8, $6, $7",
+         SELECT pg_catalog.nextval('usher.queue_seq'), $1, $2, pg_catalog.now(), $3, $4, 'R', $5, $9, $8, $6, $7",
         &[
             spi::arg(id),
             spi::arg(request.organization),
@@ -281,14 +301,20 @@ fn external_job(request: &Request, id: Uuid, payload: JsonB, run_at: Option<Time
             spi::arg(payload),
             spi::arg(request.source.as_str()),
             spi::arg(request.target.as_str()),
-            spi::arg(run_at),
+            spi::arg(asked.run_at.filter(|_| !waits)),
+            spi::arg(if waits { "other jobs" } else { "external worker" }),
         ],
     )?;
     Ok(())
 }
 
 /// Makes a job of every payload, all or none, in one statement. Returns their ids in the order of the payloads.
-pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>> {
+pub fn many(
+    request: &Request,
+    payloads: Vec<Option<JsonB>>,
+    run_at: Option<TimestampWithTimeZone>,
+    options: Option<&Options>,
+) -> Result<Vec<Uuid>> {
     let installed: Installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     if payloads.len() > 100_000 {
@@ -310,6 +336,23 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
             return Err(unroutable(request, action, Some(at))?);
         }
     }
+    finite(run_at)?;
+    let later = run_at.filter(|at| i64::from(*at) > ids::clock());
+    let mut asked = Asked::read(options, if external { run_at } else { later }, None)?;
+    if asked.key.is_some() {
+        return Err(UsherError::invalid("one unique key cannot belong to many jobs")
+            .hint("Leave \"unique\" out, or call usher.enqueue_sync_job() for each job with a key of its own."));
+    }
+    asked.meet(options, request.organization)?;
+    if asked.waits.len().saturating_mul(payloads.len()) > 1_000_000 {
+        return Err(UsherError::new(
+            PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("{} jobs that each wait for {} others are more than one call takes", payloads.len(), asked.waits.len()),
+        )
+        .hint("Put the others into a batch whose completion makes these jobs."));
+    }
+    let waits = !asked.waits.is_empty();
+    let due = asked.run_at.filter(|_| !waits);
     let ids: Vec<Uuid> = payloads.iter().map(|_| ids::uuid_v7()).collect();
     let cause = cause::current();
     let actions: Vec<String> = known.iter().map(|route| route.action.clone()).collect();
@@ -317,13 +360,26 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
     let versions: Vec<i32> = known.iter().map(|route| route.version).collect();
     let lanes: Vec<i16> = known.iter().map(|route| if request.lane_given { request.lane as i16 } else { route.lane }).collect();
     let payloads: Vec<String> = payloads.into_iter().flatten().map(|payload| payload.0.to_string()).collect();
-    spi::run(
-        &setup::for_tables("INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
-         SELECT usher.take_seq(r.lane), p.id, $3, pg_catalog.now(), $9, r.flow_id, r.version, r.lane, $8, 'R', $10, p.payload
+    let (into, seq, more) = if waits || later.is_some() {
+        xact::note_due_changed();
+        (
+            "queue_waiting (waiting_for, due_at, ",
+            "pg_catalog.nextval('usher.queue_seq')",
+            if waits { "'other jobs', $12::timestamptz, " } else { "'run_at', $12::timestamptz, " },
+        )
+    } else {
+        ("jobs (", "usher.take_seq(r.lane)", "")
+    };
+    let sql = format!(
+        "INSERT INTO usher.{into}seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
+         SELECT {more}{seq}, CASE WHEN $11 THEN pg_catalog.hashtextextended(p.id::text, 0) END, p.id, $3, pg_catalog.now(), $9, r.flow_id, r.version, r.lane, $8, 'R', $10, p.payload
            FROM (SELECT u.id, u.payload::jsonb AS payload, u.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (id, payload, n)) AS p
            JOIN unnest($4::text[], $5::integer[], $6::integer[], $7::smallint[]) AS r (action, flow_id, version, lane)
              ON r.action = p.payload ->> 'action'
-          ORDER BY p.n")?,
+          WHERE ($12::timestamptz IS NULL OR true) ORDER BY p.n"
+    );
+    spi::run(
+        &setup::for_tables(&sql)?,
         &[
             spi::arg(ids.clone()),
             spi::arg(payloads.clone()),
@@ -335,12 +391,14 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
             spi::arg(cause.hop),
             spi::arg(cause.job.map(Uuid::from_bytes)),
             spi::arg(cause::write_trail(&cause.trail)),
+            spi::arg(asked.keeps()),
+            spi::arg(due),
         ],
     )?;
     if external {
         spi::run(
-            "INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, lane, hop, op, new, waiting_for, source_system, target_system)
-             SELECT pg_catalog.nextval('usher.queue_seq'), p.id, $3, pg_catalog.now(), $5, 0, 'R', p.payload, 'external worker', $6, $7
+            "INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, lane, hop, op, new, waiting_for, due_at, source_system, target_system)
+             SELECT pg_catalog.nextval('usher.queue_seq'), p.id, $3, pg_catalog.now(), $5, 0, 'R', p.payload, $8, $9, $6, $7
                FROM (SELECT u.id, u.payload::jsonb AS payload, u.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (id, payload, n)) AS p
               WHERE NOT (COALESCE(p.payload ->> 'action', '') = ANY ($4::text[])) ORDER BY p.n",
             &[
@@ -351,8 +409,11 @@ pub fn many(request: &Request, payloads: Vec<Option<JsonB>>) -> Result<Vec<Uuid>
                 spi::arg(request.lane as i16),
                 spi::arg(request.source.as_str()),
                 spi::arg(request.target.as_str()),
+                spi::arg(if waits { "other jobs" } else { "external worker" }),
+                spi::arg(due),
             ],
         )?;
     }
+    asked.keep(request.organization, &ids)?;
     Ok(ids)
 }

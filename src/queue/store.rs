@@ -13,6 +13,7 @@ use crate::flow::store::Flow;
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::xact;
+use crate::setup::Installed;
 use pgrx::Uuid;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::spi::{SpiClient, SpiTupleTable};
@@ -144,7 +145,7 @@ WITH c AS (
               1 AS attempts, NULL::text AS source_system, NULL::text AS target_system, false AS apart)";
 
 /// `$1` lane, `$2` most jobs: the positions that are ready.
-const READY: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
+const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
 /// `$1` lanes, `$2` most jobs.
 const CLAIM_DUE: &str = "
@@ -233,7 +234,7 @@ pub fn scout(lane: usize, log: &mut Log) -> Result<()> {
 /// Ready jobs of a lane for a session, which has no log in mind: all leave the log.
 pub fn claim_ready_once(client: &mut SpiClient<'_>, lane: usize, most: i32) -> Result<Claim> {
     let ready = {
-        let table = spi::query(client, READY, &[spi::arg(lane as i16), spi::arg(i64::from(most))])?.first();
+        let table = spi::query(client, READY_POSITIONS, &[spi::arg(lane as i16), spi::arg(i64::from(most))])?.first();
         table.get::<Vec<i64>>(1)?.unwrap_or_default()
     };
     let seen = ready.len() as i32;
@@ -309,14 +310,8 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
 }
 
 impl Group {
-    /// Puts the jobs into an order in which whole segments can be done, and returns those. Where different rows are free,
-    /// waves of first, second, … changes; where they may meet in one target row, the order of the positions.
-    pub fn arrange(self, client: &mut SpiClient<'_>, rows_are_free: bool) -> Result<(Self, Vec<Segment>)> {
-        if let (false, Some((version, hop))) = (self.repeats, self.uniform) {
-            let segments = vec![Segment { first: 1, last: self.batch.size, version, hop }];
-            return Ok((self, segments));
-        }
-        let columns = [
+    fn columns(&self) -> [Raw; 12] {
+        [
             self.batch.organizations,
             self.batch.ids,
             self.batch.new,
@@ -329,9 +324,18 @@ impl Group {
             self.attempts,
             self.versions,
             self.hops,
-        ];
+        ]
+    }
+
+    /// Puts the jobs into an order in which whole segments can be done, and returns those. Where different rows are free,
+    /// waves of first, second, … changes; where they may meet in one target row, the order of the positions.
+    pub fn arrange(self, client: &mut SpiClient<'_>, rows_are_free: bool) -> Result<(Self, Vec<Segment>)> {
+        if let (false, Some((version, hop))) = (self.repeats, self.uniform) {
+            let segments = vec![Segment { first: 1, last: self.batch.size, version, hop }];
+            return Ok((self, segments));
+        }
         let sql = if rows_are_free { IN_WAVES } else { IN_ORDER };
-        let table = spi::query(client, sql, &columns.map(|column| column.arg()))?.first();
+        let table = spi::query(client, sql, &self.columns().map(|column| column.arg()))?.first();
         let keys = table.get::<Vec<Option<i64>>>(8)?.unwrap_or_default();
         let versions = table.get::<Vec<i32>>(11)?.unwrap_or_default();
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
@@ -340,6 +344,59 @@ impl Group {
         let (flow, size, some_homeless, waited, log) = (self.flow, self.batch.size, self.some_homeless, self.waited, self.log);
         Ok((Self { flow, some_homeless, waited, log, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
+}
+
+/// Jobs of a group that are not done because a newer one of their row is: `(number, the newer one's)`.
+pub type Covers = Vec<(i32, i32)>;
+
+/// `$13` the numbers of the jobs in their new order.
+const IN_GIVEN_ORDER: &str = "
+SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
+       pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
+       pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.version), pg_catalog.array_agg(o.hop)
+  FROM (SELECT b.*
+          FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[], $4::jsonb[], $5::\"char\"[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::text[],
+                      $10::integer[], $11::integer[], $12::smallint[])
+               WITH ORDINALITY AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop, n)
+          JOIN unnest($13::integer[]) WITH ORDINALITY AS g (n, place) ON g.n = b.n
+         ORDER BY g.place) AS o";
+
+impl Group {
+    /// As [`Self::arrange`], where only the newest change of each row is done: only those are in the segments.
+    pub fn arrange_newest(self, client: &mut SpiClient<'_>) -> Result<(Self, Vec<Segment>, Covers)> {
+        if !self.repeats {
+            let (group, segments) = self.arrange(client, true)?;
+            return Ok((group, segments, Vec::new()));
+        }
+        let jobs = spi::all(
+            "SELECT b.row_key, b.version, b.hop FROM unnest($1::bigint[], $2::integer[], $3::smallint[]) WITH ORDINALITY AS b (row_key, version, hop, n) ORDER BY b.n",
+            &[self.row_keys.arg(), self.versions.arg(), self.hops.arg()],
+            |row| Ok((row.get::<i64>(1)?, row.get::<i32>(2)?.unwrap_or_default(), row.get::<i16>(3)?.unwrap_or_default())),
+        )?;
+        let plan = super::coalesce::plan(&jobs);
+        let mut arguments = Vec::from(self.columns().map(|column| column.arg()));
+        arguments.push(spi::arg(plan.order.clone()));
+        let table = spi::query(client, IN_GIVEN_ORDER, &arguments)?.first();
+        let done: Vec<_> = plan.order[..plan.done].iter().map(|n| jobs[*n as usize - 1]).collect();
+        let (flow, size, some_homeless, waited, log) = (self.flow, self.batch.size, self.some_homeless, self.waited, self.log);
+        let group = Self { flow, some_homeless, waited, log, ..read_group(&table, 1, size)? };
+        Ok((group, cut(&done), plan.covers))
+    }
+}
+
+/// Keeps which job has done the work of which other one.
+pub fn note_covered(group: &Group, covers: &[(i32, i32)]) -> Result<()> {
+    if covers.is_empty() {
+        return Ok(());
+    }
+    let (covered, by): (Vec<i32>, Vec<i32>) = covers.iter().copied().unzip();
+    spi::run(
+        "INSERT INTO usher.coalesced_jobs (organization_id, job_id, covered_by)
+         SELECT ($1::uuid[])[c.n], ($2::uuid[])[c.n], ($2::uuid[])[c.by] FROM unnest($3::integer[], $4::integer[]) AS c (n, by)
+         ON CONFLICT ON CONSTRAINT coalesced_jobs_pkey DO UPDATE SET covered_by = EXCLUDED.covered_by, covered_at = EXCLUDED.covered_at",
+        &[group.batch.organizations.arg(), group.batch.ids.arg(), spi::arg(covered), spi::arg(by)],
+    )?;
+    Ok(())
 }
 
 /// Jobs `first..=last` whose images lack a column: `(number, the names)`. `new` and `old` are what their flow uses.
@@ -654,6 +711,61 @@ pub fn put_ready(client: &mut SpiClient<'_>, flow: &Flow, op: char, cause: Optio
     Ok(())
 }
 
+/// Jobs that are ready, for statements that look for some of them.
+pub const READY: &str = "SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.lane, q.op, q.new, q.old FROM usher.ready_jobs AS q";
+
+/// A CTE that takes ready jobs of organization `$1` with ids `$2` out of the queue.
+pub const TAKE_READY: &str = "DELETE FROM usher.jobs AS q
+      WHERE (q.lane, q.seq) IN (SELECT r.lane, r.seq FROM usher.ready_jobs AS r WHERE r.organization_id = $1 AND r.id = ANY ($2::uuid[]))
+    RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old";
+
+/// True when a unique key may be taken by another job. Its own rule says when: while the job is open no key is free but one
+/// whose period is over.
+pub fn key_is_free(installed: Installed, organization: Uuid, key: &str) -> Result<bool> {
+    // The tables of version 0.1 have no log: what is ready is a table there, and what is done is in the history.
+    let ready = if installed.up_to_date { "ready_jobs" } else { "queue" };
+    let log = if installed.up_to_date {
+        "OR EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)"
+    } else {
+        ""
+    };
+    let open = format!(
+        "EXISTS (SELECT FROM usher.{ready} j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+             OR EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)"
+    );
+    let kept = format!(
+        "EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+             OR EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id) {log}"
+    );
+    let free = if installed.up_to_date {
+        format!(
+            "CASE k.held_for WHEN 'ever' THEN false WHEN 'period' THEN k.held_until <= pg_catalog.clock_timestamp()
+                             WHEN 'pending' THEN NOT ({open}) ELSE NOT ({open} OR {kept}) END"
+        )
+    } else {
+        format!("NOT ({open} OR {kept})")
+    };
+    Ok(spi::one::<bool>(
+        &format!("SELECT {free} FROM usher.job_keys AS k WHERE k.organization_id = $1 AND k.unique_key = $2"),
+        &[spi::arg(organization), spi::arg(key)],
+    )?
+    .unwrap_or(false))
+}
+
+/// Forgets keys with their jobs, when those have been forgotten.
+pub fn forget_keys(keep_days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.job_keys k
+          WHERE k.created_at < pg_catalog.now() - $1 * interval '1 day' AND k.held_for IN ('history', 'pending')
+            AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)
+            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = k.organization_id AND j.id = k.job_id)",
+        &[spi::arg(keep_days)],
+    )?;
+    Ok(())
+}
+
 /// Finished jobs that shall run again.
 pub struct Finished {
     pub organizations: Raw,
@@ -726,6 +838,24 @@ pub fn finished(
         size: table.get::<i32>(6)?.unwrap_or(0),
         position: table.get::<Vec<String>>(7)?,
     })
+}
+
+/// Forgets options with their jobs, when those have been forgotten, and which job covered which.
+pub fn forget_options(keep_days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.coalesced_jobs WHERE covered_at < pg_catalog.now() - $1 * interval '1 day'",
+        &[spi::arg(keep_days)],
+    )?;
+    spi::run(
+        "DELETE FROM usher.job_options o
+          WHERE o.created_at < pg_catalog.now() - $1 * interval '1 day'
+            AND NOT EXISTS (SELECT FROM usher.jobs j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.queue_waiting j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.dead_letters j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)
+            AND NOT EXISTS (SELECT FROM usher.job_history j WHERE j.organization_id = o.organization_id AND j.id = o.job_id)",
+        &[spi::arg(keep_days)],
+    )?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/external.sql"),
             include_str!("../../sql/setup/worker.sql"),
             include_str!("../../sql/setup/schedules.sql"),
+            include_str!("../../sql/setup/life.sql"),
         ],
     ),
 ];

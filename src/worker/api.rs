@@ -2,8 +2,10 @@
 
 use super::batch;
 use crate::error::{Result, UsherError};
+use crate::pg::role;
 use crate::pg::shmem::LANES;
 use crate::pg::xact;
+use crate::queue::settle;
 use crate::registry::identity;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -47,6 +49,10 @@ fn process(most: i32) -> Result<i32> {
             .hint("Call usher.process_jobs() in READ COMMITTED."));
     }
     super::work::without_workers(installed)?;
+    {
+        let _acting = role::internal(installed.owner);
+        settle::settle(installed, true)?;
+    }
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;

@@ -10,11 +10,13 @@ use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
 use crate::pg::shmem::{Mine, Source};
 use crate::pg::{role, xact};
+use crate::queue::batches;
 use crate::queue::ledger;
 use crate::queue::log::Log;
+use crate::queue::settle::{self, EXPIRED, Given};
 use crate::queue::shadow as queue_shadow;
 use crate::queue::share::Pick;
-use crate::queue::store::{self, Back, Claim, Detail, Group, Segment};
+use crate::queue::store::{self, Back, Claim, Covers, Detail, Group, Segment};
 use crate::setup::Installed;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -37,13 +39,13 @@ pub struct Done {
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
-fn take_lanes(lanes: &[i16]) -> bool {
-    lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane))
+fn take_lanes(lanes: &[i16], place: Place) -> bool {
+    lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane, place == Place::Worker))
 }
 
 /// Ready jobs of one lane, for its worker.
 pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: Mine) -> Result<Done> {
-    if !take_lanes(&[lane as i16]) {
+    if !take_lanes(&[lane as i16], Place::Worker) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     know(installed, lane, log, mine)?;
@@ -85,7 +87,7 @@ fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<
 
 /// Raises the floor of a lane's log. False: not all the way yet.
 pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
-    if !take_lanes(&[lane as i16]) {
+    if !take_lanes(&[lane as i16], Place::Worker) {
         return Ok(false);
     }
     know(installed, lane, log, mine)?;
@@ -95,7 +97,7 @@ pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> R
 
 /// Ready jobs of one lane, in somebody's session.
 pub fn ready_once(installed: Installed, lane: usize, most: i32) -> Result<Done> {
-    if !take_lanes(&[lane as i16]) {
+    if !take_lanes(&[lane as i16], Place::Session) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
@@ -110,7 +112,7 @@ pub fn ready_once(installed: Installed, lane: usize, most: i32) -> Result<Done> 
 
 /// Waiting jobs that are due now.
 pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -> Result<Done> {
-    if !take_lanes(lanes) {
+    if !take_lanes(lanes, place_of(mine)) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
@@ -139,7 +141,7 @@ pub struct Condemned<'a> {
 /// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
 /// that the others go on.
 pub fn bury(installed: Installed, lane: usize, log: &mut Log, job: &Condemned<'_>, mine: Mine) -> Result<Done> {
-    if !take_lanes(&[lane as i16]) {
+    if !take_lanes(&[lane as i16], Place::Worker) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     know(installed, lane, log, mine)?;
@@ -174,7 +176,7 @@ pub fn one(
     condemned: Option<&Condemned<'_>>,
     mine: Mine,
 ) -> Result<Done> {
-    if !take_lanes(&[lane as i16]) {
+    if !take_lanes(&[lane as i16], Place::Worker) {
         return Ok(Done { busy: true, ..Done::default() });
     }
     Spi::connect_mut(|client| {
@@ -217,8 +219,12 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
         by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
     }
     let mut tally = Tally::default();
+    let mut batches_ended = false;
     for groups in by_class.into_values() {
-        class(client, installed, place, groups, anything_waits, &mut tally)?;
+        batches_ended |= class(client, installed, place, groups, anything_waits, &mut tally)?;
+    }
+    if batches_ended {
+        batches::settle()?;
     }
     notify::failures(installed, &tally)
 }
@@ -230,10 +236,11 @@ fn class(
     groups: Vec<Group>,
     anything_waits: bool,
     tally: &mut Tally,
-) -> Result<()> {
+) -> Result<bool> {
     let mut works = Vec::with_capacity(groups.len());
+    let alone = groups.len() == 1;
     for group in groups {
-        works.extend(begin(client, installed, place, group, anything_waits)?);
+        works.extend(begin(client, installed, place, group, anything_waits, alone)?);
     }
     let shared = if works.len() > 1 { shared_rows(&works)? } else { Vec::new() };
     // Rows whose earlier change will be tried again: later ones line up behind it.
@@ -245,14 +252,17 @@ fn class(
     for (_, index, n) in shared {
         works[index].alone(n, &mut held)?;
     }
+    let mut batches_ended = false;
     for mut work in works {
+        work.uncover()?;
         store::take_back(&work.group, &work.back)?;
+        batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
             work.details()?;
             count(tally, &work.group, &work.back, work.details.as_deref().unwrap_or_default());
         }
     }
-    Ok(())
+    Ok(batches_ended)
 }
 
 /// A failed attempt, or a job that is dead without one.
@@ -317,6 +327,7 @@ fn begin(
     place: Place,
     group: Group,
     anything_waits: bool,
+    alone: bool,
 ) -> Result<Option<Work>> {
     let Some(id) = group.flow else {
         store::take_back(&group, &all(&group, |n| dead(n, "the job names no flow", "XX000")))?;
@@ -324,6 +335,7 @@ fn begin(
     };
     let Some(flow) = flows::newest(id)? else {
         store::cancel_group(&group, "its flow was dropped")?;
+        settle::cancelled(installed, &group)?;
         return Ok(None);
     };
     let waits = match (flow.enabled, &flow.broken) {
@@ -332,14 +344,41 @@ fn begin(
         (true, None) => None,
     };
     if let Some(reason) = waits {
+        let given = settle::given(installed, &group)?;
         // Whoever switches the flow on releases the jobs that wait for it: these as well, or they look again themselves.
         let after = if flows::stays_off(id)? { None } else { Some(0.1) };
-        store::take_back(&group, &all(&group, |n| Back { after, ..wait_for(reason)(n) }))?;
+        let wait = |n| Back { after, ..wait_for(reason)(n) };
+        let back = all(&group, |n| if is_expired(&given, n) { dead(n, EXPIRED.0, EXPIRED.1) } else { wait(n) });
+        store::take_back(&group, &back)?;
+        settle::expire_later(&group, &given, &back)?;
         return Ok(None);
     }
-    let (group, segments) = group.arrange(client, flow.rows_are_free())?;
+    // Flows that share an order with others are done job by job where they meet.
+    let (group, segments, covers) = if alone && flow.coalesces() && installed.up_to_date {
+        group.arrange_newest(client)?
+    } else {
+        let (group, segments) = group.arrange(client, flow.rows_are_free())?;
+        (group, segments, Vec::new())
+    };
     let waited = group.waited;
-    let mut work = Work { id, installed, place, group, waited, segments, back: Vec::new(), gone: HashSet::new(), details: None };
+    let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };
+    let expired: Vec<i32> = given.keys().copied().filter(|n| is_expired(&given, *n)).collect();
+    let mut work = Work {
+        id,
+        installed,
+        place,
+        group,
+        waited,
+        given,
+        covers,
+        segments,
+        back: Vec::new(),
+        gone: HashSet::new(),
+        details: None,
+    };
+    // Neither done nor given back by themselves.
+    work.gone.extend(work.covers.iter().map(|(n, _)| *n));
+    expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
@@ -357,6 +396,10 @@ fn begin(
     Ok(Some(work))
 }
 
+fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
+    given.get(&n).is_some_and(|given| given.expired)
+}
+
 const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
                                usher.retry_sync_job(job, {\"organization_id\": …})";
 
@@ -368,6 +411,10 @@ struct Work {
     group: Group,
     /// Its jobs come from where they waited.
     waited: bool,
+    /// What its jobs were asked for beyond their payload.
+    given: HashMap<i32, Given>,
+    /// Jobs that are not done because a newer one of their row is.
+    covers: Covers,
     segments: Vec<Segment>,
     back: Vec<Back>,
     /// Numbers of the jobs in `back`.
@@ -387,6 +434,31 @@ impl Work {
             self.details = Some(store::details(&self.group)?);
         }
         Ok(self.details.as_deref().unwrap_or_default())
+    }
+
+    /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
+    /// themselves: an older image may fit where the newest does not.
+    fn uncover(&mut self) -> Result<()> {
+        let fates: HashMap<i32, Option<&'static str>> = self.back.iter().map(|back| (back.n, back.waiting_for)).collect();
+        let mut covered = Vec::new();
+        for (n, by) in std::mem::take(&mut self.covers) {
+            match fates.get(&by) {
+                _ if fates.contains_key(&n) => {}
+                None => covered.push((n, by)),
+                Some(None | Some("retry")) => {
+                    self.back.push(Back {
+                        n,
+                        waiting_for: Some("retry"),
+                        after: Some(0.0),
+                        error: None,
+                        sqlstate: None,
+                        tried: false,
+                    });
+                }
+                Some(Some(reason)) => self.back.push(wait_for(reason)(n)),
+            }
+        }
+        store::note_covered(&self.group, &covered)
     }
 
     /// Everything but some jobs that must be done in an order with those of other groups.
@@ -509,7 +581,8 @@ impl Work {
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);
-            let after = flow.definition.retry.next(attempts, crate::queue::chance());
+            let own = self.given.get(&n).and_then(|given| given.retry.as_ref());
+            let after = own.unwrap_or(&flow.definition.retry).next(attempts, crate::queue::chance());
             if after.is_some() {
                 held.extend(row_key);
             }

@@ -6,6 +6,7 @@ use crate::flow::drift::{self, Others};
 use crate::guard::attach as audits;
 use crate::notify;
 use crate::pg::{role, spi, subxact};
+use crate::queue;
 use crate::settings;
 use crate::setup;
 
@@ -26,6 +27,7 @@ pub fn run() -> Result<()> {
             crate::pg::xact::note_callers();
         }
         crate::queue::schedules::prune(settings::history_days())?;
+        queue::forget(settings::history_days())?;
     }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.

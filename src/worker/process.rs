@@ -8,7 +8,7 @@ use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE};
 use crate::pg::{catalog, counters, crash, guc, role, zone};
 use crate::queue::log::Log;
-use crate::queue::store;
+use crate::queue::{settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -49,6 +49,8 @@ pub(super) struct Loop {
     numbers: Vec<i16>,
     due_at: Option<Instant>,
     due_known: bool,
+    /// What expires is looked at from the beginning.
+    from_the_start: bool,
     tick_at: Instant,
     prepared_at: Instant,
     /// When to look how far everything is settled; None while nothing has happened since.
@@ -94,6 +96,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         numbers: Vec::new(),
         due_at: None,
         due_known: false,
+        from_the_start: true,
         tick_at: now,
         prepared_at: now,
         settle_at: Some(now),
@@ -130,6 +133,7 @@ impl Loop {
             self.due_known = false;
             self.clock.forget();
             self.long_work.look_again();
+            self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
                 lane.log.look_at_all();
@@ -352,13 +356,15 @@ impl Loop {
     fn look_at_due_times(&mut self) -> bool {
         let numbers = self.numbers.clone();
         let mut due = None;
+        let all = std::mem::take(&mut self.from_the_start);
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
             if store::anything_waits()? {
                 store::release_followers(&*crate::flow::store::classes()?)?;
             }
-            due = store::next_due(&numbers)?;
+            let again = settle::settle(installed, all)?;
+            due = settle::sooner(store::next_due(&numbers)?, again);
             Ok(())
         });
         if !there {

@@ -21,14 +21,39 @@ BEGIN
     DELETE FROM usher.dead_letters;
     DELETE FROM usher.job_history;
     DELETE FROM usher.flows;
+    TRUNCATE usher.job_options, usher.job_expiries, usher.job_dependencies, usher.job_checks, usher.batch_definitions, usher.batch_tallies;
     PERFORM usher.create_flow('iso_copy', '{"when": {"change": "iso.source"}, "then": {"insert": "iso.target"}, "set": {"id": "new.id", "v": "new.v"}, "run_as": "regress_usher_iso"}');
     PERFORM usher.create_flow('iso_ask', '{"from": "iso.a", "to": "iso.b", "when": {"request": "ask"}, "then": {"insert": "iso.target"}, "set": {"v": "job.payload->>''v''"}, "run_as": "regress_usher_iso"}');
 END
 $$;
+SET check_function_bodies = off;
 -- A spec's SQL ends at the first closing brace, so that JSON has to be here.
 CREATE FUNCTION iso.ask(v text, key text DEFAULT NULL) RETURNS uuid LANGUAGE sql AS $$
     SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v), unique_key => key)
 $$;
+CREATE FUNCTION iso.ask_after(v text, VARIADIC names text[]) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
+        options => jsonb_build_object('after', ARRAY(SELECT i.id FROM iso.ids i WHERE i.v = ANY (names))))
+$$;
+CREATE FUNCTION iso.ask_after_anyway(v text, VARIADIC names text[]) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
+        options => jsonb_build_object('after', ARRAY(SELECT i.id FROM iso.ids i WHERE i.v = ANY (names)), 'on_failure', 'run'))
+$$;
+CREATE FUNCTION iso.ask_pending(v text, key text) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v),
+        options => jsonb_build_object('unique', jsonb_build_object('key', key, 'for', 'pending')))
+$$;
+CREATE FUNCTION iso.ask_in(batch uuid, v text) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.b', jsonb_build_object('action', 'ask', 'v', v), options => jsonb_build_object('batch', batch))
+$$;
+CREATE FUNCTION iso.try_ask_in(batch uuid, v text) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT 'joined' FROM iso.ask_in(batch, v));
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || regexp_replace(SQLERRM, '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID');
+END
+$$;
+CREATE FUNCTION iso.completion() RETURNS jsonb LANGUAGE sql AS $$ SELECT '{"source": "iso.a", "target": "iso.b", "payload": {"action": "ask", "v": "complete"}}'::jsonb $$;
 CREATE FUNCTION iso.try_cancel(v text) RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM usher.cancel_sync_job(j.id) FROM usher.sync_jobs j WHERE j.payload->>'v' = try_cancel.v;
