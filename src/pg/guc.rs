@@ -84,6 +84,13 @@ impl Nest {
         self
     }
 
+    /// The same, and the plan is made once for all values: for what is run over and over with others.
+    pub fn one_plan(mut self) -> Self {
+        self = self.index_scans();
+        self.set(c"plan_cache_mode", c"force_generic_plan");
+        self
+    }
+
     /// Notices about what does not exist yet help nobody while scripts run.
     pub fn quiet(mut self) -> Self {
         self.set(c"client_min_messages", c"warning");

@@ -165,6 +165,8 @@ WITH c AS (
 /// says so; if it still has them, they are passed over), and those that a writer's transaction left over, whose marks must
 /// go as soon as they are done.
 pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32) -> Result<Claim> {
+    // The log may have been analysed while it was empty, or never: its order is that of its key all the same.
+    let _plan = Nest::open().one_plan();
     let picked = log.share.pick(i64::from(most));
     let mut claim = if picked.is_empty() {
         let done = log.done.above(log.position);
@@ -216,6 +218,7 @@ pub fn scout(lane: usize, log: &mut Log) -> Result<()> {
     if log.share.ranges() > MOST_RANGES {
         return Ok(());
     }
+    let _plan = Nest::open().one_plan();
     let done = log.done.above(log.position);
     let found = spi::all(SCOUT, &[spi::arg(lane as i16), spi::arg(log.position), spi::arg(SLICE), spi::arg(done)], |row| {
         let organization = row.get::<Uuid>(1)?.map_or([0; 16], |id| *id.as_bytes());

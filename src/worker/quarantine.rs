@@ -22,8 +22,9 @@ use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// The process was alone with its job each time. Once may be chance: the kernel may take a process to get its memory.
-const MOST_CRASHES: i32 = 2;
+/// The process was alone with its job each time. Once or twice may be chance: the kernel may take a process to get its memory, and
+/// right after a restart the same job is the first again.
+const MOST_CRASHES: i32 = 3;
 /// A process may also be ended by an administrator, and the server goes on: that says less.
 const MOST_ENDINGS: i32 = 5;
 
@@ -288,11 +289,11 @@ mod unit {
     use super::*;
 
     #[test]
-    fn a_job_is_condemned_after_two_crashes_or_five_endings() {
+    fn a_job_is_condemned_after_three_crashes_or_five_endings() {
         let verdict = |crashes, endings| Record { crashes, endings }.verdict();
-        assert_eq!(verdict(1, 4), None);
-        assert_eq!(verdict(2, 0).as_deref(), Some("the server process ended while it ran, 2 times"));
-        assert_eq!(verdict(1, 5).as_deref(), Some("the worker process ended while it ran, 5 times"));
+        assert_eq!(verdict(2, 4), None);
+        assert_eq!(verdict(3, 0).as_deref(), Some("the server process ended while it ran, 3 times"));
+        assert_eq!(verdict(2, 5).as_deref(), Some("the worker process ended while it ran, 5 times"));
     }
 
     #[test]

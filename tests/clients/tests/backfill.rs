@@ -244,7 +244,8 @@ fn finished_jobs_run_again_in_their_order_once() {
     let wrong = "SELECT count(*) FROM (SELECT id, string_agg(v::text, ',' ORDER BY n) AS all FROM public.copy_log GROUP BY id) AS l WHERE l.all <> '0,1,2,3'";
     assert_eq!(number(&mut client, wrong), 0, "changes came out of their order, or not once");
     // Each new job is caused by the old one.
-    let caused = "SELECT count(*) FROM usher.job_history n JOIN usher.job_history o ON o.organization_id = n.organization_id AND o.id = n.cause AND o.new = n.new";
+    let caused = "WITH j AS (SELECT organization_id, id, cause, new FROM usher.job_history UNION ALL SELECT organization_id, id, cause, new FROM usher.done_jobs)
+                  SELECT count(*) FROM j AS n JOIN j AS o ON o.organization_id = n.organization_id AND o.id = n.cause AND o.new = n.new";
     assert_eq!(number(&mut client, caused), 12_000);
 }
 
