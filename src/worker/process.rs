@@ -300,7 +300,7 @@ impl Loop {
             }
         }
         // What holds it up may take long: an open transaction, a lane that somebody has.
-        self.settle_pause = if settled { SETTLE } else { (self.settle_pause * 2).min(TICK) };
+        self.settle_pause = if settled { SETTLE } else { (self.settle_pause * 2).min(SETTLE_BUSY) };
         self.settle_at = (!settled).then(|| Instant::now() + self.settle_pause);
         true
     }
