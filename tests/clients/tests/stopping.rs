@@ -107,9 +107,9 @@ fn nor_does_a_worker_that_naps_or_waits() {
     let (took, mut client) = restart(&database);
     assert!(took < SOON, "the shutdown took {took:?} while workers waited");
 
-    // After a batch that failed as a whole it naps for a second: the history's table is locked away.
+    // After a batch that failed as a whole it naps for a second: the ledger is locked away.
     let mut holder = database.connect();
-    run(&mut holder, "BEGIN; LOCK TABLE usher.job_history IN ACCESS EXCLUSIVE MODE");
+    run(&mut holder, "BEGIN; LOCK TABLE usher.job_batches IN ACCESS EXCLUSIVE MODE");
     run(&mut client, "INSERT INTO public.asked SELECT generate_series(1, 20)");
     waits_for(&mut client, "wait_event_type = 'Lock'");
     waits_for(&mut client, "wait_event = 'Extension' AND query LIKE 'working%'");
