@@ -83,13 +83,13 @@ BEGIN
                                   WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
              WHERE first.created_at < now() - interval '1 day')
         THEN
-            PERFORM setval('usher.queue_seq', settled);
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
             drawn := settled;
         END IF;
         -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
         IF drawn >= top THEN
             top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', top);
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
             drawn := top;
         END IF;
     END IF;
@@ -127,15 +127,16 @@ BEGIN
                                   WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
              WHERE newest.at >= now() - keep_days * interval '1 day'
             UNION ALL
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT b.finished_at AS at FROM usher.job_batches AS b
-                                  WHERE b.lane = l AND b.last_seq >= segment.upper - width AND b.last_seq < segment.upper ORDER BY b.last_seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day');
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
         BEGIN
             EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
             dropped := dropped + 1;
         EXCEPTION WHEN lock_not_available THEN
-            NULL;
+            -- Busy: writers have waited long enough.
+            EXIT;
         END;
     END LOOP;
     DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';

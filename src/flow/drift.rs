@@ -126,7 +126,7 @@ pub fn broken() -> Result<Vec<i32>> {
 fn rename_in(table: &str) -> String {
     // Of the log, what is still to be done.
     let which = if table == "jobs" {
-        "AND (j.lane, j.seq) IN (SELECT r.lane, r.seq FROM usher.ready_jobs r WHERE r.flow_id = ANY ($1))"
+        "AND (j.lane, j.seq) IN (SELECT h.lane, h.seq FROM unnest($4::smallint[], $5::bigint[]) AS h (lane, seq))"
     } else {
         ""
     };
@@ -172,9 +172,11 @@ pub fn follow_renames(objects: Option<&[Oid]>) -> Result<Vec<i32>> {
     let flows: Vec<i32> = renames.iter().map(|(flow, ..)| *flow).collect();
     let old: Vec<String> = renames.iter().map(|(_, old, _)| old.clone()).collect();
     let new: Vec<String> = renames.into_iter().map(|(.., new)| new).collect();
-    let arguments = [spi::arg(flows.clone()), spi::arg(old), spi::arg(new)];
-    ready::hold(&flows)?;
-    for table in ["jobs", "queue_waiting", "dead_letters"] {
+    let arguments = [spi::arg(flows.clone()), spi::arg(old.clone()), spi::arg(new.clone())];
+    let (lanes, positions) = ready::columns(&ready::hold(&flows)?);
+    let held = [spi::arg(flows.clone()), spi::arg(old), spi::arg(new), spi::arg(lanes), spi::arg(positions)];
+    spi::run(&rename_in("jobs"), &held)?;
+    for table in ["queue_waiting", "dead_letters"] {
         spi::run(&rename_in(table), &arguments)?;
     }
     // From here on the column is watched under its new name.
@@ -344,8 +346,8 @@ pub fn unrecorded() -> Result<Vec<i32>> {
 pub fn mend(flow: i32) -> Result<()> {
     store::set_state(flow, None)?;
     let waiting = spi::run(&lacking("queue_waiting", "AND j.waiting_for = 'flow broken'", WAITING), &[spi::arg(flow)])?;
-    ready::hold(&[flow])?;
-    let ready = spi::run(&lacking("ready_jobs", "", READY), &[spi::arg(flow)])?;
+    let (lanes, positions) = ready::columns(&ready::hold(&[flow])?);
+    let ready = spi::run(&lacking("jobs", HELD, READY), &[spi::arg(flow), spi::arg(lanes), spi::arg(positions)])?;
     let released = spi::run(
         "UPDATE usher.queue_waiting w
             SET due_at = pg_catalog.now(),
@@ -362,11 +364,11 @@ pub fn mend(flow: i32) -> Result<()> {
 }
 
 const WAITING: &str = "w.attempts, w.last_attempted_at, w.source_system, w.target_system";
+const HELD: &str = "AND (j.lane, j.seq) IN (SELECT h.lane, h.seq FROM unnest($2::smallint[], $3::bigint[]) AS h (lane, seq))";
 const READY: &str = "0, NULL::timestamptz, NULL::text, NULL::text";
 
 /// `$1` flow: moves the jobs that lack a column to the dead letters.
 fn lacking(table: &str, which: &str, rest: &str) -> String {
-    let stored_in = if table == "ready_jobs" { "jobs" } else { table };
     let missing = |side: &str| {
         format!(
             "SELECT c.name FROM pg_catalog.jsonb_array_elements_text(v.compiled -> '{side}') AS c (name) WHERE NOT pg_catalog.jsonb_exists(j.{side}, c.name)"
@@ -380,7 +382,7 @@ fn lacking(table: &str, which: &str, rest: &str) -> String {
                        FROM (SELECT n.name FROM ({new}) AS n WHERE j.op IN ('I', 'U') UNION ALL SELECT o.name FROM ({old}) AS o WHERE j.op IN ('U', 'D')) AS m) AS lost
                FROM usher.{table} j JOIN usher.flows f ON f.id = j.flow_id JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
               WHERE j.flow_id = $1 AND j.op <> 'R' {which}),
-         w AS (DELETE FROM usher.{stored_in} j USING lacking l WHERE l.lost IS NOT NULL AND j.organization_id = l.organization_id AND j.id = l.id RETURNING j.*, l.lost)
+         w AS (DELETE FROM usher.{table} j USING lacking l WHERE l.lost IS NOT NULL AND j.organization_id = l.organization_id AND j.id = l.id RETURNING j.*, l.lost)
          INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                          attempts, last_attempted_at, source_system, target_system, error_message, sqlstate)
          SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,

@@ -193,11 +193,11 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     change_lane(id, checked.definition.lane as i16)?;
     if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
-        ready::hold(&[id])?;
+        let (lanes, positions) = ready::columns(&ready::hold(&[id])?);
         spi::run(
-            "UPDATE usher.jobs q SET fallback = true FROM usher.ready_jobs r
-              WHERE r.flow_id = $1 AND NOT r.fallback AND q.lane = r.lane AND q.seq = r.seq",
-            &[spi::arg(id)],
+            "UPDATE usher.jobs q SET fallback = true FROM unnest($1::smallint[], $2::bigint[]) AS r (lane, seq)
+              WHERE NOT q.fallback AND q.lane = r.lane AND q.seq = r.seq",
+            &[spi::arg(lanes), spi::arg(positions)],
         )?;
     }
     warn_of_superuser(name, checked.run_as);
@@ -228,15 +228,15 @@ fn change_lane(flow: i32, lane: i16) -> Result<()> {
         &arguments,
     )?;
     if any == Some(true) {
-        ready::hold(&[flow])?;
+        let (lanes, positions) = ready::columns(&ready::hold(&[flow])?);
         spi::run(
-            "WITH c AS (DELETE FROM usher.jobs q USING usher.ready_jobs r
-                         WHERE r.flow_id = $1 AND r.op <> 'R' AND r.lane <> $2 AND q.lane = r.lane AND q.seq = r.seq RETURNING q.*)
+            "WITH c AS (DELETE FROM usher.jobs q USING unnest($3::smallint[], $4::bigint[]) AS r (lane, seq)
+                         WHERE q.flow_id = $1 AND q.op <> 'R' AND q.lane <> $2 AND q.lane = r.lane AND q.seq = r.seq RETURNING q.*)
              INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                               attempts, waiting_for, due_at)
              SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version, $2, c.hop, c.op, c.trail, c.new, c.old,
                     0, 'run_at', pg_catalog.now() FROM c",
-            &arguments,
+            &[spi::arg(flow), spi::arg(lane), spi::arg(lanes), spi::arg(positions)],
         )?;
         xact::note_due_changed();
     }

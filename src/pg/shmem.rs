@@ -525,6 +525,10 @@ impl Mine {
 unsafe extern "C-unwind" fn leave(_code: i32, arg: pg_sys::Datum) {
     super::crash::leave();
     let slot = &slots()[arg.value()];
+    // A launcher that did not wait for us has given it to another process.
+    if slot.pid.load(SeqCst) != std::process::id() as i32 {
+        return;
+    }
     slot.ended_inside.store(slot.busy_kind.load(SeqCst) != 0, SeqCst);
     slot.latch.store(0, SeqCst);
     slot.busy_kind.store(0, SeqCst);

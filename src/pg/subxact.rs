@@ -28,6 +28,11 @@ impl Failure {
         }
     }
 
+    /// No job is to blame: the server lacks something, stops, or cannot reach its files.
+    pub fn is_outside(&self) -> bool {
+        ["53", "57", "58"].iter().any(|class| self.sqlstate.starts_with(class))
+    }
+
     /// The statement may not fit the catalog (any more), or its role may have lost a right: worth looking at the flow.
     pub fn is_drift(&self) -> bool {
         matches!(

@@ -162,6 +162,8 @@ pub struct Log {
     pub done: Positions,
     /// Awaited for the next floor.
     pub moment: Option<Moment>,
+    /// The position that the batch at work, or the last one, had by itself.
+    pub alone: Option<i64>,
     /// There was more than one batch takes.
     pub behind: bool,
     /// What was read ahead because of that; then `position` is how far.

@@ -64,7 +64,7 @@ fn found_ready(organization: Uuid, fields: &Value) -> Result<Vec<Meant>> {
 
 /// Locked from here to the end of the transaction: a worker passes over them and looks again afterwards.
 fn hold(jobs: &[Meant]) -> Result<()> {
-    ready::hold_these(&jobs.iter().map(|job| (job.lane, job.seq)).collect::<Vec<_>>())
+    ready::hold_these(&jobs.iter().map(|job| (job.lane, job.seq)).collect::<Vec<_>>()).map(|_| ())
 }
 
 /// Cancels the jobs that a filter means. Returns how many.

@@ -141,6 +141,8 @@ const TAKE_OUT: &str = "
 WITH c AS (
     DELETE FROM usher.jobs AS q
      WHERE q.lane = $1 AND q.seq = ANY (ARRAY(SELECT r.seq FROM usher.jobs AS r WHERE r.lane = $1 AND r.seq = ANY ($2) FOR UPDATE SKIP LOCKED))
+       AND NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = q.lane AND b.last_seq >= q.seq AND q.seq <@ b.done)
+       AND q.seq > (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = $1)
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               1 AS attempts, NULL::text AS source_system, NULL::text AS target_system, false AS apart)";
 

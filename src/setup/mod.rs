@@ -94,7 +94,7 @@ pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
     Ok(if pg::catalog::usher_relation("jobs").is_some() {
         Cow::Borrowed(sql)
     } else {
-        Cow::Owned(sql.replace("usher.jobs ", "usher.queue "))
+        Cow::Owned(sql.replace("usher.jobs ", "usher.queue ").replace("usher.ready_jobs ", "usher.queue "))
     })
 }
 
@@ -133,6 +133,10 @@ fn migrate() -> Result<String> {
         return Err(UsherError::state("the tables belong to a newer version of pg_usher")
             .detail(format!("The tables are at level {before}, this version knows level {SCHEMA_LEVEL}."))
             .hint("Install the newer version of the extension: ALTER EXTENSION pg_usher UPDATE."));
+    }
+    if before > 0 && before < SCHEMA_LEVEL && !pg::xact::sees_new_commits() {
+        return Err(UsherError::state("a transaction with one snapshot cannot see what others have written meanwhile")
+            .hint("Call usher.setup() in READ COMMITTED."));
     }
     for (_, scripts) in STEPS.iter().filter(|(level, _)| *level > before) {
         scripts.iter().try_for_each(|script| spi::script(script))?;

@@ -53,6 +53,7 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         let acting = role::internal(installed.owner);
         store::scout(lane, log)?;
         let claim = store::claim_ready(client, lane, log, most)?;
+        log.alone = (claim.jobs == 1).then_some(claim.last);
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
         let done = done_by(&claim);
@@ -77,7 +78,11 @@ fn done_by(claim: &Claim) -> Done {
 
 /// Reads what is done in a lane, if this process does not know it. The lane is this process's.
 fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<()> {
-    if mine.take_stale(lane) || !log.known {
+    if mine.take_stale(lane) {
+        // Should the reading fail, it is still to be done.
+        log.known = false;
+    }
+    if !log.known {
         let _acting = role::internal(installed.owner);
         let moment = log.moment;
         *log = Log { moment, ..ledger::read(lane)? };
@@ -136,24 +141,6 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
 pub struct Condemned<'a> {
     pub reason: &'a str,
     pub sqlstate: &'a str,
-}
-
-/// One ready job of a lane that has made every batch fail: it goes to the dead letters without being tried again, so
-/// that the others go on.
-pub fn bury(installed: Installed, lane: usize, log: &mut Log, job: &Condemned<'_>, mine: Mine) -> Result<Done> {
-    if !take_lanes(&[lane as i16], Place::Worker) {
-        return Ok(Done { busy: true, ..Done::default() });
-    }
-    know(installed, lane, log, mine)?;
-    Spi::connect_mut(|client| {
-        let _acting = role::internal(installed.owner);
-        let claim = store::claim_ready(client, lane, log, 1)?;
-        condemn(installed, &claim, job)?;
-        let done = done_by(&claim);
-        ledger::done(lane, &done.taken)?;
-        xact::note_batch(lane);
-        Ok(done)
-    })
 }
 
 fn condemn(installed: Installed, claim: &Claim, job: &Condemned<'_>) -> Result<()> {
@@ -242,7 +229,12 @@ fn class(
     for group in groups {
         works.extend(begin(client, installed, place, group, anything_waits, alone)?);
     }
-    let shared = if works.len() > 1 { shared_rows(&works)? } else { Vec::new() };
+    let shared = match works.as_slice() {
+        [] | [_] => Vec::new(),
+        // Where different rows may meet in one target row, every job has its place among all of them.
+        several if several.iter().any(|work| !work.rows_are_free) => all_in_order(several)?,
+        several => shared_rows(several)?,
+    };
     // Rows whose earlier change will be tried again: later ones line up behind it.
     let mut held = HashSet::new();
     for (index, work) in works.iter_mut().enumerate() {
@@ -277,6 +269,16 @@ fn count(tally: &mut Tally, group: &Group, back: &[Back], details: &[Detail]) {
             tally.add(flow, detail.organization, detail.id, failed.error.as_deref().unwrap_or_default());
         }
     }
+}
+
+/// `(position, group, number)` of all jobs, in the order of the positions.
+fn all_in_order(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
+    let mut jobs = Vec::new();
+    for (index, work) in works.iter().enumerate() {
+        jobs.extend((1..).zip(store::rows(&work.group)?).map(|(n, (_, seq))| (seq, index, n)));
+    }
+    jobs.sort_unstable();
+    Ok(jobs)
 }
 
 /// `(position, group, number)` of the jobs about rows that more than one group has, in the order of the positions.
@@ -361,6 +363,7 @@ fn begin(
         (group, segments, Vec::new())
     };
     let waited = group.waited;
+    let rows_are_free = flow.rows_are_free();
     let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };
     let expired: Vec<i32> = given.keys().copied().filter(|n| is_expired(&given, *n)).collect();
     let mut work = Work {
@@ -369,6 +372,7 @@ fn begin(
         place,
         group,
         waited,
+        rows_are_free,
         given,
         covers,
         segments,
@@ -411,6 +415,8 @@ struct Work {
     group: Group,
     /// Its jobs come from where they waited.
     waited: bool,
+    /// Different rows never meet in one target row.
+    rows_are_free: bool,
     /// What its jobs were asked for beyond their payload.
     given: HashMap<i32, Given>,
     /// Jobs that are not done because a newer one of their row is.

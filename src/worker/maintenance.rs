@@ -10,13 +10,22 @@ use crate::queue;
 use crate::settings;
 use crate::setup;
 
-/// Partitions of the history, flows that may fit again, triggers that somebody dropped.
-pub fn run() -> Result<()> {
+/// Partitions and segments. In a transaction of its own: attaching and dropping them locks out writers until it ends.
+pub fn partitions() -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     spi::one::<String>("SELECT usher.maintain_history($1)", &[spi::arg(settings::history_days())])?;
     if installed.up_to_date {
         spi::one::<String>("SELECT usher.maintain_segments($1)", &[spi::arg(settings::history_days())])?;
+    }
+    Ok(())
+}
+
+/// What is old enough to go, flows that may fit again, triggers that somebody dropped.
+pub fn run() -> Result<()> {
+    let installed = setup::installed()?;
+    let _acting = role::internal(installed.owner);
+    if installed.up_to_date {
         spi::run(
             "DELETE FROM usher.shadow_results WHERE recorded_at < pg_catalog.now() - $1 * interval '1 day'",
             &[spi::arg(settings::history_days())],

@@ -5,7 +5,8 @@ use super::quarantine::{self, Care};
 use super::{batch, maintenance, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
-use crate::pg::shmem::{Found, LANES, Mine, NONE};
+use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
+use crate::pg::subxact::Failure;
 use crate::pg::{catalog, counters, crash, guc, role, zone};
 use crate::queue::log::Log;
 use crate::queue::{settle, store};
@@ -38,8 +39,8 @@ struct Lane {
     credit: u32,
     /// After a batch that failed as a whole: smaller ones, down to the job that is to blame.
     most: Option<i32>,
-    /// Why the last single job failed its batch.
-    to_blame: Option<String>,
+    /// The position of a job that fails its batch also by itself, and why.
+    to_blame: Option<(i64, String)>,
 }
 
 pub(super) struct Loop {
@@ -139,7 +140,7 @@ impl Loop {
                 lane.log.look_at_all();
             }
             self.settle_at = Some(now);
-            if self.maintains && !self.attempt(|_| maintenance::run()) {
+            if self.maintains && !(self.attempt(|_| maintenance::partitions()) && self.attempt(|_| maintenance::run())) {
                 return self.gone();
             }
         }
@@ -231,11 +232,12 @@ impl Loop {
         bgw::set_lane(crate::queue::LANES[lane]);
         let mut log = std::mem::take(&mut self.lanes[index].log);
         let to_blame = self.lanes[index].to_blame.take();
-        // One that a batch is to be buried for goes alone.
-        let most = if to_blame.is_some() { 1 } else { most };
         let outcome = self.work(|installed| match &to_blame {
             None => batch::ready(installed, lane, &mut log, most, mine),
-            Some(reason) => batch::bury(installed, lane, &mut log, &Condemned { reason, sqlstate: "XX000" }, mine),
+            Some((position, reason)) => {
+                let condemned = Condemned { reason, sqlstate: "XX000" };
+                batch::one(installed, Source::Queue, lane, *position, Some(&condemned), mine)
+            }
         });
         self.lanes[index].log = log;
         let state = &mut self.lanes[index];
@@ -255,7 +257,10 @@ impl Loop {
                 if done.seen > 0 && self.settle_at.is_none() {
                     self.settle_at = Some(Instant::now() + SETTLE_BUSY);
                 }
-                if done.picked.is_empty() {
+                if to_blame.is_some() {
+                    // It was taken out by itself: reading goes on where it was.
+                    state.dirty = true;
+                } else if done.picked.is_empty() {
                     state.dirty = done.seen >= most;
                     state.log.committed(&done.taken, done.last, state.dirty);
                 } else {
@@ -276,8 +281,8 @@ impl Loop {
                 // Nothing of the batch has happened. Smaller ones find the job that is to blame; that one is put aside.
                 if most > 1 {
                     state.most = Some(most / 2);
-                } else {
-                    state.to_blame = Some(reason);
+                } else if !reason.is_outside() {
+                    state.to_blame = state.log.alone.map(|position| (position, reason.line()));
                 }
                 true
             }
@@ -379,7 +384,7 @@ impl Loop {
     pub(super) fn work(
         &mut self,
         work: impl FnOnce(setup::Installed) -> Result<batch::Done>,
-    ) -> std::result::Result<Outcome, String> {
+    ) -> std::result::Result<Outcome, Failure> {
         bgw::report_activity("working", true);
         counters::begin();
         let begun = Instant::now();
@@ -408,7 +413,7 @@ impl Loop {
             log!("usher worker: a batch failed and is tried again: {}", failure.line());
             bgw::nap(Duration::from_secs(1));
             self.due_known = false;
-            failure.line()
+            failure
         })
     }
 
