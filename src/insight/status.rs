@@ -125,13 +125,13 @@ fn lanes(lines: &mut Vec<Line>, organizations: &[pgrx::Uuid]) -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     let counts = spi::read_all(
-        "SELECT l.lane, COALESCE(q.n, 0), COALESCE(w.retry, 0), COALESCE(w.other, 0), COALESCE(d.n, 0)
+        &setup::for_tables("SELECT l.lane, COALESCE(q.n, 0), COALESCE(w.retry, 0), COALESCE(w.other, 0), COALESCE(d.n, 0)
            FROM pg_catalog.generate_series(0, 4) AS l (lane)
            LEFT JOIN (SELECT lane, pg_catalog.count(*) AS n FROM usher.ready_jobs WHERE organization_id = ANY ($1) GROUP BY lane) q ON q.lane = l.lane
            LEFT JOIN (SELECT lane, pg_catalog.count(*) FILTER (WHERE waiting_for = 'retry') AS retry, pg_catalog.count(*) FILTER (WHERE waiting_for <> 'retry') AS other
                         FROM usher.queue_waiting WHERE organization_id = ANY ($1) GROUP BY lane) w ON w.lane = l.lane
            LEFT JOIN (SELECT lane, pg_catalog.count(*) AS n FROM usher.dead_letters WHERE organization_id = ANY ($1) GROUP BY lane) d ON d.lane = l.lane
-          ORDER BY l.lane",
+          ORDER BY l.lane")?,
         &[spi::arg(organizations.to_vec())],
         |row| {
             let count = |at| -> Result<i64> { Ok(row.get::<i64>(at)?.unwrap_or(0)) };

@@ -53,6 +53,7 @@ fn process(most: i32) -> Result<i32> {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;
     }
+    crate::setup::current()?;
     let mut jobs = 0;
     for lane in 0..LANES {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
