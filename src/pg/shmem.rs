@@ -474,6 +474,16 @@ impl Mine {
         self.slot().prepared[lane].swap(NONE, SeqCst)
     }
 
+    /// Gives a mark back that was taken.
+    pub fn put_low(self, lane: usize, position: i64) {
+        self.slot().low[lane].fetch_min(position, SeqCst);
+    }
+
+    /// The lowest position of transactions that were prepared and may not have ended.
+    pub fn prepared_low(self, lane: usize) -> i64 {
+        self.slot().prepared[lane].load(SeqCst)
+    }
+
     pub fn take_stale(self, lane: usize) -> bool {
         self.slot().stale[lane].swap(false, SeqCst)
     }

@@ -62,6 +62,8 @@ pub struct Claim {
     pub anything_waits: bool,
     /// Positions in the log that are done with this batch, in ascending order.
     pub taken: Vec<i64>,
+    /// Positions that are to be taken out of the log first, see [`take_apart`].
+    apart: Vec<i64>,
     /// What was asked for, if it was chosen from what was read ahead.
     pub picked: Vec<Pick>,
 }
@@ -161,7 +163,7 @@ WITH c AS (
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
 
 /// Ready jobs of a lane, from where its log is to be read. They stay in the log; what was read is [`Claim::taken`], to be
-/// entered with `ledger::done`.
+/// entered with `ledger::done`. Nothing is written yet: a reading can be thrown away.
 ///
 /// Two kinds are set apart, and leave the log as jobs that waited do: those that a session has locked, or had (their row
 /// says so; if it still has them, they are passed over), and those that a writer's transaction left over, whose marks must
@@ -187,13 +189,17 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
         claim.taken.extend(positions(group)?);
     }
     claim.taken.sort_unstable();
-    if !apart.is_empty() {
-        let mut positions_apart = Vec::new();
-        for group in &apart {
-            positions_apart.extend(positions(group)?);
-            claim.jobs -= group.batch.size;
-        }
-        let out = take_out(client, lane, positions_apart)?;
+    for group in &apart {
+        claim.apart.extend(positions(group)?);
+        claim.jobs -= group.batch.size;
+    }
+    Ok(claim)
+}
+
+/// Takes out of the log what a reading has set apart.
+pub fn take_apart(client: &mut SpiClient<'_>, lane: usize, mut claim: Claim) -> Result<Claim> {
+    if !claim.apart.is_empty() {
+        let out = take_out(client, lane, std::mem::take(&mut claim.apart))?;
         claim.jobs += out.jobs;
         claim.groups.extend(out.groups);
     }

@@ -8,7 +8,7 @@ use crate::flow::shadow;
 use crate::flow::store as flows;
 use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
-use crate::pg::shmem::{Mine, Source};
+use crate::pg::shmem::{Mine, NONE, Source};
 use crate::pg::{role, xact};
 use crate::queue::batches;
 use crate::queue::ledger;
@@ -51,8 +51,8 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
     know(installed, lane, log, mine)?;
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        store::scout(lane, log)?;
-        let claim = store::claim_ready(client, lane, log, most)?;
+        let read = read_in_order(client, lane, log, most, mine)?;
+        let claim = store::take_apart(client, lane, read)?;
         log.alone = (claim.jobs == 1).then_some(claim.last);
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
@@ -63,6 +63,33 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         xact::note_batch(lane);
         Ok(done)
     })
+}
+
+/// Reads ready jobs such that no change is read without the earlier ones of its row.
+///
+/// An earlier change may have a position behind which we have read already, and commit late. Its mark is there before the
+/// row's next writer can go on; so whoever looks at the marks after a reading sees that of every change which that reading
+/// could have left out. What was read then counts for nothing, and costs nothing.
+fn read_in_order(client: &mut SpiClient<'_>, lane: usize, log: &mut Log, most: i32, mine: Mine) -> Result<Claim> {
+    loop {
+        // COMMIT PREPARED leaves no mark: while such a transaction may be open, reading begins at its first position.
+        let prepared = mine.prepared_low(lane);
+        if prepared != NONE {
+            log.look_back_to(prepared);
+        }
+        let from = log.position;
+        store::scout(lane, log)?;
+        let claim = store::claim_ready(client, lane, log, most)?;
+        let low = mine.take_low(lane);
+        if low == NONE {
+            return Ok(claim);
+        }
+        if low > from {
+            mine.put_low(lane, low);
+            return Ok(claim);
+        }
+        log.look_back_to(low);
+    }
 }
 
 fn done_by(claim: &Claim) -> Done {

@@ -121,7 +121,7 @@ fn so_is_one_that_waited_for_its_time() {
     wait::until(LONG, "it has run again", || times(&file) > before);
     let mut client = await_dead_letter(&database);
     settled(&mut client, LONG);
-    assert_eq!(times(&file) - before, 3);
+    assert_eq!(times(&file) - before, 4);
     assert_eq!(number(&mut client, "SELECT count(*) FROM public.done"), 6);
     wait::until_true(&mut client, NORMAL);
 }
