@@ -42,6 +42,14 @@ pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
 /// Whoever draws a position has a transaction number before (`pg::xact::take_seq`). So when every transaction that ran at a
 /// moment has ended, all positions drawn until then are either to be seen now or will never be.
 pub fn settle(lane: usize, log: &mut Log) -> Result<bool> {
+    // One that was awaited is of some time ago: more has been drawn since.
+    if log.moment.is_some() && !settle_moment(lane, log)? {
+        return Ok(false);
+    }
+    settle_moment(lane, log)
+}
+
+fn settle_moment(lane: usize, log: &mut Log) -> Result<bool> {
     let moment = match log.moment {
         Some(moment) => moment,
         None => {
