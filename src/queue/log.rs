@@ -5,7 +5,7 @@
 //! any more; above it the set of done ones counts, since transactions commit in another order than they drew positions.
 
 use super::share::{Pick, Share};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A set of positions as ranges `from..to`.
 #[derive(Debug, Clone, Default)]
@@ -164,6 +164,9 @@ pub struct Log {
     pub moment: Option<Moment>,
     /// The position that the batch at work, or the last one, had by itself.
     pub alone: Option<i64>,
+    /// Rows (by their keys) of which a session has locked a job that was passed over: later jobs of these rows wait in the
+    /// log until that session ends, which makes us look back.
+    pub held: BTreeSet<i64>,
     /// There was more than one batch takes.
     pub behind: bool,
     /// What was read ahead because of that; then `position` is how far.
@@ -174,11 +177,13 @@ impl Log {
     /// A transaction has added positions from `low` on.
     pub fn look_back_to(&mut self, low: i64) {
         self.position = self.position.min(low - 1).max(self.floor);
+        self.held.clear();
     }
 
     /// Read again from the beginning.
     pub fn look_at_all(&mut self) {
         self.position = self.floor;
+        self.held.clear();
     }
 
     /// A batch has committed: these positions (ascending) are done; everything up to `last` was looked at, and everything

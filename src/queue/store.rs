@@ -63,7 +63,7 @@ pub struct Claim {
     /// Positions in the log that are done with this batch, in ascending order.
     pub taken: Vec<i64>,
     /// Positions that are to be taken out of the log first, see [`take_apart`].
-    apart: Vec<i64>,
+    pub apart: Vec<(i64, Option<i64>)>,
     /// What was asked for, if it was chosen from what was read ahead.
     pub picked: Vec<Pick>,
 }
@@ -113,22 +113,25 @@ SELECT pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_c
                AS b (organization_id, id, new, old, op, created_at, seq, row_key, trail, attempts, version, hop)
          ORDER BY b.seq) AS o";
 
-/// `$1` lane, `$2` position, `$3` most jobs, `$4` what is done behind the position. Reads, and writes nothing.
+/// `$1` lane, `$2` position, `$3` most jobs, `$4` what is done behind the position, `$5` rows that are held. Reads, and writes
+/// nothing.
 const READ_LOG: &str = "
 WITH c AS (
     SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
            1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
       FROM usher.jobs AS q
      WHERE q.lane = $1 AND q.seq > $2 AND ($4::text IS NULL OR NOT q.seq <@ $4::text::int8multirange)
+       AND ($5::bigint[] IS NULL OR q.row_key IS NULL OR NOT q.row_key = ANY ($5))
      ORDER BY q.seq LIMIT $3)";
 
-/// `$1` lane, `$2` the positions, as ranges.
+/// `$1` lane, `$2` the positions, as ranges, `$3` rows that are held.
 const READ_PICKED: &str = "
 WITH c AS (
     SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
            1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
       FROM unnest($2::text::int8multirange) AS r (range)
-      JOIN usher.jobs AS q ON q.lane = $1 AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range))";
+      JOIN usher.jobs AS q ON q.lane = $1 AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range)
+     WHERE $3::bigint[] IS NULL OR q.row_key IS NULL OR NOT q.row_key = ANY ($3))";
 
 /// `$1` lane, `$2` position, `$3` most, `$4` what is done behind the position.
 const SCOUT: &str = "
@@ -172,13 +175,15 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
     // The log may have been analysed while it was empty, or never: its order is that of its key all the same.
     let _plan = Nest::open().one_plan();
     let picked = log.share.pick(i64::from(most));
+    let held = (!log.held.is_empty()).then(|| log.held.iter().copied().collect::<Vec<i64>>());
     let mut claim = if picked.is_empty() {
         let done = log.done.above(log.position);
-        let arguments = [spi::arg(lane as i16), spi::arg(log.position), spi::arg(i64::from(most)), spi::arg(done)];
+        let arguments =
+            [spi::arg(lane as i16), spi::arg(log.position), spi::arg(i64::from(most)), spi::arg(done), spi::arg(held)];
         claim(client, &format!("{READ_LOG}{GROUPED}"), &arguments, true)?
     } else {
         let ranges = written(picked.iter().map(|pick| (pick.from, pick.to)));
-        claim(client, &format!("{READ_PICKED}{GROUPED}"), &[spi::arg(lane as i16), spi::arg(ranges)], true)?
+        claim(client, &format!("{READ_PICKED}{GROUPED}"), &[spi::arg(lane as i16), spi::arg(ranges), spi::arg(held)], true)?
     };
     claim.picked = picked;
     claim.seen = claim.jobs;
@@ -190,20 +195,27 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
     }
     claim.taken.sort_unstable();
     for group in &apart {
-        claim.apart.extend(positions(group)?);
+        claim.apart.extend(rows(group)?.into_iter().map(|(key, seq)| (seq, key)));
         claim.jobs -= group.batch.size;
     }
     Ok(claim)
 }
 
-/// Takes out of the log what a reading has set apart.
-pub fn take_apart(client: &mut SpiClient<'_>, lane: usize, mut claim: Claim) -> Result<Claim> {
-    if !claim.apart.is_empty() {
-        let out = take_out(client, lane, std::mem::take(&mut claim.apart))?;
-        claim.jobs += out.jobs;
-        claim.groups.extend(out.groups);
+/// Takes out of the log what a reading has set apart, and adds it to `out`. Returns the rows of the jobs that somebody has
+/// locked: none of their later jobs may be done now.
+pub fn take_apart(client: &mut SpiClient<'_>, lane: usize, apart: &[(i64, Option<i64>)], out: &mut Claim) -> Result<Vec<i64>> {
+    if apart.is_empty() {
+        return Ok(Vec::new());
     }
-    Ok(claim)
+    let taken = take_out(client, lane, apart.iter().map(|(seq, _)| *seq).collect())?;
+    let mut got = HashSet::new();
+    for group in &taken.groups {
+        got.extend(positions(group)?);
+    }
+    out.jobs += taken.jobs;
+    out.anything_waits |= taken.anything_waits;
+    out.groups.extend(taken.groups);
+    Ok(apart.iter().filter(|(seq, _)| !got.contains(seq)).filter_map(|(_, key)| *key).collect())
 }
 
 /// Slices are read ahead while so many ranges at most are in memory.

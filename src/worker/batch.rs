@@ -51,8 +51,7 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
     know(installed, lane, log, mine)?;
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        let read = read_in_order(client, lane, log, most, mine)?;
-        let claim = store::take_apart(client, lane, read)?;
+        let claim = read_in_order(client, lane, log, most, mine)?;
         log.alone = (claim.jobs == 1).then_some(claim.last);
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
@@ -65,12 +64,13 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
     })
 }
 
-/// Reads ready jobs such that no change is read without the earlier ones of its row.
+/// Claims ready jobs such that no change is done without the earlier ones of its row.
 ///
 /// An earlier change may have a position behind which we have read already, and commit late. Its mark is there before the
 /// row's next writer can go on; so whoever looks at the marks after a reading sees that of every change which that reading
 /// could have left out. What was read then counts for nothing, and costs nothing.
 fn read_in_order(client: &mut SpiClient<'_>, lane: usize, log: &mut Log, most: i32, mine: Mine) -> Result<Claim> {
+    let mut out = Claim::default();
     loop {
         // COMMIT PREPARED leaves no mark: while such a transaction may be open, reading begins at its first position.
         let prepared = mine.prepared_low(lane);
@@ -79,16 +79,24 @@ fn read_in_order(client: &mut SpiClient<'_>, lane: usize, log: &mut Log, most: i
         }
         let from = log.position;
         store::scout(lane, log)?;
-        let claim = store::claim_ready(client, lane, log, most)?;
+        let mut claim = store::claim_ready(client, lane, log, most)?;
         let low = mine.take_low(lane);
-        if low == NONE {
-            return Ok(claim);
+        if low != NONE && low <= from {
+            log.look_back_to(low);
+            continue;
         }
-        if low > from {
+        if low != NONE {
             mine.put_low(lane, low);
+        }
+        let held = store::take_apart(client, lane, &std::mem::take(&mut claim.apart), &mut out)?;
+        if held.is_empty() {
+            claim.jobs += out.jobs;
+            claim.anything_waits |= out.anything_waits;
+            claim.groups.extend(out.groups);
             return Ok(claim);
         }
-        log.look_back_to(low);
+        // Read once more, without what comes after a job that is passed over.
+        log.held.extend(held);
     }
 }
 

@@ -151,3 +151,41 @@ fn an_open_transaction_holds_the_floor_and_nothing_else() {
     wait::until_true(here, &format!("SELECT floor > {drawn} FROM usher.job_floors WHERE lane = 3"));
     assert_eq!(text(here, "SELECT string_agg(DISTINCT status, ',') FROM usher.sync_jobs"), "synced");
 }
+
+#[test]
+fn nothing_overtakes_a_job_that_somebody_has_locked() {
+    let (database, mut client) = copy("usher_test_locked");
+    let here = &mut client;
+    let organization = organization(here, "locked");
+    let mut holder = database.connect();
+    run(&mut holder, HOLD);
+    run(here, &format!("INSERT INTO public.a (organization_id, v) VALUES ('{organization}', 1)"));
+    let mut locker = database.connect();
+    run(&mut locker, "BEGIN; SELECT usher.cancel_sync_job(id) FROM usher.sync_jobs WHERE status = 'pending'");
+    run(here, "UPDATE public.a SET v = 2");
+    run(here, &format!("INSERT INTO public.a (organization_id, v) VALUES ('{organization}', 7)"));
+    run(&mut holder, RELEASE);
+    // The other row goes on, and nobody else's cancelling of the same job stops the lane.
+    wait::until_true(here, "SELECT count(*) = 1 FROM public.b WHERE v = 7");
+    let mut second = database.connect();
+    let waits = thread::spawn(move || {
+        run(&mut second, "SELECT usher.cancel_sync_job(id) FROM usher.sync_jobs WHERE payload -> 'new' ->> 'v' = '1'");
+    });
+    wait::until_true(
+        here,
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%cancel_sync_job%')",
+    );
+    run(here, &format!("INSERT INTO public.a (organization_id, v) VALUES ('{organization}', 8)"));
+    wait::until_true(here, "SELECT count(*) = 1 FROM public.b WHERE v = 8");
+    assert_eq!(
+        text(here, "SELECT string_agg(v::text, ',' ORDER BY v) FROM public.b"),
+        "7,8",
+        "the later change waits for the earlier one"
+    );
+    // It stays cancelled by the second, and the later change comes.
+    run(&mut locker, "ROLLBACK");
+    waits.join().expect("the second canceller has panicked");
+    settled(here, wait::LONG);
+    assert_eq!(text(here, "SELECT string_agg(v::text, ',' ORDER BY n) FROM public.b"), "7,8,2");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.sync_jobs WHERE status = 'cancelled'"), 1);
+}
