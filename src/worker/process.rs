@@ -270,6 +270,8 @@ impl Loop {
                 self.behind = state.dirty;
                 self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
+                // Others may have waited for these jobs.
+                self.due_known = self.due_known && done.jobs == 0;
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.
                 if (CROWD..CROWD * 50).contains(&done.jobs) {
