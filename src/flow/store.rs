@@ -73,6 +73,13 @@ fn fresh() {
     });
 }
 
+/// True when the flow is off or broken and stays so until this transaction has ended: jobs that are put to wait for it will
+/// be seen by whoever changes that. False when somebody is changing it at this moment, or has done so.
+pub fn stays_off(id: i32) -> Result<bool> {
+    let sql = "SELECT NOT f.enabled OR f.state <> 'ok' FROM usher.flows f WHERE f.id = $1 FOR SHARE SKIP LOCKED";
+    Ok(spi::one::<bool>(sql, &[spi::arg(id)])?.unwrap_or(false))
+}
+
 /// A version of a flow; None when the flow has been deleted. Runs with the owner's rights.
 pub fn get(id: i32, version: i32) -> Result<Option<Rc<Flow>>> {
     fresh();

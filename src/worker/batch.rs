@@ -220,7 +220,9 @@ fn begin(
         (true, None) => None,
     };
     if let Some(reason) = waits {
-        store::take_back(&group, &all(&group, wait_for(reason)))?;
+        // Whoever switches the flow on releases the jobs that wait for it: these as well, or they look again themselves.
+        let after = if flows::stays_off(id)? { None } else { Some(0.1) };
+        store::take_back(&group, &all(&group, |n| Back { after, ..wait_for(reason)(n) }))?;
         return Ok(None);
     }
     let (group, segments) = group.arrange(client, flow.rows_are_free())?;
