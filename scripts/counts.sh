@@ -17,10 +17,12 @@ count_regress() {
 
 # failures: the failed tests of such a log by name, and of cargo's the lines in which they say why
 failures() {
-  awk '/^test .* \.\.\. FAILED/ || /^ .* \.\.\. FAILED/ || /^not ok / { print; next }
+  # all of it is read, also when enough has been printed: a pipe that closes early would end the caller
+  awk 'function say(line) { if (said++ < 60) print substr(line, 1, 400) }
+       /^test .* \.\.\. FAILED/ || /^ .* \.\.\. FAILED/ || /^not ok / { say($0); next }
        /^---- .* stdout ----$/ { left = 12; next }
        /^failures:$/ || /^$/ && left < 11 { left = 0 }
-       left > 0 && NF && !/RUST_BACKTRACE/ { print "    " $0; left-- }' | cut -c1-400 | head -n 60
+       left > 0 && NF && !/RUST_BACKTRACE/ { say("    " $0); left-- }'
 }
 
 # settle <exit code> "<passed> <failed>": a layer that ended badly without a failed test (it did not compile, it

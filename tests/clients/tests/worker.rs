@@ -201,7 +201,7 @@ fn it_wakes_at_the_commit_and_not_before() {
     open.commit().expect("COMMIT");
     // The older position commits later than the newer one: nothing may be passed over. And it comes at once, not with
     // the safety tick of a minute.
-    wait::until_true_for(&mut watcher, Duration::from_secs(20), "SELECT count(*) = 2 FROM public.order_copies");
+    wait::until_true_for(&mut watcher, Duration::from_secs(5), "SELECT count(*) = 2 FROM public.order_copies");
 
     // Rolled back work leaves nothing, a rolled back savepoint neither.
     let mut open = client.transaction().expect("BEGIN");
@@ -209,7 +209,7 @@ fn it_wakes_at_the_commit_and_not_before() {
     open.batch_execute("SAVEPOINT s; INSERT INTO public.orders (id) VALUES (4); ROLLBACK TO s").expect("a savepoint");
     open.commit().expect("COMMIT");
     client.batch_execute("BEGIN; INSERT INTO public.orders (id) VALUES (5); ROLLBACK").expect("a rollback");
-    wait::until_true_for(&mut watcher, Duration::from_secs(20), "SELECT count(*) = 3 FROM public.order_copies");
+    wait::until_true_for(&mut watcher, Duration::from_secs(5), "SELECT count(*) = 3 FROM public.order_copies");
     settled(&mut watcher, LONG);
     assert_eq!(text(&mut watcher, "SELECT string_agg(order_id::text, ',' ORDER BY order_id) FROM public.order_copies"), "1,2,3");
 }
@@ -227,7 +227,7 @@ fn a_prepared_transaction_wakes_it_too() {
     assert_eq!(number(&mut watcher, "SELECT count(*) FROM public.order_copies"), 1, "a prepared change has no effect yet");
     // The one who commits is another session than the one that prepared.
     run(&mut watcher, "COMMIT PREPARED 'usher_wake'");
-    wait::until_true_for(&mut watcher, Duration::from_secs(30), "SELECT count(*) = 2 FROM public.order_copies");
+    wait::until_true_for(&mut watcher, Duration::from_secs(10), "SELECT count(*) = 2 FROM public.order_copies");
     settled(&mut watcher, LONG);
     run(&mut client, "BEGIN; INSERT INTO public.orders (id) VALUES (3); PREPARE TRANSACTION 'usher_wake'");
     run(&mut client, "ROLLBACK PREPARED 'usher_wake'");
