@@ -56,6 +56,14 @@ SELECT usher.maintain_segments(30);
 
 INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
 SELECT seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old FROM usher.queue;
+-- The view stays for those that people have made of it; access.sql says below what it shows from now on.
+DO $$ BEGIN
+    IF to_regclass('usher.sync_jobs') IS NOT NULL THEN
+        EXECUTE (SELECT 'CREATE OR REPLACE VIEW usher.sync_jobs AS SELECT '
+                        || string_agg(format('NULL::%s AS %I', format_type(atttypid, atttypmod), attname), ', ' ORDER BY attnum)
+                   FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass('usher.sync_jobs') AND attnum > 0);
+    END IF;
+END $$;
 DROP TABLE usher.queue;
 
 CREATE VIEW usher.ready_jobs WITH (security_invoker = true) AS
