@@ -134,6 +134,7 @@ DECLARE
     organizations uuid[];
     jobs uuid[];
     fates record;
+    touched record;
 BEGIN
     IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
         RETURN false;
@@ -157,7 +158,11 @@ BEGIN
                            WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
      WHERE j.status IN ('synced', 'dead', 'cancelled');
     IF fates.jobs IS NOT NULL THEN
-        PERFORM usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
+        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
+          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
+                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
     END IF;
     PERFORM usher.look_at_dependants(organizations, jobs, false);
     RETURN false;

@@ -212,20 +212,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -350,6 +336,7 @@ DECLARE
     organizations uuid[];
     jobs uuid[];
     fates record;
+    touched record;
 BEGIN
     IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
         RETURN false;
@@ -373,7 +360,11 @@ BEGIN
                            WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
      WHERE j.status IN ('synced', 'dead', 'cancelled');
     IF fates.jobs IS NOT NULL THEN
-        PERFORM usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
+        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
+          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
+                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
     END IF;
     PERFORM usher.look_at_dependants(organizations, jobs, false);
     RETURN false;
@@ -802,6 +793,20 @@ BEGIN
                      GROUP BY 1) AS c);
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
@@ -848,7 +853,6 @@ REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -861,6 +865,7 @@ REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
@@ -908,7 +913,6 @@ GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -921,6 +925,7 @@ GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
@@ -970,7 +975,6 @@ COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at w
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -983,3 +987,4 @@ COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; u
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
 COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';

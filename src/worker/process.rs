@@ -270,8 +270,6 @@ impl Loop {
                 self.behind = state.dirty;
                 self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
-                // Others may have waited for these jobs.
-                self.due_known = self.due_known && done.jobs == 0;
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.
                 if (CROWD..CROWD * 50).contains(&done.jobs) {
@@ -297,10 +295,12 @@ impl Loop {
         for index in 0..self.lanes.len() {
             let (lane, mine) = (self.lanes[index].number, self.mine);
             let mut log = std::mem::take(&mut self.lanes[index].log);
+            let mut all = false;
             let there = self.attempt(|installed| {
-                settled &= batch::settle(installed, lane, &mut log, mine)?;
+                all = batch::settle(installed, lane, &mut log, mine)?;
                 Ok(())
             });
+            settled &= all;
             self.lanes[index].log = log;
             if !there {
                 return false;
@@ -362,8 +362,8 @@ impl Loop {
 
     fn look_at_due_times(&mut self) -> bool {
         let numbers = self.numbers.clone();
-        let mut due = None;
-        let all = std::mem::take(&mut self.from_the_start);
+        let (mut due, mut looked) = (None, false);
+        let all = self.from_the_start;
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
@@ -372,12 +372,17 @@ impl Loop {
             }
             let again = settle::settle(installed, all)?;
             due = settle::sooner(store::next_due(&numbers)?, again);
+            looked = true;
             Ok(())
         });
         if !there {
             return self.gone();
         }
-        self.due_known = true;
+        // After an error it is looked at again: nobody would wake us for it.
+        if !looked {
+            return true;
+        }
+        (self.due_known, self.from_the_start) = (true, false);
         self.due_at = due.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)));
         true
     }
