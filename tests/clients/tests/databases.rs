@@ -163,7 +163,7 @@ fn a_star_finds_the_databases_that_have_the_extension_and_leaves_the_others_alon
     let (first, mut client) = mirror("usher_test_star");
     let mut admin = connect("postgres", None);
     // A star means all: those of other tests would take the slots.
-    let others = "SELECT datname FROM pg_database WHERE datname ~ '^usher_' AND datname <> 'usher_test_star'";
+    let others = "SELECT datname FROM pg_database WHERE NOT datistemplate AND datname NOT IN ('postgres', 'usher_test_star')";
     for row in admin.query(others, &[]).expect("databases") {
         run(&mut admin, &format!("DROP DATABASE {} WITH (FORCE)", row.get::<_, String>(0)));
     }
