@@ -5,7 +5,7 @@
 //! A worker runs meanwhile, so what a call meets is not known beforehand: whether a job could still be cancelled is the
 //! server's answer, and the model believes it. What follows from the answers is then exact.
 //!
-//! MODEL_SEED repeats a run, MODEL_CASES makes it longer (200 by default). A failure is made as small as it gets and printed.
+//! MODEL_SEED repeats a run, MODEL_CASES makes it longer (100 by default). A failure is made as small as it gets and printed.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
@@ -276,7 +276,7 @@ impl World {
 
 #[test]
 fn whatever_happens_jobs_end_as_the_model_says() {
-    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    let cases = std::env::var("MODEL_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(100);
     let mut seed = [0_u8; 32];
     seed[..8].copy_from_slice(&faults::seed("MODEL_SEED").to_le_bytes());
     let config = Config { cases, max_shrink_iters: 200, failure_persistence: None, ..Config::default() };
