@@ -81,8 +81,7 @@ if [ ${#outside[@]} -gt 0 ]; then
     eval "$(scripts/cluster.sh env)"
     ! wants regress || layer regress "golden files (pg_regress)" "10 seconds" count_regress scripts/regress.sh regress
     ! wants isolation || layer isolation "concurrent sessions (pg_isolation_regress)" "20 seconds" count_regress scripts/regress.sh isolation
-    ! wants clients || layer clients "clients over real connections" "4 minutes the first time, 2 after" count_cargo \
-      cargo test --release -p usher-clients --no-fail-fast -- --test-threads=1
+    ! wants clients || layer clients "clients over real connections" "8 minutes the first time, 6 after" count_cargo scripts/clients.sh
   else
     for name in "${outside[@]}"; do report "$name" "0 1" "not run"; done
   fi

@@ -1,6 +1,6 @@
 //! What the workers of each database have done since the server started, lane by lane: counters in shared memory.
 //!
-//! They outlive a worker process, not the server. What an undone batch has counted is not added.
+//! They outlive a worker process, not the server, and not for ever a database without workers. What an undone batch has counted is not added.
 
 use super::shmem::LANES;
 use pgrx::prelude::*;
@@ -25,6 +25,13 @@ struct Lane {
     busy_microseconds: AtomicU64,
     /// Jobs done in a part of the last minute; its number in the upper half.
     parts: [AtomicU64; PARTS],
+}
+
+impl Lane {
+    fn forget(&self) {
+        let counts = [&self.done, &self.failures, &self.dead, &self.batches, &self.busy_microseconds];
+        counts.into_iter().chain(&self.parts).for_each(|count| count.store(0, SeqCst));
+    }
 }
 
 #[derive(Default)]
@@ -124,7 +131,16 @@ fn of_this_database(make: bool) -> Option<&'static Database> {
             Ok(_) => true,
             Err(other) => other == oid,
         };
-        if make { databases.iter().find(free) } else { None }
+        let left = |database: &&Database| {
+            let other = database.oid.load(SeqCst);
+            let taken = !super::shmem::has_workers(other) && database.oid.compare_exchange(other, oid, SeqCst, SeqCst).is_ok();
+            if taken {
+                database.lanes.iter().for_each(Lane::forget);
+            }
+            taken
+        };
+        // A database that is gone, or has no workers any more, makes room.
+        if make { databases.iter().find(free).or_else(|| databases.iter().find(left)) } else { None }
     })
 }
 

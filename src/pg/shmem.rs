@@ -557,6 +557,11 @@ pub fn in_progress(source: Source, lane: i32, seq: i64) -> bool {
     })
 }
 
+/// Whether a worker has a place in this database.
+pub fn has_workers(database: u32) -> bool {
+    slots().iter().any(|slot| slot.database.load(SeqCst) == database)
+}
+
 /// Slots that are in use, of [`SLOTS`], in all databases.
 pub fn slots_taken() -> usize {
     slots().iter().filter(|slot| slot.database.load(SeqCst) != 0).count()

@@ -24,7 +24,7 @@ const IN_PROGRESS: &str = "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE stat
 
 #[test]
 fn fifty_kills_lose_and_double_nothing() {
-    let (database, mut client) = shop("usher_test_worker", 0.005, 0.3);
+    let (database, mut client) = shop("usher_test_worker", 0.01, 0.3);
     run(&mut client, "ALTER SYSTEM SET usher.batch_size = 100");
     reload(&mut client);
     let mut chance = Chance::new(50);
@@ -42,7 +42,7 @@ fn fifty_kills_lose_and_double_nothing() {
         // Every fifth kill comes whenever it comes; the others once a batch is known to be under way, at different points.
         if round % 5 != 4 {
             wait::until_true(&mut client, IN_PROGRESS);
-            std::thread::sleep(Duration::from_millis(chance.below(120)));
+            std::thread::sleep(Duration::from_millis(chance.below(60)));
         }
         let hit = chaos::kill_worker(&database, client);
         inside += i32::from(hit.inside_batch);
