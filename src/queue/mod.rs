@@ -21,6 +21,7 @@ mod keys;
 pub mod ledger;
 mod life;
 mod life_api;
+pub mod limits;
 pub mod log;
 mod options;
 mod request;
