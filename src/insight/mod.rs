@@ -7,6 +7,7 @@ mod doctor;
 mod exposition;
 mod horizon;
 mod metrics;
+mod limits;
 mod overview;
 mod shadow;
 mod status;

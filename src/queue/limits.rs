@@ -67,6 +67,11 @@ impl Rule {
         (self.per != Scope::All).then_some(of)
     }
 
+    /// Its number among the limits of its flow or system, from 0.
+    pub fn number(&self) -> usize {
+        self.name.rsplit(' ').next().and_then(|number| number.parse::<usize>().ok()).map_or(0, |number| number.saturating_sub(1))
+    }
+
     pub fn is_per_key(&self) -> bool {
         matches!(self.per, Scope::Key(_))
     }
@@ -162,7 +167,7 @@ pub fn of_flow(installed: Installed, flow: &Flow) -> Result<Vec<Rule>> {
 }
 
 /// The limit that a key belongs to, as it is now, and whether callers decide on it as well.
-fn rule_of(installed: Installed, key: &str) -> Result<Option<(Rule, bool)>> {
+pub fn rule_of(installed: Installed, key: &str) -> Result<Option<(Rule, bool)>> {
     let owner = key.split(", ").next().unwrap_or_default();
     let (rules, shared) = if let Some(id) = owner.strip_prefix("flow ").and_then(|id| id.parse::<i32>().ok()) {
         let flow = flows::newest(id)?;
@@ -192,13 +197,12 @@ pub struct Keys {
 
 impl Keys {
     /// The index of a key.
-    pub fn add(&mut self, rule: &Rule, pace: Pace, organization: Uuid, values: &[Option<String>]) -> usize {
-        let text = rule.key(organization, values);
+    pub fn add(&mut self, text: String, pace: Pace, organization: Option<Uuid>) -> usize {
         if let Some(index) = self.index.get(&text) {
             return *index;
         }
         self.index.insert(text.clone(), self.asked.len());
-        self.asked.push(Asked { text, organization: rule.organization(organization), pace, spent: 0, waits: None });
+        self.asked.push(Asked { text, organization, pace, spent: 0, waits: None });
         self.asked.len() - 1
     }
 
@@ -231,10 +235,23 @@ impl Keys {
         }
     }
 
-    /// How many may pass a key now, and when the next one after those.
-    pub fn look(&mut self, index: usize) -> Result<(i64, i64)> {
+    /// As [`Self::decide`], whoever waits.
+    pub fn decide_freely(&mut self, wishes: &[Wish]) -> Result<Vec<Verdict>> {
+        let now = now();
+        loop {
+            let as_of = buckets::evicted();
+            self.read(None)?;
+            self.asked.iter_mut().for_each(|asked| asked.waits = None);
+            if let Some(verdicts) = buckets::decide(&self.asked, wishes, now, as_of) {
+                return Ok(verdicts);
+            }
+        }
+    }
+
+    /// How many may pass each key now, in the order in which they were added.
+    pub fn look(&mut self) -> Result<Vec<i64>> {
         self.read(None)?;
-        Ok(buckets::look(&self.asked[index], now()))
+        Ok(self.asked.iter().map(|asked| buckets::look(asked, now()).0).collect())
     }
 }
 
@@ -372,8 +389,13 @@ UPDATE usher.queue_waiting w SET due_at = pg_catalog.clock_timestamp()
           AND NOT EXISTS (SELECT FROM usher.queue_waiting h WHERE h.limit_key = k.limit_key AND h.lane = k.lane AND h.due_at IS NOT NULL)))";
 
 pub fn heal(installed: Installed) -> Result<()> {
-    if in_use(installed)? && spi::run(HEAL, &[])? > 0 {
-        xact::note_due_changed();
+    if in_use(installed)? {
+        if spi::run(HEAL, &[])? > 0 {
+            xact::note_due_changed();
+        }
+        if spi::run(super::call_limits::HEAL, &[])? > 0 {
+            xact::note_callers();
+        }
     }
     Ok(())
 }

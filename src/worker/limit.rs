@@ -96,7 +96,7 @@ pub fn hold_back(works: &mut [Work]) -> Result<()> {
             let at = n as usize - 1;
             let own = values.get(at).map(Vec::as_slice).unwrap_or_default();
             let needs = limited.iter().flat_map(|limited| limited.rules.iter()).filter_map(|rule| rule.pace().map(|pace| (rule, pace)));
-            let needs = needs.map(|(rule, pace)| keys.add(rule, pace, organizations[at], own)).collect();
+            let needs = needs.map(|(rule, pace)| keys.add(rule.key(organizations[at], own), pace, rule.organization(organizations[at]))).collect();
             jobs.push((Wish { seq, row, needs }, Place { work: index, n, behind: waiting.get(&n).cloned() }));
         }
     }
