@@ -124,7 +124,8 @@ fn per<'a>(object: &'a Map<String, Value>, known: &[&str]) -> Parsed<&'a str> {
     match object.get("per").map(Value::as_str) {
         Some(Some(per)) if known.contains(&per) => Ok(per),
         Some(Some(per)) => {
-            let near = super::definition::nearest(per, known).map(|near| format!("Did you mean \"{near}\"? ")).unwrap_or_default();
+            let near =
+                super::definition::nearest(per, known).map(|near| format!("Did you mean \"{near}\"? ")).unwrap_or_default();
             refuse(format!("a limit per \"{per}\" is unknown"), near + &remedy)
         }
         Some(None) => refuse("\"per\" is no text", remedy),
@@ -146,7 +147,9 @@ pub fn of_flow(value: Option<&Value>) -> Parsed<Vec<Limit>> {
         }
         let per = match (per(object, &["flow", "organization", "key"])?, object.get("key")) {
             ("key", Some(key)) => Per::Key(text(key, "\"key\" of a limit")?),
-            ("key", None) => return refuse("a limit per key lacks \"key\"", "Give an expression, such as \"key\": \"new.account_id\"."),
+            ("key", None) => {
+                return refuse("a limit per key lacks \"key\"", "Give an expression, such as \"key\": \"new.account_id\".");
+            }
             (_, Some(_)) => return refuse("\"key\" belongs to a limit per key", "Leave it out, or write \"per\": \"key\"."),
             ("organization", None) => Per::Organization,
             _ => Per::All,
@@ -221,8 +224,18 @@ mod unit {
         ] {
             assert_eq!(interval(text).unwrap(), nanoseconds, "{text}");
         }
-        for text in ["", "100", "100 minute", "0 per minute", "-1 per minute", "1 per 0 minutes", "1 per fortnight", "1.5 per s", "x per s", "1 per NaN s"]
-        {
+        for text in [
+            "",
+            "100",
+            "100 minute",
+            "0 per minute",
+            "-1 per minute",
+            "1 per 0 minutes",
+            "1 per fortnight",
+            "1.5 per s",
+            "x per s",
+            "1 per NaN s",
+        ] {
             assert!(interval(text).is_err(), "{text}");
         }
     }

@@ -6,8 +6,8 @@
 mod doctor;
 mod exposition;
 mod horizon;
-mod metrics;
 mod limits;
+mod metrics;
 mod overview;
 mod shadow;
 mod status;

@@ -100,11 +100,7 @@ thread_local! {
 }
 
 fn with<T>(work: impl FnOnce(&mut Buckets) -> T) -> T {
-    if super::shmem::available() {
-        work(&mut BUCKETS.exclusive())
-    } else {
-        OWN.with_borrow_mut(|own| work(own))
-    }
+    if super::shmem::available() { work(&mut BUCKETS.exclusive()) } else { OWN.with_borrow_mut(|own| work(own)) }
 }
 
 impl Buckets {
@@ -217,8 +213,7 @@ impl Buckets {
 pub fn decide(asked: &[Asked], wishes: &[Wish], now: i64, as_of: u64) -> Option<Vec<Verdict>> {
     super::xact::note_limits();
     let keys: Vec<u64> = asked.iter().map(|asked| key_of(&asked.text)).collect();
-    let (verdicts, counted) =
-        with(|buckets| (buckets.evicted == as_of).then(|| buckets.decide(asked, &keys, wishes, now)))?;
+    let (verdicts, counted) = with(|buckets| (buckets.evicted == as_of).then(|| buckets.decide(asked, &keys, wishes, now)))?;
     TAKEN.with_borrow_mut(|taken| {
         for ((asked, key), jobs) in asked.iter().zip(keys).zip(counted).filter(|(_, jobs)| *jobs > 0) {
             taken.push(Taken { text: asked.text.clone(), organization: asked.organization, key, pace: asked.pace, jobs });

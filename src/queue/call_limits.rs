@@ -8,6 +8,7 @@ use super::calls::Taken;
 use super::limits::{self, Keys, Rule};
 use crate::error::Result;
 use crate::flow::limits::Bound;
+use crate::flow::store::Flow;
 use crate::pg::buckets::{Verdict, Wish};
 use crate::pg::{spi, xact};
 use crate::setup::Installed;
@@ -20,7 +21,7 @@ SELECT pg_catalog.count(*) FROM usher.queue_waiting w
    AND (w.organization_id, w.id) IS DISTINCT FROM ($2::uuid, $3::uuid)";
 
 /// True when a job that was just taken may be called now. Else it has been put where it waits.
-pub fn pass(rules: &[Rule], job: &mut Taken) -> Result<bool> {
+pub fn pass(installed: Installed, rules: &[Rule], asked: &Flow, job: &mut Taken) -> Result<bool> {
     let handed = std::mem::take(&mut job.limit_keys);
     // What was handed over before the flow had this limit counts as without a value.
     let key_of = |rule: &Rule| match handed.iter().find(|key| rule.is_per_key() && rule.has(key)) {
@@ -39,7 +40,7 @@ pub fn pass(rules: &[Rule], job: &mut Taken) -> Result<bool> {
             &[spi::arg(key.as_str()), spi::arg(job.lane), spi::arg(job.seq)],
         )?;
         if in_flight >= i64::from(most) || behind == Some(true) {
-            wait(job, "concurrency limit", key, None, &handed)?;
+            wait(installed, asked, job, "concurrency limit", key, None, &handed)?;
             let_go(key, i64::from(most) - in_flight)?;
             return Ok(false);
         }
@@ -54,13 +55,14 @@ pub fn pass(rules: &[Rule], job: &mut Taken) -> Result<bool> {
     if !needs.is_empty() {
         let wish = Wish { seq: job.seq, row: None, needs };
         if let Some(Verdict::Held(index, slot)) = keys.decide(&[wish], Some(job.lane))?.first() {
-            wait(job, "rate limit", keys.text(*index), Some(limits::until(*slot)), &handed)?;
+            wait(installed, asked, job, "rate limit", keys.text(*index), Some(limits::until(*slot)), &handed)?;
             xact::note_due_changed();
             return Ok(false);
         }
         limits::mark()?;
     }
-    job.limit_keys = keyed.into_iter().filter(|(rule, _)| rule.is_per_key() || rule.pace().is_none()).map(|(_, key)| key).collect();
+    job.limit_keys =
+        keyed.into_iter().filter(|(rule, _)| rule.is_per_key() || rule.pace().is_none()).map(|(_, key)| key).collect();
     spi::run(
         "UPDATE usher.queue_waiting SET limit_keys = $3 WHERE organization_id = $1 AND id = $2",
         &[spi::arg(job.organization), spi::arg(job.id), spi::arg(job.limit_keys.clone())],
@@ -69,11 +71,32 @@ pub fn pass(rules: &[Rule], job: &mut Taken) -> Result<bool> {
 }
 
 /// A job that was taken goes back to wait: the try does not count. `after`: seconds, for the first that waits.
-fn wait(job: &Taken, reason: &str, key: &str, after: Option<f64>, keys: &[String]) -> Result<()> {
+fn wait(
+    installed: Installed,
+    asked: &Flow,
+    job: &Taken,
+    reason: &str,
+    key: &str,
+    after: Option<f64>,
+    keys: &[String],
+) -> Result<()> {
+    let systems: Vec<String> = asked.definition.to.iter().cloned().collect();
+    if !limits::stay(installed, &[(asked.id, asked.version)], &systems)? {
+        // They are just being changed: handed over again, and asked under the new ones.
+        spi::run(
+            "UPDATE usher.queue_waiting w
+                SET waiting_for = 'run_at', limit_key = NULL, limit_keys = NULL, leased_by = NULL, lease_id = NULL, attempts = w.attempts - 1,
+                    due_at = pg_catalog.clock_timestamp() + interval '500 ms'
+              WHERE w.organization_id = $1 AND w.id = $2",
+            &[spi::arg(job.organization), spi::arg(job.id)],
+        )?;
+        xact::note_due_changed();
+        return Ok(());
+    }
     spi::run(
         "UPDATE usher.queue_waiting w
             SET waiting_for = $3, limit_key = $4, limit_keys = $6, leased_by = NULL, lease_id = NULL, attempts = w.attempts - 1,
-                due_at = CASE WHEN NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = $4 AND e.lane = w.lane AND e.due_at IS NOT NULL)
+                due_at = CASE WHEN NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = $4 AND e.lane = w.lane AND e.limit_key IS NOT NULL AND e.due_at IS NOT NULL)
                               THEN pg_catalog.clock_timestamp() + $5 * interval '1 second' END
           WHERE w.organization_id = $1 AND w.id = $2",
         &[

@@ -4,11 +4,11 @@
 //! `leased_by` names the process; its lease holds as long as the process lives, and `due_at` tells people when its time is
 //! over. A job of a process that is gone is given back by the next one that starts.
 
-use super::limits::Rule;
-use super::{call_limits, external, settle};
+use super::{call_limits, external, limits, settle};
 use crate::error::Result;
+use crate::flow::store::Flow;
 use crate::pg::spi;
-use crate::setup;
+use crate::setup::{self, Installed};
 use pgrx::Uuid;
 use pgrx::prelude::*;
 
@@ -153,8 +153,9 @@ pub fn next_due() -> Result<Option<f64>> {
 }
 
 /// True when a job that was taken may be called now. Else it waits for its limits, and the try does not count.
-pub fn may_pass(rules: &[Rule], job: &mut Taken) -> Result<bool> {
-    if rules.is_empty() { Ok(true) } else { call_limits::pass(rules, job) }
+pub fn may_pass(installed: Installed, flow: &Flow, job: &mut Taken) -> Result<bool> {
+    let rules = limits::of_flow(installed, flow)?;
+    if rules.is_empty() { Ok(true) } else { call_limits::pass(installed, &rules, flow, job) }
 }
 
 /// The call of a job that is gone has ended: others may have waited for room.

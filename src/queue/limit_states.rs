@@ -80,8 +80,7 @@ pub fn all(installed: Installed, organizations: Vec<Uuid>, everything: bool) -> 
             }
         }
     }
-    let arguments =
-        [spi::arg(organizations), spi::arg(everything), spi::arg(known.0), spi::arg(known.1), spi::arg(known.2)];
+    let arguments = [spi::arg(organizations), spi::arg(everything), spi::arg(known.0), spi::arg(known.1), spi::arg(known.2)];
     let seen = spi::read_all(KEYS, &arguments, |row| {
         Ok(Seen {
             key: row.get::<String>(1)?.unwrap_or_default(),

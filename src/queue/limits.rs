@@ -9,6 +9,8 @@ use crate::error::Result;
 use crate::flow::limits::{self, Bound, Limit, Per};
 use crate::flow::store::{self as flows, Flow};
 use crate::pg::buckets::{self, Asked, Pace, Verdict, Wish};
+use crate::pg::guc::Nest;
+use crate::pg::shmem::LANES;
 use crate::pg::{locks, relcache, spi, xact};
 use crate::setup::Installed;
 use pgrx::{JsonB, Uuid};
@@ -171,21 +173,23 @@ pub fn rule_of(installed: Installed, key: &str) -> Result<Option<(Rule, bool)>> 
     let owner = key.split(", ").next().unwrap_or_default();
     let (rules, shared) = if let Some(id) = owner.strip_prefix("flow ").and_then(|id| id.parse::<i32>().ok()) {
         let flow = flows::newest(id)?;
-        (flow.as_ref().map(|flow| made(&flow.definition.limits, owner)).unwrap_or_default(), flow.is_some_and(|flow| flow.definition.is_external()))
+        (
+            flow.as_ref().map(|flow| made(&flow.definition.limits, owner)).unwrap_or_default(),
+            flow.is_some_and(|flow| flow.definition.is_external()),
+        )
     } else {
         (of_system(installed, owner.strip_prefix("system ").unwrap_or_default())?, true)
     };
     Ok(rules.into_iter().find(|rule| rule.has(key)).map(|rule| (rule, shared)))
 }
 
-/// What is written of keys, and who waits for them in a lane (in any, if None).
+/// What is written of keys, and who waits for them in lanes.
 const READ: &str = "
 SELECT k.n::integer,
        (EXTRACT(epoch FROM (SELECT m.spent_until FROM usher.limit_marks m WHERE m.limit_key = k.key ORDER BY m.spent_until DESC LIMIT 1)
                 - '2000-01-01 00:00:00+00'::timestamptz) * 1000000)::bigint,
-       CASE WHEN $2::smallint IS NULL
-            THEN (SELECT pg_catalog.min(w.seq) FROM usher.queue_waiting w WHERE w.limit_key = k.key)
-            ELSE (SELECT w.seq FROM usher.queue_waiting w WHERE w.limit_key = k.key AND w.lane = $2 ORDER BY w.seq LIMIT 1) END
+       (SELECT pg_catalog.min(f.seq) FROM unnest($2::smallint[]) AS l (lane)
+         CROSS JOIN LATERAL (SELECT w.seq FROM usher.queue_waiting w WHERE w.limit_key = k.key AND w.lane = l.lane ORDER BY w.seq LIMIT 1) AS f)
   FROM unnest($1::text[]) WITH ORDINALITY AS k (key, n)";
 
 /// Keys of a batch, each once.
@@ -212,7 +216,10 @@ impl Keys {
 
     fn read(&mut self, lane: Option<i16>) -> Result<()> {
         let texts: Vec<String> = self.asked.iter().map(|asked| asked.text.clone()).collect();
-        let rows = spi::all(READ, &[spi::arg(texts), spi::arg(lane)], |row| {
+        let lanes = lane.map_or_else(|| (0..LANES as i16).collect::<Vec<_>>(), |lane| vec![lane]);
+        // However few keys there were when the table was looked at last.
+        let _plan = Nest::open().one_plan();
+        let rows = spi::all(READ, &[spi::arg(texts), spi::arg(lanes)], |row| {
             Ok((row.get::<i32>(1)?.unwrap_or(1), row.get::<i64>(2)?, row.get::<i64>(3)?))
         })?;
         for (n, spent, waits) in rows {
@@ -331,6 +338,7 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<()> {
     if !in_use(installed)? {
         return Ok(());
     }
+    let _plan = Nest::open().one_plan();
     let due = spi::all(DUE, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))], |row| {
         Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<i16>(2)?.unwrap_or(0), row.get::<i64>(3)?.unwrap_or(0)))
     })?;
@@ -348,7 +356,13 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<()> {
                 }
                 match rule.pace() {
                     Some(pace) => {
-                        let asked = Asked { text: key.clone(), organization: None, pace, spent: spent.saturating_mul(1_000), waits: None };
+                        let asked = Asked {
+                            text: key.clone(),
+                            organization: None,
+                            pace,
+                            spent: spent.saturating_mul(1_000),
+                            waits: None,
+                        };
                         let (passes, next) = buckets::look(&asked, now);
                         (passes.min(i64::from(most)), until(next))
                     }
@@ -365,6 +379,35 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<()> {
     }
     spi::run(PROMOTE, &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3)])?;
     Ok(())
+}
+
+/// True when the limits that were asked, of flows (with their versions) and systems, are those of now and stay so until this
+/// transaction has ended: then whoever changes them sees what it has put behind them. That a job was let go by a change may be
+/// seen before the change itself is heard of.
+pub fn stay(installed: Installed, flows: &[(i32, i32)], names: &[String]) -> Result<bool> {
+    let (ids, versions): (Vec<i32>, Vec<i32>) = flows.iter().copied().unzip();
+    let same = spi::run(
+        "SELECT FROM usher.flows f JOIN unnest($1::integer[], $2::integer[]) AS k (id, version) ON k.id = f.id AND k.version = f.version FOR SHARE OF f SKIP LOCKED",
+        &[spi::arg(ids), spi::arg(versions)],
+    )?;
+    if same < flows.len() {
+        return Ok(false);
+    }
+    let known = systems(installed)?;
+    let names: Vec<String> = names.iter().filter(|name| known.contains_key(*name)).cloned().collect();
+    if names.is_empty() {
+        return Ok(true);
+    }
+    let stored = spi::all(
+        "SELECT s.name, s.limits FROM usher.systems s WHERE s.name = ANY ($1) AND s.limits IS NOT NULL FOR SHARE SKIP LOCKED",
+        &[spi::arg(names.clone())],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default())),
+    )?;
+    let same = stored.iter().filter(|(name, limits)| limits::of_system(limits).ok().as_ref() == known.get(name)).count();
+    if same < names.len() {
+        SYSTEMS.set((0, Rc::default()));
+    }
+    Ok(same == names.len())
 }
 
 /// Whoever decides on a key that is not one lane's alone waits for others who do, to the end of the transaction.
@@ -390,6 +433,7 @@ UPDATE usher.queue_waiting w SET due_at = pg_catalog.clock_timestamp()
 
 pub fn heal(installed: Installed) -> Result<()> {
     if in_use(installed)? {
+        let _plan = Nest::open().index_scans();
         if spi::run(HEAL, &[])? > 0 {
             xact::note_due_changed();
         }

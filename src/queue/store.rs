@@ -590,7 +590,7 @@ w AS (
            CASE WHEN h.tried THEN h.attempts ELSE h.attempts - 1 END, h.waiting_for,
            CASE WHEN h.limit_key IS NULL
                   OR pg_catalog.row_number() OVER (PARTITION BY h.limit_key, h.lane ORDER BY h.seq) = 1
-                     AND NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = h.limit_key AND e.lane = h.lane AND e.due_at IS NOT NULL)
+                     AND NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = h.limit_key AND e.lane = h.lane AND e.limit_key IS NOT NULL AND e.due_at IS NOT NULL)
                 THEN pg_catalog.clock_timestamp() + h.after * interval '1 second' END,
            CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system, h.limit_key,
            CASE WHEN h.limit_keys IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text(h.limit_keys::jsonb)) END

@@ -1,7 +1,7 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
-use super::limit::{self, Limited};
 use super::hand_over;
+use super::limit::{self, Limited};
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -460,7 +460,7 @@ const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; a
 /// A group on its way.
 pub(super) struct Work {
     pub(super) id: i32,
-    installed: Installed,
+    pub(super) installed: Installed,
     place: Place,
     pub(super) group: Group,
     /// Its jobs come from where they waited.

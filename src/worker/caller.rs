@@ -15,7 +15,7 @@ use crate::pg::shmem::{LANES, Mine};
 use crate::pg::subxact::Failure;
 use crate::pg::{bgw, catalog, guc, role, shmem, spi};
 use crate::queue::calls::{self, End, Taken};
-use crate::queue::{external, limits};
+use crate::queue::external;
 use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use std::rc::Rc;
@@ -164,14 +164,16 @@ impl Caller {
             Ok(_) => flow,
             // A version that no longer fits may have been mended by a newer one. That may need columns which were not stored
             // with the change; a request carries its payload whole.
-            Err(_) if newest.definition.is_external() && newest.program().is_ok() && newest.compiled.source.is_none() => newest.clone(),
+            Err(_) if newest.definition.is_external() && newest.program().is_ok() && newest.compiled.source.is_none() => {
+                newest.clone()
+            }
             Err(error) => {
                 flows::set_state(job.flow, Some(&error.message))?;
                 warning!("flow \"{}\" no longer fits the database and is broken: {}; its jobs wait", flow.name, error.message);
                 return aside(&job, End::Waits("flow broken"));
             }
         };
-        if !calls::may_pass(&limits::of_flow(installed, &newest)?, &mut job)? {
+        if !calls::may_pass(installed, &newest, &mut job)? {
             return Ok(Look::Again);
         }
         let limit = flow.definition.limit().unwrap_or(TICK);

@@ -15,6 +15,9 @@ use std::rc::Rc;
 
 pub const RATE_LIMIT: &str = "rate limit";
 
+/// Seconds after which a job is asked again whose limits are just being changed.
+const CHANGING: f64 = 0.5;
+
 /// A flow and the limits that its jobs count for.
 #[derive(Clone)]
 pub struct Limited {
@@ -53,7 +56,8 @@ pub fn note_keys(work: &mut Work, limited: &Limited) -> Result<()> {
     for back in work.back.iter_mut().filter(|back| back.waiting_for.is_some()) {
         let n = back.n as usize - 1;
         let own = values.get(n).map(Vec::as_slice).unwrap_or_default();
-        back.limit_keys = limited.rules.iter().filter(|rule| rule.is_per_key()).map(|rule| rule.key(organizations[n], own)).collect();
+        back.limit_keys =
+            limited.rules.iter().filter(|rule| rule.is_per_key()).map(|rule| rule.key(organizations[n], own)).collect();
     }
     Ok(())
 }
@@ -95,21 +99,42 @@ pub fn hold_back(works: &mut [Work]) -> Result<()> {
             }
             let at = n as usize - 1;
             let own = values.get(at).map(Vec::as_slice).unwrap_or_default();
-            let needs = limited.iter().flat_map(|limited| limited.rules.iter()).filter_map(|rule| rule.pace().map(|pace| (rule, pace)));
-            let needs = needs.map(|(rule, pace)| keys.add(rule.key(organizations[at], own), pace, rule.organization(organizations[at]))).collect();
+            let needs =
+                limited.iter().flat_map(|limited| limited.rules.iter()).filter_map(|rule| rule.pace().map(|pace| (rule, pace)));
+            let needs = needs
+                .map(|(rule, pace)| keys.add(rule.key(organizations[at], own), pace, rule.organization(organizations[at])))
+                .collect();
             jobs.push((Wish { seq, row, needs }, Place { work: index, n, behind: waiting.get(&n).cloned() }));
         }
     }
     jobs.sort_by_key(|(wish, _)| wish.seq);
+    let limited: Vec<&Limited> = works.iter().filter_map(|work| work.limited.as_ref()).collect();
+    let named: Vec<(i32, i32)> = limited.iter().map(|limited| (limited.flow.id, limited.flow.version)).collect();
+    let systems: Vec<String> = limited.iter().filter_map(|limited| limited.flow.definition.to.clone()).collect();
+    let installed = works[0].installed;
+    // Asked only when something is held.
+    let mut stays = None;
+    let mut held = |n, key: String, after| -> Result<Back> {
+        let stays = match stays {
+            Some(stays) => stays,
+            None => *stays.insert(limits::stay(installed, &named, &systems)?),
+        };
+        Ok(if stays {
+            Back { limit_key: Some(key), after: Some(after), ..wait_for(RATE_LIMIT)(n) }
+        } else {
+            Back { after: Some(CHANGING), ..wait_for("run_at")(n) }
+        })
+    };
     let (late, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|(_, place)| place.behind.is_some());
     for (wish, place) in late {
         // In its turn behind the earlier change, if both wait for the same limit: else it would be looked for at each step.
         let key = place.behind.flatten().filter(|key| wish.needs.iter().any(|index| keys.text(*index) == key));
         let work = &mut works[place.work];
-        work.give_back(match key.filter(|_| !work.waited) {
-            Some(key) => held(place.n, key, 0.0),
+        let back = match key.filter(|_| !work.waited) {
+            Some(key) => held(place.n, key, 0.0)?,
             None => wait_for("earlier change")(place.n),
-        });
+        };
+        work.give_back(back);
     }
     let wishes: Vec<Wish> = jobs.iter().map(|(wish, _)| wish.clone()).collect();
     for ((wish, place), verdict) in jobs.iter().zip(keys.decide(&wishes, lane)?) {
@@ -117,14 +142,10 @@ pub fn hold_back(works: &mut [Work]) -> Result<()> {
             Verdict::Go => continue,
             Verdict::Behind(index, _) if !wish.needs.contains(&index) => wait_for("earlier change")(place.n),
             Verdict::Held(index, slot) | Verdict::Behind(index, slot) => {
-                held(place.n, keys.text(index).to_owned(), limits::until(slot))
+                held(place.n, keys.text(index).to_owned(), limits::until(slot))?
             }
         };
         works[place.work].give_back(back);
     }
     Ok(())
-}
-
-fn held(n: i32, key: String, after: f64) -> Back {
-    Back { limit_key: Some(key), after: Some(after), ..wait_for(RATE_LIMIT)(n) }
 }
