@@ -13,6 +13,7 @@ use crate::pg::guc::Nest;
 use crate::pg::shmem::LANES;
 use crate::pg::{locks, relcache, spi, xact};
 use crate::setup::Installed;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
@@ -314,11 +315,11 @@ SELECT d.limit_key, d.lane,
                 - '2000-01-01 00:00:00+00'::timestamptz) * 1000000)::bigint
   FROM (SELECT DISTINCT x.limit_key, x.lane
           FROM (SELECT w.limit_key, w.lane FROM usher.queue_waiting w
-                 WHERE w.waiting_for = 'rate limit' AND w.lane = ANY ($1::smallint[]) AND w.due_at <= (SELECT pg_catalog.clock_timestamp())
+                 WHERE w.waiting_for = 'rate limit' AND w.lane = ANY ($1::smallint[]) AND w.due_at <= $3
                  ORDER BY w.due_at LIMIT $2) AS x) AS d
  ORDER BY d.limit_key";
 
-/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next. The first ones are due, the next one gets its time.
+/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next, `$5` now. The first ones are due, the next one gets its time.
 const PROMOTE: &str = "
 WITH f AS MATERIALIZED (
     SELECT x.at, x.n <= k.passes AS passes, k.next
@@ -328,22 +329,24 @@ WITH f AS MATERIALIZED (
              FROM (SELECT w.ctid AS at, w.seq, w.due_at FROM usher.queue_waiting w
                     WHERE w.limit_key = k.key AND w.lane = k.lane AND w.waiting_for = 'rate limit'
                     ORDER BY w.seq LIMIT k.passes + 1 FOR UPDATE SKIP LOCKED) AS y) AS x
-     WHERE x.due_at IS NULL OR x.n <= k.passes AND x.due_at > pg_catalog.clock_timestamp())
+     WHERE x.due_at IS NULL OR x.n <= k.passes AND x.due_at > $5)
 UPDATE usher.queue_waiting w
-   SET due_at = CASE WHEN f.passes THEN pg_catalog.clock_timestamp() ELSE pg_catalog.clock_timestamp() + f.next * interval '1 second' END
+   SET due_at = CASE WHEN f.passes THEN $5 ELSE pg_catalog.clock_timestamp() + f.next * interval '1 second' END
   FROM f WHERE w.ctid = f.at";
 
-/// Before due jobs of lanes are claimed: those whose turn it is along with the first of each limit.
-pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<()> {
+/// Before due jobs of lanes are claimed: those whose turn it is along with the first of each limit. Returns the time at which it
+/// was looked: who comes first later than that must not be claimed yet, since nobody has been put behind it.
+pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<TimestampWithTimeZone>> {
     if !in_use(installed)? {
-        return Ok(());
+        return Ok(None);
     }
+    let looked = spi::one::<TimestampWithTimeZone>("SELECT pg_catalog.clock_timestamp()", &[])?;
     let _plan = Nest::open().one_plan();
-    let due = spi::all(DUE, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))], |row| {
+    let due = spi::all(DUE, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(looked)], |row| {
         Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<i16>(2)?.unwrap_or(0), row.get::<i64>(3)?.unwrap_or(0)))
     })?;
     if due.is_empty() {
-        return Ok(());
+        return Ok(looked);
     }
     let now = now();
     let mut columns: (Vec<String>, Vec<i16>, Vec<i64>, Vec<f64>) = Default::default();
@@ -377,8 +380,8 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<()> {
         columns.2.push(passes);
         columns.3.push(next);
     }
-    spi::run(PROMOTE, &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3)])?;
-    Ok(())
+    spi::run(PROMOTE, &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3), spi::arg(looked)])?;
+    Ok(looked)
 }
 
 /// True when the limits that were asked, of flows (with their versions) and systems, are those of now and stay so until this

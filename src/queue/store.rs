@@ -154,13 +154,14 @@ WITH c AS (
 /// `$1` lane, `$2` most jobs: the positions that are ready.
 const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
-/// `$1` lanes, `$2` most jobs.
+/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`).
 const CLAIM_DUE: &str = "
 WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
            SELECT r.ctid FROM usher.queue_waiting AS r
             WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
+              AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
@@ -274,9 +275,14 @@ fn take_out(client: &mut SpiClient<'_>, lane: usize, positions: Vec<i64>) -> Res
     claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)
 }
 
-pub fn claim_due(client: &mut SpiClient<'_>, lanes: &[i16], most: i32) -> Result<Claim> {
+pub fn claim_due(
+    client: &mut SpiClient<'_>,
+    lanes: &[i16],
+    most: i32,
+    limited_until: Option<TimestampWithTimeZone>,
+) -> Result<Claim> {
     let sql = format!("{CLAIM_DUE}{INTO_HISTORY}{GROUPED}");
-    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))], false)?;
+    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)], false)?;
     claim.groups.iter_mut().for_each(|group| group.waited = true);
     Ok(claim)
 }

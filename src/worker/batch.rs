@@ -159,8 +159,8 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     }
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        limits::promote(installed, lanes, most)?;
-        let claim = store::claim_due(client, lanes, most)?;
+        let looked = limits::promote(installed, lanes, most)?;
+        let claim = store::claim_due(client, lanes, most, looked)?;
         if let Some(mine) = mine {
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
@@ -209,8 +209,8 @@ pub fn one(
         let claim = match source {
             Source::Queue => store::claim_at(client, lane, position)?,
             Source::Waiting => {
-                limits::promote(installed, &[lane as i16], 1)?;
-                store::claim_due(client, &[lane as i16], 1)?
+                let looked = limits::promote(installed, &[lane as i16], 1)?;
+                store::claim_due(client, &[lane as i16], 1, looked)?
             }
         };
         if claim.jobs > 0 && claim.last != position && condemned.is_some() {
