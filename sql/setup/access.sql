@@ -170,7 +170,7 @@ DECLARE
     event text;
 BEGIN
     FOR own IN SELECT * FROM (VALUES
-        ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind,limits}'),
+        ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
     LOOP

@@ -319,20 +319,26 @@ SELECT d.limit_key, d.lane,
                  ORDER BY w.due_at LIMIT $2) AS x) AS d
  ORDER BY d.limit_key";
 
-/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next, `$5` now. The first ones are due, the next one gets its time.
+/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next, `$5` now. Of each key the first ones are due, the
+/// next one gets its time, and who had one before its turn follows again.
 const PROMOTE: &str = "
-WITH f AS MATERIALIZED (
-    SELECT x.at, x.n <= k.passes AS passes, k.next
-      FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::float8[]) AS k (key, lane, passes, next)
-     CROSS JOIN LATERAL (
-           SELECT y.at, y.due_at, pg_catalog.row_number() OVER (ORDER BY y.seq) AS n
-             FROM (SELECT w.ctid AS at, w.seq, w.due_at FROM usher.queue_waiting w
+WITH k AS (
+    SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::float8[]) AS k (key, lane, passes, next)),
+f AS MATERIALIZED (
+    SELECT x.at, CASE WHEN x.n <= k.passes THEN $5 ELSE pg_catalog.clock_timestamp() + k.next * interval '1 second' END AS due_at
+      FROM k CROSS JOIN LATERAL (
+           SELECT y.at, pg_catalog.row_number() OVER (ORDER BY y.seq) AS n
+             FROM (SELECT w.ctid AS at, w.seq FROM usher.queue_waiting w
                     WHERE w.limit_key = k.key AND w.lane = k.lane AND w.waiting_for = 'rate limit'
-                    ORDER BY w.seq LIMIT k.passes + 1 FOR UPDATE SKIP LOCKED) AS y) AS x
-     WHERE x.due_at IS NULL OR x.n <= k.passes AND x.due_at > $5)
-UPDATE usher.queue_waiting w
-   SET due_at = CASE WHEN f.passes THEN $5 ELSE pg_catalog.clock_timestamp() + f.next * interval '1 second' END
-  FROM f WHERE w.ctid = f.at";
+                    ORDER BY w.seq LIMIT k.passes + 1 FOR UPDATE SKIP LOCKED) AS y) AS x),
+h AS MATERIALIZED (
+    SELECT y.at FROM k CROSS JOIN LATERAL (
+           SELECT w.ctid AS at FROM usher.queue_waiting w
+            WHERE w.limit_key = k.key AND w.lane = k.lane AND w.limit_key IS NOT NULL AND w.waiting_for = 'rate limit' AND w.due_at IS NOT NULL
+              FOR UPDATE SKIP LOCKED) AS y)
+UPDATE usher.queue_waiting w SET due_at = a.due_at
+  FROM (SELECT f.at, f.due_at FROM f UNION ALL SELECT h.at, NULL FROM h WHERE h.at NOT IN (SELECT f.at FROM f)) AS a
+ WHERE w.ctid = a.at AND w.due_at IS DISTINCT FROM a.due_at";
 
 /// Before due jobs of lanes are claimed: those whose turn it is along with the first of each limit. Returns the time at which it
 /// was looked: who comes first later than that must not be claimed yet, since nobody has been put behind it.

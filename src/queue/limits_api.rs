@@ -1,6 +1,7 @@
 //! SQL functions for limits.
 
 use crate::error::{Result, UsherError};
+use crate::guard::audit;
 use crate::pg::{role, spi, xact};
 use crate::registry::identity;
 use crate::setup;
@@ -34,11 +35,14 @@ fn limit(system: &str, given: Option<JsonB>) -> Result<String> {
             format!("is limited: {}", words.collect::<Vec<_>>().join("; "))
         }
     };
+    let given_again = given.as_ref().map(|given| given.0.clone());
     let _acting = role::internal(installed.owner);
     if spi::run("UPDATE usher.systems SET limits = $2 WHERE name = $1", &[spi::arg(system), spi::arg(given)])? == 0 {
         return Err(UsherError::not_found(format!("system \"{system}\" does not exist"))
             .hint("SELECT name FROM usher.systems lists them; usher.create_system() makes one."));
     }
+    let now = given_again.map(|limits| serde_json::json!({ "limits": limits }));
+    audit::note(installed, None, "usher.systems.limited", system, None, now)?;
     // Every session hears of it when this commits.
     crate::pg::catalog::invalidate(installed.flows);
     crate::pg::relcache::forget();

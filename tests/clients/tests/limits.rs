@@ -240,7 +240,10 @@ fn a_system_is_limited_for_all_flows() {
 
     run(&mut client, r#"SELECT usher.limit_system('books', '[{"per": "connection", "rate": "1 per hour"}]')"#);
     run(&mut client, "INSERT INTO public.orders SELECT g, 'a' FROM generate_series(101, 105) g");
-    wait::until_true(&mut client, "SELECT sum(waiting) >= 9 FROM usher.limits WHERE per = 'connection' AND system = 'books'");
+    wait::until_true(
+        &mut client,
+        "SELECT sum(waiting) >= 5 AND (SELECT count(*) = 9 FROM usher.queue_waiting WHERE waiting_for IN ('rate limit', 'earlier change')) FROM usher.limits WHERE per = 'connection' AND system = 'books'",
+    );
     run(&mut client, "SELECT usher.limit_system('books', NULL)");
     settled(&mut client, LONG);
     assert_eq!(number(&mut client, "SELECT count(*) FROM public.done"), 130);
