@@ -136,6 +136,12 @@ COMMENT ON FUNCTION usher.managed_organization IS 'the id of the organization (s
 COMMENT ON FUNCTION usher.deal_to_project IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event IS 'internal: what rpc_project_to_event does';
 
+-- Limits.
+GRANT EXECUTE ON FUNCTION usher.limit_system TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.limit_states TO usher_member, usher_reader;
+COMMENT ON FUNCTION usher.limit_system IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
+COMMENT ON FUNCTION usher.limit_states IS 'internal: what the view usher.limits shows';
+
 -- Work outside of the database: workers that take jobs of external systems, and what came back.
 GRANT EXECUTE ON FUNCTION usher.claim_jobs, usher.finish_job, usher.fail_job, usher.extend_lease, usher.job_result TO usher_member;
 COMMENT ON FUNCTION usher.claim_jobs IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';

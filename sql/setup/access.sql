@@ -39,6 +39,8 @@ COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it st
 
 CREATE OR REPLACE VIEW usher.queue WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
 COMMENT ON VIEW usher.queue IS 'how much work there is by lane, flow and organization, as far as the caller may see';
+CREATE OR REPLACE VIEW usher.limits WITH (security_invoker = true) AS SELECT * FROM usher.limit_states();
+COMMENT ON VIEW usher.limits IS 'limits that count something or hold something back: what is allowed, how many could pass now, how many wait, and until when';
 CREATE OR REPLACE VIEW usher.schedules WITH (security_invoker = true) AS
 SELECT f.name AS flow, s.schedule, s.timezone, COALESCE(f.definition -> 'when' ->> 'missed', 'once') AS missed,
        CASE WHEN NOT f.enabled THEN 'disabled' ELSE f.state END AS state,
@@ -129,6 +131,7 @@ CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
+GRANT SELECT ON usher.limits TO usher_member;
 GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;

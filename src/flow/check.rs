@@ -24,7 +24,8 @@ pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Res
     coalesce::fits(definition, &program)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
     // A flow in shadow reads back what it would write.
-    let statements = [Some(&program.apply), program.link.as_ref(), definition.shadow.then_some(&program.preview)];
+    let statements =
+        [Some(&program.apply), program.link.as_ref(), program.limit_keys.as_ref(), definition.shadow.then_some(&program.preview)];
     for sql in statements.into_iter().flatten() {
         subxact::rehearse(|| {
             let _acting = role::act_as(run_as);
@@ -109,6 +110,10 @@ fn try_fields(definition: &Definition) -> Result<()> {
     for (name, text) in &definition.check {
         let row = format!("(SELECT {} FROM {scope}) AS s", transformed.join(", "));
         try_one(&format!("check.{name}"), text, &format!("SELECT 1 FROM {row} WHERE ({text}\n)"))?;
+    }
+    for (number, text) in definition.limit_keys() {
+        let field = format!("limits.{}.key", number + 1);
+        try_one(&field, text, &format!("SELECT job.id, COALESCE(({text}\n)::text, NULL) FROM {scope}"))?;
     }
     if let Some(link) = &definition.link {
         try_one("link.left", &link.left, &format!("SELECT ({}\n)::text FROM {scope}", link.left))?;

@@ -12,6 +12,7 @@ use super::call_statement::call;
 use super::catalog::{self, Column, Table};
 use super::definition::{Definition, OnConflict, Then, When};
 use super::expressions::Expressions;
+use super::limit_keys;
 pub use super::shape::ColumnUse as Used;
 use super::shape::{ColumnUse, Shape};
 use super::targets::{link_statement, parents};
@@ -68,6 +69,8 @@ pub struct Program {
     pub link: Option<String>,
     /// `(n, key of the target row)` as arrays, the key as capture computes it; for flows with a key. Same parameters.
     pub parents: Option<String>,
+    /// `(n, values)` of the limits per key, in their order. Same parameters.
+    pub limit_keys: Option<String>,
     /// What the statement would write, as jsonb rows; for previews.
     pub preview: String,
 }
@@ -286,6 +289,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         .as_ref()
         .filter(|target| !target.key.is_empty() && !target.table.key.is_empty())
         .map(|target| parents(&writer, target));
+    let limit_keys = limit_keys::statement(&writer);
     let row_determines_key = source.as_ref().is_some_and(|source| {
         let carried = |column: &String| {
             definition.then.key().iter().any(|key| definition.set.get(key).is_some_and(|text| [format!("new.{column}"), format!("old.{column}")].contains(&text.trim().to_owned())))
@@ -303,7 +307,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new,
         old,
     };
-    Ok(Program { compiled, apply, link, parents, preview })
+    Ok(Program { compiled, apply, link, parents, limit_keys, preview })
 }
 
 /// True when a flow's condition can be evaluated by the writer, as the table is now.

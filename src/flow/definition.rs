@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::call;
+use super::limits::{self, Limit};
 use super::retry::Retry;
 use super::schedule::Schedule;
 pub use crate::error::nearest;
@@ -192,9 +193,11 @@ pub struct Definition {
     pub shadow: bool,
     /// Several pending changes of one row are applied once.
     pub coalesce: bool,
+    /// How much may go through.
+    pub limits: Vec<Limit>,
 }
 
-const KEYS: [&str; 21] = [
+const KEYS: [&str; 22] = [
     "from",
     "to",
     "mode",
@@ -216,6 +219,7 @@ const KEYS: [&str; 21] = [
     "timeout",
     "shadow",
     "coalesce",
+    "limits",
 ];
 const DESCRIPTION: &str = "description";
 
@@ -509,11 +513,13 @@ impl Definition {
             timeout: top.get("timeout").map(call::timeout).transpose()?,
             shadow: yes_or_no(top, "shadow")?,
             coalesce: yes_or_no(top, "coalesce")?,
+            limits: limits::of_flow(top.get("limits"))?,
             when,
             then,
         };
         definition.agrees_with_itself()?;
         super::coalesce::agrees(&definition)?;
+        limits::agrees(&definition)?;
         Ok(definition)
     }
 

@@ -26,6 +26,9 @@ impl Expressions {
         if let Some(link) = &definition.link {
             all.add("link.left", &link.left)?;
         }
+        for (number, text) in definition.limit_keys() {
+            all.add(&format!("limits.{}.key", number + 1), text)?;
+        }
         if let Some(text) = &definition.organization {
             all.add("organization", text)?;
         }

@@ -92,6 +92,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     let new = definition.shadow
         || definition.is_external()
         || definition.keeps_result()
+        || !definition.limits.is_empty()
         || matches!(definition.when, When::Schedule(_));
     if new {
         crate::setup::current().map_err(in_flow)?;
@@ -191,6 +192,9 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
         drift::mend(id)?;
     }
     change_lane(id, checked.definition.lane as i16)?;
+    if installed.up_to_date {
+        ask_limits_again(id, !checked.definition.limits.is_empty())?;
+    }
     if checked.definition.in_writer() {
         // What is still queued comes first: later changes of its rows line up behind it.
         let (lanes, positions) = ready::columns(&ready::hold(&[id])?);
@@ -216,6 +220,22 @@ fn exists(installed: Installed, name: &str) -> Result<i32> {
         None => "There are no flows yet: make one with usher.create_flow().".to_owned(),
     };
     Err(UsherError::not_found(format!("flow \"{name}\" does not exist")).hint(hint))
+}
+
+/// What the limits of a flow hold back, and calls that have not been made, are asked again under its new definition.
+fn ask_limits_again(flow: i32, limited: bool) -> Result<()> {
+    let moved = spi::run(
+        "UPDATE usher.queue_waiting w
+            SET waiting_for = 'run_at', limit_key = NULL, limit_keys = NULL,
+                due_at = CASE WHEN w.limit_key IS NULL THEN GREATEST(w.due_at, pg_catalog.now()) ELSE pg_catalog.now() END
+          WHERE w.flow_id = $1
+            AND (w.limit_key IS NOT NULL OR w.waiting_for = 'external call' AND w.leased_by IS NULL AND ($2 OR w.limit_keys IS NOT NULL))",
+        &[spi::arg(flow), spi::arg(limited)],
+    )?;
+    if moved > 0 {
+        xact::note_due_changed();
+    }
+    Ok(())
 }
 
 /// Jobs of a flow whose lane changes go along, so that later changes of their rows do not overtake them. Requests keep

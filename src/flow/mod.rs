@@ -18,6 +18,8 @@ pub mod definition;
 mod difference;
 pub mod drift;
 mod expressions;
+pub mod limit_keys;
+pub mod limits;
 pub mod manage;
 pub mod ready;
 pub mod results;

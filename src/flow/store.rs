@@ -153,7 +153,8 @@ pub fn parse(value: &serde_json::Value) -> Result<Definition> {
     Definition::parse(value).map_err(refused)
 }
 
-fn refused(refusal: definition::Refusal) -> UsherError {
+/// A refusal as the crate's error.
+pub fn refused(refusal: definition::Refusal) -> UsherError {
     let error =
         if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
     error.hint(refusal.hint)

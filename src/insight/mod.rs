@@ -6,6 +6,7 @@
 mod doctor;
 mod exposition;
 mod horizon;
+mod limits;
 mod metrics;
 mod overview;
 mod shadow;

@@ -4,6 +4,7 @@
 //! plans, subtransactions, acting as a role, the wake-up at commit, expression parsing, worker processes.
 
 pub mod bgw;
+pub mod buckets;
 pub mod catalog;
 pub mod counters;
 pub mod crash;

@@ -49,6 +49,8 @@ thread_local! {
     static SEQUENCE: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
     static DEFERRABLE: Cell<(u64, bool)> = const { Cell::new((0, true)) };
     static FORGET: Cell<bool> = const { Cell::new(false) };
+    /// This transaction has counted for limits.
+    static LIMITS: Cell<bool> = const { Cell::new(false) };
     static AT_END: RefCell<Vec<fn()>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -76,6 +78,9 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         }
     } else if event == XACT_EVENT_PREPARE {
         shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
+    }
+    if LIMITS.take() {
+        super::buckets::ended(event != XACT_EVENT_ABORT);
     }
     if FORGET.take() {
         super::relcache::forget();
@@ -180,6 +185,18 @@ pub fn note_locked(lane: usize, seq: i64) {
 pub fn note_batch(lane: usize) {
     register();
     PENDING.with_borrow_mut(|pending| pending.batches |= 1 << lane);
+}
+
+/// This transaction counts for limits: its end is told to the buckets.
+pub fn note_limits() {
+    register();
+    LIMITS.set(true);
+}
+
+/// When this transaction began, in microseconds since 2000-01-01 UTC: what `now()` says.
+pub fn began_at() -> i64 {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
 /// This database may want workers from the commit on.

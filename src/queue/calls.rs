@@ -4,10 +4,11 @@
 //! `leased_by` names the process; its lease holds as long as the process lives, and `due_at` tells people when its time is
 //! over. A job of a process that is gone is given back by the next one that starts.
 
-use super::{external, settle};
+use super::{call_limits, external, limits, settle};
 use crate::error::Result;
+use crate::flow::store::Flow;
 use crate::pg::spi;
-use crate::setup;
+use crate::setup::{self, Installed};
 use pgrx::Uuid;
 use pgrx::prelude::*;
 
@@ -24,6 +25,8 @@ pub struct Taken {
     pub seq: i64,
     /// This one included.
     pub attempts: i32,
+    /// The limits that it counts for: those per key, and while it is in flight all on concurrency.
+    pub limit_keys: Vec<String>,
     created: Option<TimestampWithTimeZone>,
     op: String,
     new: Option<String>,
@@ -60,28 +63,36 @@ pub fn wanted() -> Result<bool> {
     .unwrap_or(false))
 }
 
+/// What is not in flight any more makes room for others.
+fn given_back(sql: &str, living: &[String]) -> Result<()> {
+    let keys = spi::all(sql, &[spi::arg(living.to_vec())], |row| Ok(row.get::<Vec<String>>(1)?))?;
+    call_limits::release(setup::installed()?, keys.into_iter().flatten().flatten().collect())
+}
+
 /// Jobs of processes that are gone can be taken again, at once. `living`: those who are not.
-pub fn take_from_the_dead(living: &[String]) -> Result<usize> {
-    spi::run(
+pub fn take_from_the_dead(living: &[String]) -> Result<()> {
+    given_back(
         "UPDATE usher.queue_waiting AS w
             SET due_at = NULL, leased_by = NULL, error_message = 'the process that made the call ended before it was over'
           WHERE w.ctid = ANY (ARRAY(
                 SELECT d.ctid FROM usher.queue_waiting AS d
                  WHERE d.waiting_for = 'external call' AND d.due_at IS NOT NULL AND d.leased_by IS NOT NULL AND d.leased_by <> ALL ($1)
-                   FOR UPDATE SKIP LOCKED))",
-        &[spi::arg(living.to_vec())],
+                   FOR UPDATE SKIP LOCKED))
+         RETURNING w.limit_keys",
+        living,
     )
 }
 
 /// Jobs whose next try has come can be taken again, and those whose lease is over without a living process behind it.
-pub fn put_back(living: &[String]) -> Result<usize> {
-    spi::run(
+pub fn put_back(living: &[String]) -> Result<()> {
+    given_back(
         "UPDATE usher.queue_waiting AS w SET due_at = NULL, leased_by = NULL
           WHERE w.ctid = ANY (ARRAY(
                 SELECT d.ctid FROM usher.queue_waiting AS d
                  WHERE d.waiting_for = 'external call' AND d.due_at <= (SELECT pg_catalog.clock_timestamp()) AND (d.leased_by IS NULL OR d.leased_by <> ALL ($1))
-                 ORDER BY d.due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))",
-        &[spi::arg(living.to_vec())],
+                 ORDER BY d.due_at LIMIT 1000 FOR UPDATE SKIP LOCKED))
+         RETURNING w.limit_keys",
+        living,
     )
 }
 
@@ -97,7 +108,7 @@ pub fn take(lanes: &[i16], by: &str) -> Result<Option<Taken>> {
                 due_at = pg_catalog.clock_timestamp()
           WHERE w.ctid = ANY (ARRAY(SELECT l.at FROM l))
          RETURNING w.organization_id, w.id, w.flow_id, w.flow_version, w.hop, w.lane, w.trail, w.row_key, w.seq, w.attempts, w.created_at,
-                   w.op::text, w.new::text, w.old::text",
+                   w.op::text, w.new::text, w.old::text, w.limit_keys",
         &[spi::arg(lanes.to_vec()), spi::arg(by)],
         |row| {
             let uuid = |at| -> Result<Uuid> { Ok(row.get::<Uuid>(at)?.unwrap_or_else(|| Uuid::from_bytes([0; 16]))) };
@@ -116,6 +127,7 @@ pub fn take(lanes: &[i16], by: &str) -> Result<Option<Taken>> {
                 op: row.get::<String>(12)?.unwrap_or_default(),
                 new: row.get::<String>(13)?,
                 old: row.get::<String>(14)?,
+                limit_keys: row.get::<Vec<String>>(15)?.unwrap_or_default(),
             })
         },
     )?;
@@ -138,6 +150,17 @@ pub fn next_due() -> Result<Option<f64>> {
           WHERE waiting_for = 'external call' AND due_at IS NOT NULL AND leased_by IS NULL",
         &[],
     )
+}
+
+/// True when a job that was taken may be called now. Else it waits for its limits, and the try does not count.
+pub fn may_pass(installed: Installed, flow: &Flow, job: &mut Taken) -> Result<bool> {
+    let rules = limits::of_flow(installed, flow)?;
+    if rules.is_empty() { Ok(true) } else { call_limits::pass(installed, &rules, flow, job) }
+}
+
+/// The call of a job that is gone has ended: others may have waited for room.
+pub fn not_in_flight(job: &Taken) -> Result<()> {
+    call_limits::release(setup::installed()?, job.limit_keys.iter().cloned().collect())
 }
 
 /// Locks a job that this process still holds. False: it was cancelled meanwhile.
@@ -194,6 +217,7 @@ pub fn end(job: &Taken, end: End<'_>) -> Result<()> {
             true
         }
     };
+    not_in_flight(job)?;
     if over { release_next(job) } else { Ok(()) }
 }
 

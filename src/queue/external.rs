@@ -7,7 +7,7 @@
 //!
 //! An answer counts as long as nobody else has taken the job, even when the lease has ended meanwhile.
 
-use super::{life, settle};
+use super::{external_limits, life, limits, settle};
 use crate::error::{Result, UsherError, mask};
 use crate::flow::results;
 use crate::flow::retry::Retry;
@@ -101,7 +101,7 @@ const OF_EACH: &str = "
 
 /// `$3` most jobs, `$4` who takes them, `$5` seconds of the lease. Always a row at least, which tells how many were looked at.
 /// Rows are found again by their place, not by a join: of how many there are of them the planner has no idea.
-fn take(candidates: &str) -> String {
+pub(super) fn take(candidates: &str) -> String {
     format!(
         "
 WITH c AS MATERIALIZED ({candidates}),
@@ -150,6 +150,10 @@ pub fn claim(system: &str, most: i32, seconds: f64) -> Result<Vec<Handed>> {
         return Ok(Vec::new());
     }
     spi::run(PUT_BACK, &[spi::arg(system), spi::arg(tries())])?;
+    let rules = limits::of_system(installed, system)?;
+    if !rules.is_empty() {
+        return external_limits::claim(system, &rules, &mine, most, &by, seconds);
+    }
     let sql = take(if everywhere { OF_ALL } else { OF_EACH });
     let mut handed = Vec::new();
     let mut looked = most + 32;
@@ -174,7 +178,7 @@ pub fn claim(system: &str, most: i32, seconds: f64) -> Result<Vec<Handed>> {
     }
 }
 
-fn read(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Option<Handed>> {
+pub(super) fn read(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Option<Handed>> {
     let (Some(job), Some(organization), Some(lease), Some(until)) =
         (row.get::<Uuid>(2)?, row.get::<Uuid>(3)?, row.get::<Uuid>(8)?, row.get::<TimestampWithTimeZone>(9)?)
     else {

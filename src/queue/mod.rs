@@ -3,7 +3,7 @@
 //! Owns `usher.jobs` (the log: ready jobs and those that went through at once), `usher.job_batches` and `usher.job_floors`
 //! (what of it is done), `usher.queue_waiting`, `usher.dead_letters`, `usher.job_history`, `usher.job_keys` and the view
 //! `usher.sync_jobs`; `usher.job_options`, `usher.job_expiries`, `usher.job_dependencies`, `usher.job_checks` of what callers
-//! asked for, and `usher.batch_definitions` and `usher.batch_tallies` under the view `usher.batches`; [`schedules`] owns
+//! asked for, and `usher.batch_definitions` and `usher.batch_tallies` under the view `usher.batches`; [`limits`] owns `usher.limit_marks`; [`schedules`] owns
 //! `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`. `capture` puts changes into it by its own
 //! statement; `worker` claims through [`store`], its callers through [`calls`], workers outside through [`external`]. README.md
 //! draws the states and the windows. Nobody else writes these tables.
@@ -11,16 +11,21 @@
 mod api;
 mod asked;
 pub mod batches;
+mod call_limits;
 pub mod calls;
 mod coalesce;
 pub mod depth;
 pub mod external;
 mod external_api;
+mod external_limits;
 mod filter;
 mod keys;
 pub mod ledger;
 mod life;
 mod life_api;
+pub mod limit_states;
+pub mod limits;
+mod limits_api;
 pub mod log;
 mod options;
 mod request;

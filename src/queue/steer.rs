@@ -1,7 +1,7 @@
 //! What an admin does with many jobs at once, or with the lane of one.
 
 use super::filter::{Among, Filter};
-use super::{asked, life, settle, store};
+use super::{asked, life, limits, settle, store};
 use crate::error::{Result, UsherError};
 use crate::flow::definition::lane;
 use crate::flow::ready;
@@ -114,6 +114,7 @@ pub fn cancel(organization: &str, wanted: Option<JsonB>) -> Result<i64> {
         &[spi::arg(organization), spi::arg(gone.clone())],
     )?;
     store::release_followers(&*flows::classes()?)?;
+    limits::heal(installed)?;
     let many = i64::try_from(gone.len()).unwrap_or(i64::MAX);
     settle::ended(installed, organization, gone, "cancelled")?;
     audit::note(installed, Some(organization), "usher.sync_jobs.cancelled", &format!("{many} jobs"), said, None)?;
@@ -249,6 +250,7 @@ pub fn reprioritise(job: Uuid, priority: &str) -> Result<life::Row> {
         return Err(UsherError::state(format!("job {job} has ended meanwhile: it has no lane any more"))
             .hint("Only a job that has not run can change its lane."));
     }
+    limits::heal(installed)?;
     xact::note_due_changed();
     let was = json!({"priority": crate::queue::LANES[usize::try_from(place.lane).unwrap_or(3)]});
     let now = json!({"priority": crate::queue::LANES[chosen as usize], "jobs": changed.len()});

@@ -154,13 +154,14 @@ WITH c AS (
 /// `$1` lane, `$2` most jobs: the positions that are ready.
 const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
-/// `$1` lanes, `$2` most jobs.
+/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`).
 const CLAIM_DUE: &str = "
 WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
            SELECT r.ctid FROM usher.queue_waiting AS r
             WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
+              AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
@@ -274,9 +275,14 @@ fn take_out(client: &mut SpiClient<'_>, lane: usize, positions: Vec<i64>) -> Res
     claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)
 }
 
-pub fn claim_due(client: &mut SpiClient<'_>, lanes: &[i16], most: i32) -> Result<Claim> {
+pub fn claim_due(
+    client: &mut SpiClient<'_>,
+    lanes: &[i16],
+    most: i32,
+    limited_until: Option<TimestampWithTimeZone>,
+) -> Result<Claim> {
     let sql = format!("{CLAIM_DUE}{INTO_HISTORY}{GROUPED}");
-    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most))], false)?;
+    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)], false)?;
     claim.groups.iter_mut().for_each(|group| group.waited = true);
     Ok(claim)
 }
@@ -512,6 +518,17 @@ pub fn parked(group: &Group, siblings: &[i32]) -> Result<Vec<i32>> {
     .unwrap_or_default())
 }
 
+/// As [`parked`], with the limit that holds one of the earlier changes, if one does.
+pub fn leaders(group: &Group, siblings: &[i32]) -> Result<Vec<(i32, Option<String>)>> {
+    spi::all(
+        "SELECT b.n::integer, l.limit_key
+           FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS b (row_key, seq, n)
+          CROSS JOIN LATERAL (SELECT w.limit_key FROM usher.queue_waiting w WHERE w.flow_id = ANY ($1) AND w.row_key = b.row_key AND w.seq < b.seq LIMIT 1) AS l",
+        &[spi::arg(siblings.to_vec()), group.row_keys.arg(), group.batch.positions.arg()],
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<String>(2)?)),
+    )
+}
+
 /// Row keys and positions of a group, in its order.
 pub fn rows(group: &Group) -> Result<Vec<(Option<i64>, i64)>> {
     spi::all(
@@ -537,6 +554,7 @@ pub fn anything_waits() -> Result<bool> {
 }
 
 /// A job that goes back to wait or to the dead letters.
+#[derive(Default)]
 pub struct Back {
     pub n: i32,
     /// NULL: dead.
@@ -547,30 +565,41 @@ pub struct Back {
     pub sqlstate: Option<String>,
     /// The try counts.
     pub tried: bool,
+    /// The limit that holds it: its time is for the first that waits for it in its lane.
+    pub limit_key: Option<String>,
+    /// Limits per key that a call counts for.
+    pub limit_keys: Vec<String>,
 }
 
-/// `$12` lane of the log, NULL for jobs that are in the history.
+/// `$12` lane of the log, NULL for jobs that are in the history; `$13` the limit that holds each, `$14` limits that it counts for,
+/// as JSON. Of those that a limit holds, the first in its lane has a time; the others follow it (see `queue/limits.rs`).
 const TAKE_BACK: &str = "
 WITH b AS (
-    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
+    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, x.limit_key, x.limit_keys, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
            ($5::bigint[])[x.n] AS row_key, ($6::text[])[x.n] AS trail
-      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[]) AS x (n, waiting_for, after, error, sqlstate, tried)),
+      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[], $13::text[], $14::text[])
+           AS x (n, waiting_for, after, error, sqlstate, tried, limit_key, limit_keys)),
 l AS (
     DELETE FROM usher.jobs AS j USING b WHERE $12::smallint IS NOT NULL AND j.lane = $12 AND j.seq = b.seq
     RETURNING j.organization_id, j.id, j.created_at, j.cause, j.flow_id, j.flow_version, 1 AS attempts, j.lane, j.hop, j.op, j.new, j.old,
-              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys),
 d AS (
     DELETE FROM usher.job_history AS h USING b
      WHERE $12 IS NULL AND h.finished_at = pg_catalog.now() AND h.organization_id = b.organization_id AND h.id = b.id
     RETURNING h.organization_id, h.id, h.created_at, h.cause, h.flow_id, h.flow_version, h.attempts, h.lane, h.hop, h.op, h.new, h.old,
-              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys),
 h AS (SELECT * FROM l UNION ALL SELECT * FROM d),
 w AS (
     INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system)
+                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system, limit_key, limit_keys)
     SELECT h.seq, h.row_key, h.id, h.organization_id, h.created_at, h.cause, h.flow_id, h.flow_version, h.lane, h.hop, h.op, h.trail, h.new, h.old,
-           CASE WHEN h.tried THEN h.attempts ELSE h.attempts - 1 END, h.waiting_for, pg_catalog.clock_timestamp() + h.after * interval '1 second',
-           CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system
+           CASE WHEN h.tried THEN h.attempts ELSE h.attempts - 1 END, h.waiting_for,
+           CASE WHEN h.limit_key IS NULL
+                  OR pg_catalog.row_number() OVER (PARTITION BY h.limit_key, h.lane ORDER BY h.seq) = 1
+                     AND NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = h.limit_key AND e.lane = h.lane AND e.limit_key IS NOT NULL AND e.due_at IS NOT NULL)
+                THEN pg_catalog.clock_timestamp() + h.after * interval '1 second' END,
+           CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system, h.limit_key,
+           CASE WHEN h.limit_keys IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text(h.limit_keys::jsonb)) END
       FROM h WHERE h.waiting_for IS NOT NULL)
 INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                 attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
@@ -601,6 +630,8 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
             spi::arg(column(&|b| b.sqlstate.clone())),
             spi::arg(back.iter().map(|b| b.tried).collect::<Vec<_>>()),
             spi::arg(group.log),
+            spi::arg(column(&|b| b.limit_key.clone())),
+            spi::arg(column(&|b| (!b.limit_keys.is_empty()).then(|| serde_json::json!(b.limit_keys).to_string()))),
         ],
     )?;
     // Some may be due before anything that the workers know of.

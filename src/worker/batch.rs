@@ -1,6 +1,7 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
 use super::hand_over;
+use super::limit::{self, Limited};
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -12,6 +13,7 @@ use crate::pg::shmem::{Mine, NONE, Source};
 use crate::pg::{role, xact};
 use crate::queue::batches;
 use crate::queue::ledger;
+use crate::queue::limits;
 use crate::queue::log::Log;
 use crate::queue::settle::{self, EXPIRED, Given};
 use crate::queue::shadow as queue_shadow;
@@ -157,7 +159,8 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     }
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        let claim = store::claim_due(client, lanes, most)?;
+        let looked = limits::promote(installed, lanes, most)?;
+        let claim = store::claim_due(client, lanes, most, looked)?;
         if let Some(mine) = mine {
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
@@ -205,7 +208,10 @@ pub fn one(
         let acting = role::internal(installed.owner);
         let claim = match source {
             Source::Queue => store::claim_at(client, lane, position)?,
-            Source::Waiting => store::claim_due(client, &[lane as i16], 1)?,
+            Source::Waiting => {
+                let looked = limits::promote(installed, &[lane as i16], 1)?;
+                store::claim_due(client, &[lane as i16], 1, looked)?
+            }
         };
         if claim.jobs > 0 && claim.last != position && condemned.is_some() {
             return Err(crate::error::UsherError::internal("another job came first"));
@@ -248,6 +254,7 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
     if batches_ended {
         batches::settle()?;
     }
+    limits::mark()?;
     notify::failures(installed, &tally)
 }
 
@@ -264,6 +271,7 @@ fn class(
     for group in groups {
         works.extend(begin(client, installed, place, group, anything_waits, alone)?);
     }
+    limit::hold_back(&mut works)?;
     let shared = match works.as_slice() {
         [] | [_] => Vec::new(),
         // Where different rows may meet in one target row, every job has its place among all of them.
@@ -350,11 +358,11 @@ fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
 }
 
 pub(super) fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
-    move |n| Back { n, waiting_for: Some(reason), after: None, error: None, sqlstate: None, tried: false }
+    move |n| Back { n, waiting_for: Some(reason), ..Back::default() }
 }
 
 pub(super) fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
-    Back { n, waiting_for: None, after: None, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), tried: false }
+    Back { n, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), ..Back::default() }
 }
 
 /// Takes a group up, or puts it where it belongs when its flow does not run now.
@@ -391,7 +399,8 @@ fn begin(
         return Ok(None);
     }
     // Flows that share an order with others are done job by job where they meet.
-    let (group, segments, covers) = if alone && flow.coalesces() && installed.up_to_date {
+    let limited = limit::of(installed, &flow)?;
+    let (group, segments, covers) = if alone && limited.is_none() && flow.coalesces() && installed.up_to_date {
         group.arrange_newest(client)?
     } else {
         let (group, segments) = group.arrange(client, flow.rows_are_free())?;
@@ -410,6 +419,8 @@ fn begin(
         rows_are_free,
         given,
         covers,
+        limited,
+        leaders: false,
         segments,
         back: Vec::new(),
         gone: HashSet::new(),
@@ -423,13 +434,17 @@ fn begin(
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
         }
     }
-    if anything_waits {
+    work.leaders = anything_waits && work.limited.is_some() && !flow.definition.is_external();
+    if anything_waits && !work.leaders {
         for n in store::parked(&work.group, &flows::siblings(id)?)? {
             work.give_back(wait_for("earlier change")(n));
         }
     }
     if flow.definition.is_external() {
         hand_over::places(&work.group, &work.segments, &work.gone)?.into_iter().for_each(|back| work.give_back(back));
+        if let Some(limited) = work.limited.take() {
+            limit::note_keys(&mut work, &limited)?;
+        }
         work.segments.clear();
     }
     Ok(Some(work))
@@ -443,13 +458,17 @@ const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; a
                                usher.retry_sync_job(job, {\"organization_id\": …})";
 
 /// A group on its way.
-struct Work {
-    id: i32,
-    installed: Installed,
+pub(super) struct Work {
+    pub(super) id: i32,
+    pub(super) installed: Installed,
     place: Place,
-    group: Group,
+    pub(super) group: Group,
     /// Its jobs come from where they waited.
-    waited: bool,
+    pub(super) waited: bool,
+    /// The limits that its jobs must pass.
+    pub(super) limited: Option<Limited>,
+    /// Some may have an earlier change of their row waiting: to be looked at with the limits.
+    pub(super) leaders: bool,
     /// Different rows never meet in one target row.
     rows_are_free: bool,
     /// What its jobs were asked for beyond their payload.
@@ -457,20 +476,20 @@ struct Work {
     /// Jobs that are not done because a newer one of their row is.
     covers: Covers,
     segments: Vec<Segment>,
-    back: Vec<Back>,
+    pub(super) back: Vec<Back>,
     /// Numbers of the jobs in `back`.
-    gone: HashSet<i32>,
+    pub(super) gone: HashSet<i32>,
     details: Option<Vec<Detail>>,
 }
 
 impl Work {
-    fn give_back(&mut self, back: Back) {
+    pub(super) fn give_back(&mut self, back: Back) {
         if self.gone.insert(back.n) {
             self.back.push(back);
         }
     }
 
-    fn details(&mut self) -> Result<&[Detail]> {
+    pub(super) fn details(&mut self) -> Result<&[Detail]> {
         if self.details.is_none() {
             self.details = Some(store::details(&self.group)?);
         }
@@ -487,14 +506,7 @@ impl Work {
                 _ if fates.contains_key(&n) => {}
                 None => covered.push((n, by)),
                 Some(None | Some("retry")) => {
-                    self.back.push(Back {
-                        n,
-                        waiting_for: Some("retry"),
-                        after: Some(0.0),
-                        error: None,
-                        sqlstate: None,
-                        tried: false,
-                    });
+                    self.back.push(Back { n, waiting_for: Some("retry"), after: Some(0.0), ..Back::default() });
                 }
                 Some(Some(reason)) => self.back.push(wait_for(reason)(n)),
             }
@@ -609,7 +621,7 @@ impl Work {
     }
 
     /// The flow no longer fits: what has not been done from a number on waits.
-    fn broken(&mut self, flow: &Flow, reason: &str, first: i32) -> Result<()> {
+    pub(super) fn broken(&mut self, flow: &Flow, reason: &str, first: i32) -> Result<()> {
         warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
         flows::set_state(flow.id, Some(reason))?;
         (first..=self.group.batch.size).for_each(|n| self.give_back(wait_for("flow broken")(n)));
@@ -618,7 +630,7 @@ impl Work {
     }
 
     /// Failed jobs are tried again by their flow's rule, or are dead.
-    fn failed(&mut self, flow: &Flow, failed: Vec<Failed>, held: &mut HashSet<i64>) -> Result<()> {
+    pub(super) fn failed(&mut self, flow: &Flow, failed: Vec<Failed>, held: &mut HashSet<i64>) -> Result<()> {
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);
@@ -634,6 +646,7 @@ impl Work {
                 error: Some(failure.line()),
                 sqlstate: Some(failure.sqlstate),
                 tried: true,
+                ..Back::default()
             });
         }
         Ok(())

@@ -134,17 +134,17 @@ impl Caller {
     }
 
     /// What is to be done with a job that was taken.
-    fn examine(&self, installed: Installed, job: Taken) -> Result<Look> {
-        let aside = |end: End<'_>| -> Result<Look> {
-            calls::end(&job, end)?;
+    fn examine(&self, installed: Installed, mut job: Taken) -> Result<Look> {
+        let aside = |job: &Taken, end: End<'_>| -> Result<Look> {
+            calls::end(job, end)?;
             Ok(Look::Again)
         };
-        let Some(newest) = flows::newest(job.flow)? else { return aside(End::Cancelled("its flow was dropped")) };
+        let Some(newest) = flows::newest(job.flow)? else { return aside(&job, End::Cancelled("its flow was dropped")) };
         if !newest.enabled {
-            return aside(End::Waits("flow disabled"));
+            return aside(&job, End::Waits("flow disabled"));
         }
         if newest.broken.is_some() {
-            return aside(End::Waits("flow broken"));
+            return aside(&job, End::Waits("flow broken"));
         }
         let tries = newest.definition.retry.delays.len() + 1;
         let begun = usize::try_from(job.attempts - 1).unwrap_or(0);
@@ -158,19 +158,24 @@ impl Caller {
             return Ok(Look::Again);
         }
         let Some(flow) = flows::get(job.flow, job.version)? else {
-            return aside(End::Dead("this version of its flow is gone", "42704"));
+            return aside(&job, End::Dead("this version of its flow is gone", "42704"));
         };
         let flow = match flow.program() {
             Ok(_) => flow,
             // A version that no longer fits may have been mended by a newer one. That may need columns which were not stored
             // with the change; a request carries its payload whole.
-            Err(_) if newest.definition.is_external() && newest.program().is_ok() && newest.compiled.source.is_none() => newest,
+            Err(_) if newest.definition.is_external() && newest.program().is_ok() && newest.compiled.source.is_none() => {
+                newest.clone()
+            }
             Err(error) => {
                 flows::set_state(job.flow, Some(&error.message))?;
                 warning!("flow \"{}\" no longer fits the database and is broken: {}; its jobs wait", flow.name, error.message);
-                return aside(End::Waits("flow broken"));
+                return aside(&job, End::Waits("flow broken"));
             }
         };
+        if !calls::may_pass(installed, &newest, &mut job)? {
+            return Ok(Look::Again);
+        }
         let limit = flow.definition.limit().unwrap_or(TICK);
         calls::lease_until(&job, limit.as_secs_f64() + MARGIN)?;
         Ok(Look::Call(Box::new(job), flow))
@@ -188,7 +193,7 @@ impl Caller {
                     let _acting = role::internal(installed.owner);
                     if !calls::still_mine(job, &self.name)? {
                         log!("usher caller: job {} of flow \"{}\" was cancelled while its call ran", job.id, flow.name);
-                        return Ok(());
+                        return calls::not_in_flight(job);
                     }
                     failed(installed, job, flow, &failure)
                 },

@@ -37,6 +37,7 @@ pub fn run() -> Result<()> {
         }
         crate::queue::schedules::prune(settings::history_days())?;
         queue::forget(settings::history_days())?;
+        queue::limits::forget(installed)?;
     }
     look_at_flows(installed)?;
     // A busy table is left for the next minute.

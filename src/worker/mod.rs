@@ -8,6 +8,7 @@ mod batch;
 mod caller;
 mod hand_over;
 mod launcher;
+mod limit;
 mod maintenance;
 mod process;
 mod quarantine;

@@ -9,7 +9,7 @@ use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
 use crate::pg::{catalog, counters, crash, guc, role, zone};
 use crate::queue::log::Log;
-use crate::queue::{settle, store};
+use crate::queue::{limits, settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -369,6 +369,9 @@ impl Loop {
             // A leader that was cancelled, or died, leaves followers behind.
             if store::anything_waits()? {
                 store::release_followers(&*crate::flow::store::classes()?)?;
+            }
+            if all {
+                limits::heal(installed)?;
             }
             let again = settle::settle(installed, all)?;
             due = settle::sooner(store::next_due(&numbers)?, again);

@@ -64,7 +64,10 @@ fn run(this_is: &str) -> Result<String> {
 }
 
 const CANCEL_OUTBOUND: &str = "
-WITH w AS (DELETE FROM usher.queue_waiting WHERE waiting_for IN ('external worker', 'external call') RETURNING *)
+WITH w AS (DELETE FROM usher.queue_waiting AS q
+            WHERE q.waiting_for IN ('external worker', 'external call', 'concurrency limit')
+               OR q.waiting_for = 'rate limit'
+                  AND EXISTS (SELECT FROM usher.flows f WHERE f.id = q.flow_id AND f.definition -> 'then' ->> 'effect' = 'external') RETURNING *)
 INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old,
                                error_message, source_system, target_system)
 SELECT w.organization_id, w.id, w.created_at, pg_catalog.now(), w.cause, w.flow_id, w.flow_version, w.attempts, w.lane, w.hop, w.op, true, w.new, w.old,

@@ -92,3 +92,9 @@ $$;
 CREATE VIEW iso.sales AS
     SELECT i.ticket_count, i.gross_amount, (SELECT count(*) FROM iso.books b WHERE b.sale = i.id) AS booked
       FROM usher.ticket_revenue_ingestions i ORDER BY i.ingested_at, i.id;
+CREATE FUNCTION iso.limit_out(most integer) RETURNS text LANGUAGE sql AS $$
+    SELECT usher.limit_system('iso.out', CASE WHEN most IS NOT NULL THEN jsonb_build_array(jsonb_build_object('per', 'system', 'concurrency', most)) END)
+$$;
+CREATE FUNCTION iso.ask_out(n integer) RETURNS uuid LANGUAGE sql AS $$
+    SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.out', jsonb_build_object('n', n))
+$$;
