@@ -537,6 +537,7 @@ pub fn anything_waits() -> Result<bool> {
 }
 
 /// A job that goes back to wait or to the dead letters.
+#[derive(Default)]
 pub struct Back {
     pub n: i32,
     /// NULL: dead.
@@ -547,30 +548,33 @@ pub struct Back {
     pub sqlstate: Option<String>,
     /// The try counts.
     pub tried: bool,
+    /// The pause that it waits for.
+    pub paused_by: Option<i32>,
 }
 
 /// `$12` lane of the log, NULL for jobs that are in the history.
 const TAKE_BACK: &str = "
 WITH b AS (
-    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
+    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, x.paused_by, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
            ($5::bigint[])[x.n] AS row_key, ($6::text[])[x.n] AS trail
-      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[]) AS x (n, waiting_for, after, error, sqlstate, tried)),
+      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[], $13::integer[])
+           AS x (n, waiting_for, after, error, sqlstate, tried, paused_by)),
 l AS (
     DELETE FROM usher.jobs AS j USING b WHERE $12::smallint IS NOT NULL AND j.lane = $12 AND j.seq = b.seq
     RETURNING j.organization_id, j.id, j.created_at, j.cause, j.flow_id, j.flow_version, 1 AS attempts, j.lane, j.hop, j.op, j.new, j.old,
-              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.paused_by),
 d AS (
     DELETE FROM usher.job_history AS h USING b
      WHERE $12 IS NULL AND h.finished_at = pg_catalog.now() AND h.organization_id = b.organization_id AND h.id = b.id
     RETURNING h.organization_id, h.id, h.created_at, h.cause, h.flow_id, h.flow_version, h.attempts, h.lane, h.hop, h.op, h.new, h.old,
-              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried),
+              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.paused_by),
 h AS (SELECT * FROM l UNION ALL SELECT * FROM d),
 w AS (
     INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system)
+                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system, paused_by)
     SELECT h.seq, h.row_key, h.id, h.organization_id, h.created_at, h.cause, h.flow_id, h.flow_version, h.lane, h.hop, h.op, h.trail, h.new, h.old,
            CASE WHEN h.tried THEN h.attempts ELSE h.attempts - 1 END, h.waiting_for, pg_catalog.clock_timestamp() + h.after * interval '1 second',
-           CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system
+           CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system, h.paused_by
       FROM h WHERE h.waiting_for IS NOT NULL)
 INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                 attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
@@ -601,6 +605,7 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
             spi::arg(column(&|b| b.sqlstate.clone())),
             spi::arg(back.iter().map(|b| b.tried).collect::<Vec<_>>()),
             spi::arg(group.log),
+            spi::arg(back.iter().map(|b| b.paused_by).collect::<Vec<_>>()),
         ],
     )?;
     // Some may be due before anything that the workers know of.

@@ -49,6 +49,7 @@ fn process(most: i32) -> Result<i32> {
             .hint("Call usher.process_jobs() in READ COMMITTED."));
     }
     super::work::without_workers(installed)?;
+    super::pausing::without_workers(installed, most)?;
     {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;

@@ -1,6 +1,6 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
-use super::hand_over;
+use super::{aside, hand_over};
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -350,11 +350,11 @@ fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
 }
 
 pub(super) fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
-    move |n| Back { n, waiting_for: Some(reason), after: None, error: None, sqlstate: None, tried: false }
+    move |n| Back { n, waiting_for: Some(reason), ..Back::default() }
 }
 
 pub(super) fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
-    Back { n, waiting_for: None, after: None, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), tried: false }
+    Back { n, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), ..Back::default() }
 }
 
 /// Takes a group up, or puts it where it belongs when its flow does not run now.
@@ -375,21 +375,15 @@ fn begin(
         settle::cancelled(installed, &group)?;
         return Ok(None);
     };
-    let waits = match (flow.enabled, &flow.broken) {
-        (false, _) => Some("flow disabled"),
-        (true, Some(_)) => Some("flow broken"),
-        (true, None) => None,
-    };
-    if let Some(reason) = waits {
-        let given = settle::given(installed, &group)?;
-        // Whoever switches the flow on releases the jobs that wait for it: these as well, or they look again themselves.
-        let after = if flows::stays_off(id)? { None } else { Some(0.1) };
-        let wait = |n| Back { after, ..wait_for(reason)(n) };
-        let back = all(&group, |n| if is_expired(&given, n) { dead(n, EXPIRED.0, EXPIRED.1) } else { wait(n) });
-        store::take_back(&group, &back)?;
-        settle::expire_later(&group, &given, &back)?;
+    if aside::off(installed, &group, &flow)? {
         return Ok(None);
     }
+    let paused = aside::paused(installed, &group, &flow)?;
+    if paused.len() == usize::try_from(group.batch.size).unwrap_or(0) {
+        aside::all(installed, &group, paused)?;
+        return Ok(None);
+    }
+    let some_paused = !paused.is_empty();
     // Flows that share an order with others are done job by job where they meet.
     let (group, segments, covers) = if alone && flow.coalesces() && installed.up_to_date {
         group.arrange_newest(client)?
@@ -418,15 +412,17 @@ fn begin(
     // Neither done nor given back by themselves.
     work.gone.extend(work.covers.iter().map(|(n, _)| *n));
     expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
+    if some_paused {
+        // Once more: the jobs have other numbers now.
+        aside::paused(installed, &work.group, &flow)?.into_iter().for_each(|back| work.give_back(back));
+    }
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
         }
     }
     if anything_waits {
-        for n in store::parked(&work.group, &flows::siblings(id)?)? {
-            work.give_back(wait_for("earlier change")(n));
-        }
+        aside::behind(installed, &work.group, id)?.into_iter().for_each(|back| work.give_back(back));
     }
     if flow.definition.is_external() {
         hand_over::places(&work.group, &work.segments, &work.gone)?.into_iter().for_each(|back| work.give_back(back));
@@ -435,7 +431,7 @@ fn begin(
     Ok(Some(work))
 }
 
-fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
+pub(super) fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
     given.get(&n).is_some_and(|given| given.expired)
 }
 
@@ -480,23 +476,15 @@ impl Work {
     /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
     /// themselves: an older image may fit where the newest does not.
     fn uncover(&mut self) -> Result<()> {
-        let fates: HashMap<i32, Option<&'static str>> = self.back.iter().map(|back| (back.n, back.waiting_for)).collect();
+        let fates: HashMap<i32, (Option<&'static str>, Option<i32>)> =
+            self.back.iter().map(|back| (back.n, (back.waiting_for, back.paused_by))).collect();
         let mut covered = Vec::new();
         for (n, by) in std::mem::take(&mut self.covers) {
             match fates.get(&by) {
                 _ if fates.contains_key(&n) => {}
                 None => covered.push((n, by)),
-                Some(None | Some("retry")) => {
-                    self.back.push(Back {
-                        n,
-                        waiting_for: Some("retry"),
-                        after: Some(0.0),
-                        error: None,
-                        sqlstate: None,
-                        tried: false,
-                    });
-                }
-                Some(Some(reason)) => self.back.push(wait_for(reason)(n)),
+                Some((None | Some("retry"), _)) => self.back.push(Back { after: Some(0.0), ..wait_for("retry")(n) }),
+                Some((Some(reason), paused_by)) => self.back.push(Back { paused_by: *paused_by, ..wait_for(reason)(n) }),
             }
         }
         store::note_covered(&self.group, &covered)
@@ -634,6 +622,7 @@ impl Work {
                 error: Some(failure.line()),
                 sqlstate: Some(failure.sqlstate),
                 tried: true,
+                paused_by: None,
             });
         }
         Ok(())

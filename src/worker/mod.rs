@@ -4,11 +4,13 @@
 //! folder for the states. Nobody calls this room.
 
 mod api;
+mod aside;
 mod batch;
 mod caller;
 mod hand_over;
 mod launcher;
 mod maintenance;
+mod pausing;
 mod process;
 mod quarantine;
 mod resume;

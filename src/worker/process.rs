@@ -2,12 +2,12 @@
 
 use super::batch::Condemned;
 use super::quarantine::{self, Care};
-use super::{batch, maintenance, schedule, work};
+use super::{batch, maintenance, pausing, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
-use crate::pg::{catalog, counters, crash, guc, role, zone};
+use crate::pg::{catalog, counters, crash, guc, relcache, role, zone};
 use crate::queue::log::Log;
 use crate::queue::{settle, store};
 use crate::settings;
@@ -64,6 +64,7 @@ pub(super) struct Loop {
     due_had_its_turn: bool,
     clock: schedule::Clock,
     long_work: work::Turns,
+    pauses: pausing::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
 }
@@ -108,6 +109,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         due_had_its_turn: false,
         clock: schedule::Clock::new(),
         long_work: work::Turns::new(),
+        pauses: pausing::Turns::new(),
         behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -134,6 +136,8 @@ impl Loop {
             self.due_known = false;
             self.clock.forget();
             self.long_work.look_again();
+            relcache::forget_pauses();
+            self.pauses.look_again();
             self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
@@ -155,6 +159,9 @@ impl Loop {
         }
         if self.maintains && self.clock.is_due(now) {
             return self.schedules();
+        }
+        if self.maintains && self.pauses.is_due(now) {
+            return self.let_go();
         }
         let next = self.next_lane();
         if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
@@ -183,6 +190,7 @@ impl Loop {
         if self.mine.take_plans_changed() {
             self.clock.forget();
             self.long_work.look_again();
+            self.pauses.look_again();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -348,6 +356,17 @@ impl Loop {
         there || self.gone()
     }
 
+    /// Some jobs of a pause that is over.
+    fn let_go(&mut self) -> bool {
+        let mut found = None;
+        let there = self.attempt(|installed| {
+            found = Some(pausing::slice(installed, settings::batch_size())?);
+            Ok(())
+        });
+        self.pauses.done(found);
+        there || self.gone()
+    }
+
     /// A part of a backfill or replay.
     fn slice(&mut self) -> bool {
         let numbers = self.numbers.clone();
@@ -450,7 +469,8 @@ impl Loop {
         if self.mine.has_prepared() {
             until = until.min(self.prepared_at);
         }
-        for wake in self.clock.wake().filter(|_| self.maintains).into_iter().chain(self.long_work.wake()) {
+        let others = self.clock.wake().into_iter().chain(self.pauses.wake()).filter(|_| self.maintains);
+        for wake in others.chain(self.long_work.wake()) {
             until = until.min(wake);
         }
         // Due times are compared on PostgreSQL's clock: a little later is surely due.
