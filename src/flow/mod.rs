@@ -18,6 +18,7 @@ pub mod definition;
 mod difference;
 pub mod drift;
 mod expressions;
+mod gather;
 pub mod manage;
 pub mod ready;
 pub mod results;

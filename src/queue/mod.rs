@@ -17,6 +17,7 @@ pub mod depth;
 pub mod external;
 mod external_api;
 mod filter;
+pub mod gather;
 mod keys;
 pub mod ledger;
 mod life;

@@ -232,7 +232,7 @@ pub fn let_go(installed: Installed, most: i32) -> Result<LetGo> {
     };
     let crowded = spi::read::<bool>(
         "SELECT pg_catalog.count(*) >= $1 FROM (SELECT FROM usher.queue_waiting AS w
-                                                WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.waiting_for NOT IN ('external worker', 'external call') LIMIT $1) AS w",
+                                                WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window') LIMIT $1) AS w",
         &[spi::arg(i64::from(most))],
     )?;
     if crowded == Some(true) {

@@ -1,7 +1,9 @@
-//! Jobs that are not to run now are put aside: whole groups whose flow is off, broken or paused, and single ones.
+//! Jobs that are not to run now are put aside: whole groups whose flow is off, broken or paused or gathers, and single ones.
 
 use super::batch::{dead, is_expired, wait_for};
+use super::gather;
 use crate::error::Result;
+use crate::flow::apply::Place;
 use crate::flow::store::{self as flows, Flow};
 use crate::queue::pauses;
 use crate::queue::settle::{self, EXPIRED};
@@ -13,7 +15,7 @@ use std::collections::HashSet;
 const SOON: f64 = 0.1;
 
 /// A group whose flow is off or broken. True: it was put aside.
-pub fn off(installed: Installed, group: &Group, flow: &Flow) -> Result<bool> {
+pub fn off(installed: Installed, place: Place, group: &Group, flow: &Flow) -> Result<bool> {
     let reason = match (flow.enabled, &flow.broken) {
         (false, _) => "flow disabled",
         (true, Some(_)) => "flow broken",
@@ -21,12 +23,26 @@ pub fn off(installed: Installed, group: &Group, flow: &Flow) -> Result<bool> {
     };
     // Whoever switches the flow on releases the jobs that wait for it: these as well, or they look again themselves.
     let after = if flows::stays_off(flow.id)? { None } else { Some(SOON) };
-    all(installed, group, (1..=group.batch.size).map(|n| Back { after, ..wait_for(reason)(n) }).collect())?;
+    all(installed, place, group, (1..=group.batch.size).map(|n| Back { after, ..wait_for(reason)(n) }).collect())?;
     Ok(true)
 }
 
-/// The jobs of a group that are paused, as they are to be put aside.
-pub fn paused(installed: Installed, group: &Group, flow: &Flow) -> Result<Vec<Back>> {
+/// The jobs of a group that do not run now, though their flow does: they are paused, or gather.
+pub fn not_now(installed: Installed, group: &Group, flow: &Flow) -> Result<Vec<Back>> {
+    let mut back = paused(installed, group, flow)?;
+    if let (Some(window), false) = (flow.definition.batch.map(|gather| gather.window), group.gathered) {
+        let paused: HashSet<i32> = back.iter().map(|back| back.n).collect();
+        // Whoever is tried again does not wait for others once more.
+        let attempts = if group.waited { group.attempts.value::<Vec<i32>>()?.unwrap_or_default() } else { Vec::new() };
+        let gathers = |n: &i32| !paused.contains(n) && attempts.get(*n as usize - 1).is_none_or(|attempts| *attempts <= 1);
+        let wait = |n| Back { after: Some(window), ..wait_for(gather::REASON)(n) };
+        back.extend((1..=group.batch.size).filter(gathers).map(wait));
+    }
+    Ok(back)
+}
+
+/// Those that are paused, as they are to be put aside.
+fn paused(installed: Installed, group: &Group, flow: &Flow) -> Result<Vec<Back>> {
     let paused = pauses::paused(installed, group, flow)?;
     if paused.is_empty() {
         return Ok(Vec::new());
@@ -54,7 +70,7 @@ fn for_pause(n: i32, pause: i32) -> Back {
 }
 
 /// All jobs of a group, but for those whose time is over.
-pub fn all(installed: Installed, group: &Group, mut back: Vec<Back>) -> Result<()> {
+pub fn all(installed: Installed, place: Place, group: &Group, mut back: Vec<Back>) -> Result<()> {
     let given = settle::given(installed, group)?;
     for job in &mut back {
         if is_expired(&given, job.n) {
@@ -62,5 +78,6 @@ pub fn all(installed: Installed, group: &Group, mut back: Vec<Back>) -> Result<(
         }
     }
     store::take_back(group, &back)?;
+    gather::note(place, group, &back)?;
     settle::expire_later(group, &given, &back)
 }

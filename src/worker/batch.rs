@@ -1,6 +1,6 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
-use super::{aside, hand_over};
+use super::{aside, gather, hand_over};
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -39,7 +39,7 @@ pub struct Done {
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
-fn take_lanes(lanes: &[i16], place: Place) -> bool {
+pub(super) fn take_lanes(lanes: &[i16], place: Place) -> bool {
     lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane, place == Place::Worker))
 }
 
@@ -100,7 +100,7 @@ fn read_in_order(client: &mut SpiClient<'_>, lane: usize, log: &mut Log, most: i
     }
 }
 
-fn done_by(claim: &Claim) -> Done {
+pub(super) fn done_by(claim: &Claim) -> Done {
     Done {
         jobs: claim.jobs,
         seen: claim.seen,
@@ -203,10 +203,12 @@ pub fn one(
     }
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        let claim = match source {
+        let mut claim = match source {
             Source::Queue => store::claim_at(client, lane, position)?,
             Source::Waiting => store::claim_due(client, &[lane as i16], 1)?,
         };
+        // By itself, not with others.
+        claim.groups.iter_mut().for_each(|group| group.gathered = true);
         if claim.jobs > 0 && claim.last != position && condemned.is_some() {
             return Err(crate::error::UsherError::internal("another job came first"));
         }
@@ -227,7 +229,7 @@ pub fn one(
     })
 }
 
-fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
+pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
     if claim.groups.is_empty() {
         return Ok(());
     }
@@ -283,6 +285,7 @@ fn class(
     for mut work in works {
         work.uncover()?;
         store::take_back(&work.group, &work.back)?;
+        gather::note(place, &work.group, &work.back)?;
         batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
             work.details()?;
@@ -341,7 +344,7 @@ fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
     Ok(jobs)
 }
 
-fn place_of(mine: Option<Mine>) -> Place {
+pub(super) fn place_of(mine: Option<Mine>) -> Place {
     if mine.is_some() { Place::Worker } else { Place::Session }
 }
 
@@ -375,15 +378,15 @@ fn begin(
         settle::cancelled(installed, &group)?;
         return Ok(None);
     };
-    if aside::off(installed, &group, &flow)? {
+    if aside::off(installed, place, &group, &flow)? {
         return Ok(None);
     }
-    let paused = aside::paused(installed, &group, &flow)?;
-    if paused.len() == usize::try_from(group.batch.size).unwrap_or(0) {
-        aside::all(installed, &group, paused)?;
+    let not_now = aside::not_now(installed, &group, &flow)?;
+    if not_now.len() == usize::try_from(group.batch.size).unwrap_or(0) {
+        aside::all(installed, place, &group, not_now)?;
         return Ok(None);
     }
-    let some_paused = !paused.is_empty();
+    let some_not_now = !not_now.is_empty();
     // Flows that share an order with others are done job by job where they meet.
     let (group, segments, covers) = if alone && flow.coalesces() && installed.up_to_date {
         group.arrange_newest(client)?
@@ -412,9 +415,9 @@ fn begin(
     // Neither done nor given back by themselves.
     work.gone.extend(work.covers.iter().map(|(n, _)| *n));
     expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
-    if some_paused {
+    if some_not_now {
         // Once more: the jobs have other numbers now.
-        aside::paused(installed, &work.group, &flow)?.into_iter().for_each(|back| work.give_back(back));
+        aside::not_now(installed, &work.group, &flow)?.into_iter().for_each(|back| work.give_back(back));
     }
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
@@ -569,13 +572,20 @@ impl Work {
             if in_shadow { self.details()?.iter().map(|detail| detail.organization).collect() } else { Vec::new() };
         let chain = self.causes(&flow, segment)?;
         let skipped: Vec<i32> = numbers.filter(|n| self.gone.contains(n) || later.contains(n)).collect();
-        for (first, last) in without((segment.first, segment.last), &skipped) {
+        let mut parts = without((segment.first, segment.last), &skipped);
+        let calls_per_batch = flow.definition.calls_per_batch();
+        let of = if calls_per_batch { gather::organizations(&self.group)? } else { Vec::new() };
+        if calls_per_batch {
+            // What a function gets in one call is of one organization.
+            parts = parts.into_iter().flat_map(|part| gather::by_organization(part, &of)).collect();
+        }
+        for (first, last) in parts {
             let run = Run {
                 flow: &flow,
                 owner: self.installed.owner,
                 batch: &self.group.batch,
                 causes: match &chain {
-                    Chain::Shared(cause) => Causes::Shared(cause, None),
+                    Chain::Shared(cause) => Causes::Shared(cause, of.get(first as usize - 1).copied()),
                     Chain::ByTarget(causes) => Causes::ByTarget(causes),
                     Chain::Each(causes) => Causes::Each(causes),
                 },
@@ -631,7 +641,8 @@ impl Work {
     /// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
     fn causes(&mut self, flow: &Flow, segment: Segment) -> Result<Chain> {
         let hop = segment.hop + 1;
-        if !flow.in_circle {
+        // What follows from a call for a whole batch follows from all its jobs: its hops are counted, which ends a circle.
+        if !flow.in_circle || flow.definition.calls_per_batch() {
             return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
         }
         let causes: Vec<(Cause, pgrx::Uuid)> = self

@@ -7,6 +7,7 @@ mod api;
 mod aside;
 mod batch;
 mod caller;
+mod gather;
 mod hand_over;
 mod launcher;
 mod maintenance;
