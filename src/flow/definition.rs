@@ -450,19 +450,7 @@ impl Definition {
         };
         let when = when(needed("when", "Say what starts it: \"when\": {\"change\": \"public.orders\"}.")?)?;
         let then = then(needed("then", "Say what happens: \"then\": {\"insert\": \"books.invoices\"}.")?)?;
-        let mode = match optional("mode")?.as_deref() {
-            None | Some("realtime") => Mode::Realtime,
-            Some("transactional") => Mode::Transactional,
-            Some("async") => Mode::Async,
-            Some("batch") => Mode::Batch,
-            Some(other) => {
-                let near = nearest(other, &["transactional", "realtime", "async", "batch"]).unwrap_or_default();
-                return refuse(
-                    format!("mode \"{other}\" is unknown"),
-                    format!("Did you mean \"{near}\"? Use transactional, realtime, async or batch."),
-                );
-            }
-        };
+        let mode = gather::mode(optional("mode")?.as_deref())?;
         let on_error = match optional("on_error")?.as_deref() {
             None | Some("continue") => OnError::Continue,
             Some("abort") => OnError::Abort,

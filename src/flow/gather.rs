@@ -1,6 +1,7 @@
-//! `"mode": "batch"`: jobs gather until there are enough of them, or the first has waited long enough. Pure.
+//! When the jobs of a flow run: its mode, and of mode `batch`, in which jobs gather until there are enough of them or the first has
+//! waited long enough, the rest. Pure.
 
-use super::definition::{Definition, Mode, Parsed, Then, known_keys, object, refuse};
+use super::definition::{Definition, Mode, Parsed, Then, known_keys, nearest, object, refuse};
 use serde_json::{Map, Value};
 
 /// Jobs of one batch.
@@ -18,6 +19,23 @@ pub struct Gather {
 
 const REMEDY: &str =
     "Write \"batch\": {\"size\": 500, \"window\": \"5 s\"}: a batch runs when 500 jobs are there, or the first is 5 seconds old.";
+
+/// `"mode"`.
+pub fn mode(word: Option<&str>) -> Parsed<Mode> {
+    match word {
+        None | Some("realtime") => Ok(Mode::Realtime),
+        Some("transactional") => Ok(Mode::Transactional),
+        Some("async") => Ok(Mode::Async),
+        Some("batch") => Ok(Mode::Batch),
+        Some(other) => {
+            let near = nearest(other, &["transactional", "realtime", "async", "batch"]).unwrap_or_default();
+            refuse(
+                format!("mode \"{other}\" is unknown"),
+                format!("Did you mean \"{near}\"? Use transactional, realtime, async or batch."),
+            )
+        }
+    }
+}
 
 /// `"batch"` of a definition whose mode is known.
 pub fn parse(top: &Map<String, Value>, mode: Mode) -> Parsed<Option<Gather>> {
