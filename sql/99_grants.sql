@@ -149,3 +149,10 @@ COMMENT ON FUNCTION usher.finish_job IS 'a worker outside has done a job; a resu
 COMMENT ON FUNCTION usher.fail_job IS 'a worker outside could not do a job: it is tried again, or dead after the last try';
 COMMENT ON FUNCTION usher.extend_lease IS 'gives a worker outside more time for a job; returns when the lease ends';
 COMMENT ON FUNCTION usher.job_result IS 'what came back from a job, if it was kept';
+
+-- Pauses.
+GRANT EXECUTE ON FUNCTION usher.pause_jobs, usher.resume_jobs TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.paused_jobs TO usher_member, usher_reader;
+COMMENT ON FUNCTION usher.pause_jobs IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
+COMMENT ON FUNCTION usher.resume_jobs IS 'ends a pause: its jobs go on in their order';
+COMMENT ON FUNCTION usher.paused_jobs IS 'internal: how many jobs wait for a pause, for the view usher.pauses';

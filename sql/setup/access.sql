@@ -20,7 +20,12 @@ SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_syste
        CASE WHEN w.due_at <= pg_catalog.clock_timestamp() AND usher.job_in_progress(true, w.lane, w.seq) THEN 'in_progress'
             WHEN w.leased_by IS NOT NULL AND w.due_at > pg_catalog.clock_timestamp() THEN 'in_progress'
             WHEN w.waiting_for = 'retry' OR w.lease_id IS NOT NULL THEN 'failed' ELSE 'pending' END,
-       CASE WHEN w.waiting_for IN ('external worker', 'external call') AND pg_catalog.current_setting('usher.outbound', true) = 'off' THEN 'outbound is off' ELSE w.waiting_for END,
+       CASE WHEN w.waiting_for IN ('external worker', 'external call') AND pg_catalog.current_setting('usher.outbound', true) = 'off' THEN 'outbound is off'
+            WHEN w.waiting_for = 'external worker' AND w.due_at IS NULL
+                 AND EXISTS (SELECT FROM usher.pause_orders p
+                              WHERE p.flow_id IS NULL AND COALESCE(p.target_system = w.target_system, true) AND COALESCE(p.organization_id = w.organization_id, true)
+                                AND p.resumed_at IS NULL AND COALESCE(p.until > pg_catalog.clock_timestamp(), true)) THEN 'paused'
+            ELSE w.waiting_for END,
        w.attempts, w.due_at, w.last_attempted_at, w.error_message, w.created_at, NULL
   FROM usher.queue_waiting w LEFT JOIN usher.flow_versions f ON f.flow_id = w.flow_id AND f.version = w.flow_version
 UNION ALL
@@ -36,6 +41,14 @@ SELECT h.id, h.organization_id, f.name, COALESCE(h.source_system, f.source_syste
        CASE WHEN h.shadow THEN 'shadow: nothing was written' || COALESCE('; it would have failed: ' || h.error_message, '') ELSE h.error_message END, h.created_at, h.finished_at
   FROM usher.job_history h LEFT JOIN usher.flow_versions f ON f.flow_id = h.flow_id AND f.version = h.flow_version;
 COMMENT ON VIEW usher.sync_jobs IS 'every job the caller may see, wherever it stands: pending, in_progress, failed (waits for its next try), synced, dead, cancelled';
+
+CREATE OR REPLACE VIEW usher.pauses WITH (security_invoker = true) AS
+SELECT (SELECT v.name FROM usher.flow_versions v WHERE v.flow_id = p.flow_id ORDER BY v.version DESC LIMIT 1) AS flow,
+       p.target_system AS system, o.slug AS organization,
+       CASE WHEN p.resumed_at IS NULL AND (p.until IS NULL OR p.until > pg_catalog.clock_timestamp()) THEN 'paused' ELSE 'resuming' END AS state,
+       p.reason, p.paused_at AS since, p.paused_by, p.until, usher.paused_jobs(p.id) AS waiting
+  FROM usher.pause_orders p LEFT JOIN usher.organizations o ON o.id = p.organization_id;
+COMMENT ON VIEW usher.pauses IS 'what is paused: by whom, since and until when, why, and how many jobs wait (counted up to 10000)';
 
 CREATE OR REPLACE VIEW usher.queue WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
 COMMENT ON VIEW usher.queue IS 'how much work there is by lane, flow and organization, as far as the caller may see';
@@ -123,6 +136,9 @@ DROP POLICY IF EXISTS member_reads ON usher.notices;
 DROP POLICY IF EXISTS admin_reads ON usher.notices;
 CREATE POLICY admin_reads ON usher.notices FOR SELECT TO usher_member
     USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
+-- What is paused for everybody is for everybody to see.
+DROP POLICY IF EXISTS everybody_reads ON usher.pause_orders;
+CREATE POLICY everybody_reads ON usher.pause_orders FOR SELECT TO usher_member USING (organization_id IS NULL);
 DROP POLICY IF EXISTS member_reads ON usher.failure_streaks;
 DROP POLICY IF EXISTS member_reads ON usher.schedule_runs;
 DROP POLICY IF EXISTS operator_stops ON usher.flows;
@@ -189,6 +205,7 @@ CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays();
 GRANT SELECT ON usher.audit_log TO usher_member;
 GRANT SELECT ON usher.job_results TO usher_member;
+GRANT SELECT ON usher.pauses, usher.pause_orders TO usher_member;
 
 SELECT usher.maintain_history(30);
 SELECT usher.maintain_segments(30);

@@ -101,8 +101,15 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
         Mode::Transactional => "transactional: in the writer's transaction",
         Mode::Realtime => "realtime: at once after the commit",
         Mode::Async => "async: after the commit, in a low lane",
+        Mode::Batch => "batch: gathered for each organization",
     };
-    let _ = writeln!(out, "  mode:    {mode}");
+    let _ = match definition.batch {
+        Some(gather) => {
+            let calls = if definition.calls_per_batch() { "; the function is called once for a batch" } else { "" };
+            writeln!(out, "  mode:    {mode}, up to {} jobs, at most {} s{calls}", gather.size, gather.window)
+        }
+        None => writeln!(out, "  mode:    {mode}"),
+    };
     if definition.shadow {
         let _ = writeln!(
             out,

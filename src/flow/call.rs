@@ -9,9 +9,9 @@ const EXTERNAL_LIMIT: i64 = 60_000;
 /// An hour.
 const LONGEST: f64 = 3_600.0;
 
-/// `{"call": function, "effect": …, "keep_result": …}`.
+/// `{"call": function, "effect": …, "keep_result": …, "per": …}`.
 pub fn then(object: &Map<String, Value>, function: &Value) -> Parsed<Then> {
-    known_keys(object, &["call", "effect", "keep_result"], "\"then\"")?;
+    known_keys(object, &["call", "effect", "keep_result", "per"], "\"then\"")?;
     let external = match object.get("effect").map(|effect| text(effect, "\"effect\"")).transpose()?.as_deref() {
         None | Some("sql") => false,
         Some("external") => true,
@@ -22,7 +22,12 @@ pub fn then(object: &Map<String, Value>, function: &Value) -> Parsed<Then> {
         Some(Value::Bool(keep)) => *keep,
         Some(_) => return refuse("\"keep_result\" is neither true nor false", "Write \"keep_result\": true, without quotes."),
     };
-    Ok(Then::Call { function: text(function, "\"call\"")?, external, keep_result })
+    let per_batch = match object.get("per").map(|per| text(per, "\"per\"")).transpose()?.as_deref() {
+        None | Some("job") => false,
+        Some("batch") => true,
+        Some(other) => return refuse(format!("per \"{other}\" is unknown"), "Use \"job\" or \"batch\"."),
+    };
+    Ok(Then::Call { function: text(function, "\"call\"")?, external, keep_result, per_batch })
 }
 
 /// Milliseconds of `"500ms"`, `"30s"`, `"2min"` or a plain number of seconds.

@@ -13,7 +13,7 @@ const JOB_ID: &str = "job_id";
 /// Calls a function once per job; the arguments are the transformed row.
 pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, String)> {
     let definition = w.definition;
-    for name in definition.set.keys() {
+    for name in definition.set.keys().filter(|_| !definition.calls_per_batch()) {
         if !function.names.contains(name) {
             let known: Vec<&str> = function.names.iter().map(String::as_str).collect();
             let near = super::definition::nearest(name, &known).filter(|near| !near.is_empty());
@@ -22,6 +22,13 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
                 None => "Its parameters have no names; give them names, because \"set\" gives the arguments by name.".to_owned(),
             }));
         }
+    }
+    if definition.calls_per_batch() && !function.takes_payload {
+        return Err(UsherError::definition(format!(
+            "{} does not take one jsonb, as a call for a whole batch does",
+            function.sql
+        ))
+        .hint("Give it one parameter of type jsonb: the array of what it would get for each job; or leave out \"per\"."));
     }
     let mut fields = String::new();
     for (name, text) in &definition.set {
@@ -55,6 +62,9 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
         w.from(),
         w.range()
     );
+    if definition.calls_per_batch() {
+        return Ok(per_batch(function, &rows, definition.set.is_empty()));
+    }
     let arguments = arguments.join(", ");
     let preview = format!(
         "{} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'arguments', pg_catalog.to_jsonb(v.*) - 'usher_n' - 'usher_failed') ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
@@ -88,4 +98,23 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
         rows
     );
     Ok((apply, preview))
+}
+
+/// One call with an array of what the function would get for each job, in the order of the batch: the payload, or the fields
+/// of "set".
+fn per_batch(function: &Function, rows: &str, whole: bool) -> (String, String) {
+    let element = if whole { "v.payload" } else { "pg_catalog.to_jsonb(v.*) - 'usher_n' - 'usher_failed'" };
+    let apply = format!(
+        "{rows}, w AS MATERIALIZED (SELECT {}(a.jobs)
+   FROM (SELECT pg_catalog.jsonb_agg({element} ORDER BY v.usher_n) AS jobs FROM v WHERE v.usher_failed IS NULL) AS a WHERE a.jobs IS NOT NULL)
+ SELECT v.usher_n::integer, v.usher_failed, false
+   FROM (SELECT pg_catalog.count(*) AS calls FROM w) AS done LEFT JOIN v ON v.usher_failed IS NOT NULL ORDER BY 1",
+        function.sql
+    );
+    let preview = format!(
+        "{rows} SELECT CASE WHEN v.usher_failed IS NULL THEN pg_catalog.jsonb_build_object('call', {}, 'argument', pg_catalog.jsonb_build_array({element}))
+                            ELSE pg_catalog.jsonb_build_object('failed check', v.usher_failed) END FROM v",
+        quote_literal(&function.sql)
+    );
+    (apply, preview)
 }

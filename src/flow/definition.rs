@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::call;
+use super::gather::{self, Gather};
 use super::limits::{self, Limit};
 use super::retry::Retry;
 use super::schedule::Schedule;
@@ -30,7 +31,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint: "This version runs \"when\": change, request and schedule, \"then\": insert, upsert, update, delete and call, \
-               \"mode\": transactional, realtime and async."
+               \"mode\": transactional, realtime, async and batch."
             .to_owned(),
         unsupported: true,
     })
@@ -41,6 +42,7 @@ pub enum Mode {
     Transactional,
     Realtime,
     Async,
+    Batch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,10 +115,12 @@ pub enum Then {
         key: Vec<String>,
     },
     /// `external`: its work leaves the database, so it is made outside of any batch. `keep_result`: what it returns is kept.
+    /// `per_batch`: once for all jobs of a gathered batch.
     Call {
         function: String,
         external: bool,
         keep_result: bool,
+        per_batch: bool,
     },
 }
 
@@ -171,6 +175,8 @@ pub struct Definition {
     pub from: Option<String>,
     pub to: Option<String>,
     pub mode: Mode,
+    /// Of mode batch: when its jobs run.
+    pub batch: Option<Gather>,
     pub when: When,
     pub organization: Option<String>,
     pub condition: Option<String>,
@@ -197,10 +203,11 @@ pub struct Definition {
     pub limits: Vec<Limit>,
 }
 
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 23] = [
     "from",
     "to",
     "mode",
+    "batch",
     "when",
     "organization",
     "if",
@@ -236,7 +243,7 @@ pub(super) fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) 
     Ok(())
 }
 
-fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
+pub(super) fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
     value.as_object().map_or_else(|| refuse(format!("{at} must be an object"), "Write it as { … }."), Ok)
 }
 
@@ -447,19 +454,7 @@ impl Definition {
         };
         let when = when(needed("when", "Say what starts it: \"when\": {\"change\": \"public.orders\"}.")?)?;
         let then = then(needed("then", "Say what happens: \"then\": {\"insert\": \"books.invoices\"}.")?)?;
-        let mode = match optional("mode")?.as_deref() {
-            None | Some("realtime") => Mode::Realtime,
-            Some("transactional") => Mode::Transactional,
-            Some("async") => Mode::Async,
-            Some("batch") => return not_there("\"mode\": \"batch\""),
-            Some(other) => {
-                let near = nearest(other, &["transactional", "realtime", "async"]).unwrap_or_default();
-                return refuse(
-                    format!("mode \"{other}\" is unknown"),
-                    format!("Did you mean \"{near}\"? Use transactional, realtime or async."),
-                );
-            }
-        };
+        let mode = gather::mode(optional("mode")?.as_deref())?;
         let on_error = match optional("on_error")?.as_deref() {
             None | Some("continue") => OnError::Continue,
             Some("abort") => OnError::Abort,
@@ -468,7 +463,7 @@ impl Definition {
             }
         };
         let lane = match optional("priority")? {
-            None if mode == Mode::Async => 4,
+            None if matches!(mode, Mode::Async | Mode::Batch) => 4,
             None => 3,
             Some(priority) => match lane(&priority) {
                 Some(lane) => lane,
@@ -494,6 +489,7 @@ impl Definition {
             from: optional("from")?,
             to: optional("to")?,
             mode,
+            batch: gather::parse(top, mode)?,
             organization: optional("organization")?,
             condition: optional("if")?,
             joins: joins(top.get("join"))?,
@@ -520,6 +516,7 @@ impl Definition {
         definition.agrees_with_itself()?;
         super::coalesce::agrees(&definition)?;
         limits::agrees(&definition)?;
+        gather::agrees(&definition)?;
         Ok(definition)
     }
 

@@ -186,6 +186,12 @@ pub fn agrees(definition: &Definition) -> Result<(), Refusal> {
             "What happens in the writer's transaction cannot wait; use \"mode\": \"realtime\" or \"async\".",
         );
     }
+    if definition.mode == Mode::Batch {
+        return refuse(
+            "a flow with \"limits\" cannot gather",
+            "A limit says when each job runs, a batch that all run together; leave out \"limits\", or use \"mode\": \"async\".",
+        );
+    }
     let in_flight = definition.limits.iter().any(|limit| matches!(limit.bound, Bound::Concurrency(_)));
     if in_flight && !definition.is_external() {
         return refuse(

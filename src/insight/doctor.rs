@@ -123,6 +123,7 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         report.check("history", data::history);
         report.check("backlog", data::backlog);
         report.check("waiting jobs", data::waiting);
+        report.check("pauses", data::pauses);
         report.check("dead letters", data::dead_letters);
     }
     report

@@ -12,6 +12,8 @@ thread_local! {
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
     static GENERATION: Cell<u64> = const { Cell::new(1) };
     static WATCHED: Cell<u32> = const { Cell::new(0) };
+    static PAUSES_GENERATION: Cell<u64> = const { Cell::new(1) };
+    static WATCHED_PAUSES: Cell<u32> = const { Cell::new(0) };
     static SCHEMA_GENERATION: Cell<u64> = const { Cell::new(1) };
 }
 
@@ -20,6 +22,10 @@ unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: Oid) {
     let watched = WATCHED.get();
     if relation == Oid::INVALID || watched == 0 || relation.to_u32() == watched {
         GENERATION.set(GENERATION.get() + 1);
+    }
+    let pauses = WATCHED_PAUSES.get();
+    if relation == Oid::INVALID || pauses == 0 || relation.to_u32() == pauses {
+        PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);
     }
     SCHEMA_GENERATION.set(SCHEMA_GENERATION.get() + 1);
 }
@@ -42,14 +48,32 @@ pub fn generation() -> u64 {
     GENERATION.get()
 }
 
+/// Moves on whenever `usher.pause_orders` says so.
+pub fn pauses_generation() -> u64 {
+    register();
+    if WATCHED_PAUSES.get() == 0
+        && let Some(pauses) = super::catalog::usher_relation("pause_orders")
+    {
+        WATCHED_PAUSES.set(pauses.to_u32());
+    }
+    PAUSES_GENERATION.get()
+}
+
 /// Moves on whenever any relation's definition changes.
 pub fn schema_generation() -> u64 {
     register();
     SCHEMA_GENERATION.get()
 }
 
+/// This transaction has changed what is paused.
+pub fn forget_pauses() {
+    PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);
+}
+
 /// After `DROP` and a new `setup()` the flows table is another relation.
 pub fn forget() {
     WATCHED.set(0);
+    WATCHED_PAUSES.set(0);
+    PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);
     GENERATION.set(GENERATION.get() + 1);
 }

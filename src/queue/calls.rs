@@ -4,7 +4,7 @@
 //! `leased_by` names the process; its lease holds as long as the process lives, and `due_at` tells people when its time is
 //! over. A job of a process that is gone is given back by the next one that starts.
 
-use super::{call_limits, external, limits, settle};
+use super::{call_limits, external, limits, pauses, settle};
 use crate::error::Result;
 use crate::flow::store::Flow;
 use crate::pg::spi;
@@ -51,6 +51,20 @@ impl Taken {
             spi::arg(self.seq),
         ]
     }
+}
+
+/// Puts a job aside that this process has just taken: it waits for a pause, or is looked at again soon if that ends just now.
+pub fn put_aside(job: &Taken, pause: i32) -> Result<()> {
+    let kept = pauses::keep(vec![pause])?.contains(&pause);
+    spi::run(
+        "UPDATE usher.queue_waiting
+            SET waiting_for = CASE WHEN $4 THEN 'paused' ELSE 'external call' END, paused_by = CASE WHEN $4 THEN $3 END,
+                due_at = CASE WHEN NOT $4 THEN pg_catalog.clock_timestamp() + interval '100 ms' END,
+                leased_by = NULL, lease_id = NULL, attempts = attempts - 1
+          WHERE organization_id = $1 AND id = $2",
+        &[spi::arg(job.organization), spi::arg(job.id), spi::arg(pause), spi::arg(kept)],
+    )?;
+    Ok(())
 }
 
 /// Any job, or any flow, that wants a caller process.

@@ -7,11 +7,12 @@
 //!
 //! An answer counts as long as nobody else has taken the job, even when the lease has ended meanwhile.
 
+use super::pauses::{self, Paused};
 use super::{external_limits, life, limits, settle};
 use crate::error::{Result, UsherError, mask};
 use crate::flow::results;
 use crate::flow::retry::Retry;
-use crate::pg::{guc, role, spi};
+use crate::pg::{guc, ids, role, spi};
 use crate::registry::identity::{self, Right};
 use crate::registry::systems;
 use crate::settings;
@@ -147,6 +148,16 @@ pub fn claim(system: &str, most: i32, seconds: f64) -> Result<Vec<Handed>> {
     }
     if let Some(reason) = held(installed)? {
         notice!("no job is handed out: {reason}");
+        return Ok(Vec::new());
+    }
+    let (mine, everywhere) = match pauses::current(installed)?.of(None, Some(system), ids::clock()) {
+        Paused::Nothing => (mine, everywhere),
+        Paused::All(_) => (Vec::new(), false),
+        // Not through the jobs of all: those of who is paused may be many.
+        Paused::Of(paused) => (mine.into_iter().filter(|id| !paused.contains_key(id.as_bytes())).collect(), false),
+    };
+    if mine.is_empty() {
+        notice!("no job is handed out: what you may take of system \"{system}\" is paused");
         return Ok(Vec::new());
     }
     spi::run(PUT_BACK, &[spi::arg(system), spi::arg(tries())])?;

@@ -4,7 +4,7 @@
 //! (what of it is done), `usher.queue_waiting`, `usher.dead_letters`, `usher.job_history`, `usher.job_keys` and the view
 //! `usher.sync_jobs`; `usher.job_options`, `usher.job_expiries`, `usher.job_dependencies`, `usher.job_checks` of what callers
 //! asked for, and `usher.batch_definitions` and `usher.batch_tallies` under the view `usher.batches`; [`limits`] owns `usher.limit_marks`; [`schedules`] owns
-//! `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`. `capture` puts changes into it by its own
+//! `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`, [`pauses`] `usher.pause_orders`. `capture` puts changes into it by its own
 //! statement; `worker` claims through [`store`], its callers through [`calls`], workers outside through [`external`]. README.md
 //! draws the states and the windows. Nobody else writes these tables.
 
@@ -19,6 +19,7 @@ pub mod external;
 mod external_api;
 mod external_limits;
 mod filter;
+pub mod gather;
 mod keys;
 pub mod ledger;
 mod life;
@@ -28,6 +29,9 @@ pub mod limits;
 mod limits_api;
 pub mod log;
 mod options;
+mod pause;
+pub mod pauses;
+mod pauses_api;
 mod request;
 pub mod schedules;
 pub mod settle;

@@ -88,7 +88,7 @@ fn all_routes() -> Result<Rc<Vec<Route>>> {
         &[],
         |row| {
             let own = row.get::<String>(7)?.and_then(|priority| lane(&priority));
-            let low = row.get::<String>(8)?.as_deref() == Some("async");
+            let low = matches!(row.get::<String>(8)?.as_deref(), Some("async" | "batch"));
             Ok(Route {
                 source: row.get::<String>(1)?.unwrap_or_default(),
                 target: row.get::<String>(2)?.unwrap_or_default(),

@@ -246,6 +246,8 @@ pub fn reprioritise(job: Uuid, priority: &str) -> Result<life::Row> {
         "UPDATE usher.queue_waiting SET lane = $3 WHERE organization_id = $1 AND id = ANY ($2::uuid[]) RETURNING id",
         &[spi::arg(place.organization), spi::arg(ids(&waiting)), spi::arg(chosen)],
     )?);
+    // What gathers does so in its lane.
+    xact::note_plans_changed();
     if !changed.contains(&job) {
         return Err(UsherError::state(format!("job {job} has ended meanwhile: it has no lane any more"))
             .hint("Only a job that has not run can change its lane."));

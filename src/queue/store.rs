@@ -36,6 +36,10 @@ pub struct Group {
     pub some_homeless: bool,
     /// The jobs come from where they waited.
     pub waited: bool,
+    /// A batch that is to run as it is: its jobs have gathered.
+    pub gathered: bool,
+    /// Where they come from.
+    pub lane: i16,
     /// They are still in the log, in this lane; else they are in the history as done.
     pub log: Option<i16>,
     /// To be taken out of the log before anything is done with them.
@@ -160,7 +164,7 @@ WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
            SELECT r.ctid FROM usher.queue_waiting AS r
-            WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call')
+            WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call', 'batch window')
               AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
             ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
@@ -191,7 +195,7 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
     let (apart, kept): (Vec<_>, Vec<_>) = claim.groups.into_iter().partition(|group| group.apart);
     claim.groups = kept;
     for group in &mut claim.groups {
-        group.log = Some(lane as i16);
+        (group.lane, group.log) = (lane as i16, Some(lane as i16));
         claim.taken.extend(positions(group)?);
     }
     claim.taken.sort_unstable();
@@ -272,7 +276,9 @@ pub fn claim_at(client: &mut SpiClient<'_>, lane: usize, position: i64) -> Resul
 
 fn take_out(client: &mut SpiClient<'_>, lane: usize, positions: Vec<i64>) -> Result<Claim> {
     let sql = format!("{TAKE_OUT}{INTO_HISTORY}{GROUPED}");
-    claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)
+    let mut claim = claim(client, &sql, &[spi::arg(lane as i16), spi::arg(positions)], false)?;
+    claim.groups.iter_mut().for_each(|group| group.lane = lane as i16);
+    Ok(claim)
 }
 
 pub fn claim_due(
@@ -281,9 +287,16 @@ pub fn claim_due(
     most: i32,
     limited_until: Option<TimestampWithTimeZone>,
 ) -> Result<Claim> {
-    let sql = format!("{CLAIM_DUE}{INTO_HISTORY}{GROUPED}");
-    let mut claim = claim(client, &sql, &[spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)], false)?;
-    claim.groups.iter_mut().for_each(|group| group.waited = true);
+    let arguments = [spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)];
+    let mut claim = claim_waiting(client, CLAIM_DUE, &arguments, false)?;
+    claim.groups.iter_mut().for_each(|group| group.lane = lanes.first().copied().unwrap_or(0));
+    Ok(claim)
+}
+
+/// Waiting jobs by a statement that begins with `c`, those that it takes. `gathered`: they are a batch.
+pub(super) fn claim_waiting(client: &mut SpiClient<'_>, taken: &str, arguments: spi::Args<'_>, gathered: bool) -> Result<Claim> {
+    let mut claim = claim(client, &format!("{taken}{INTO_HISTORY}{GROUPED}"), arguments, false)?;
+    claim.groups.iter_mut().for_each(|group| (group.waited, group.gathered) = (true, gathered));
     Ok(claim)
 }
 
@@ -333,6 +346,8 @@ fn read_group(table: &SpiTupleTable<'_>, first: usize, size: i32) -> Result<Grou
         uniform: None,
         some_homeless: false,
         waited: false,
+        gathered: false,
+        lane: 0,
         log: None,
         apart: false,
     })
@@ -370,8 +385,9 @@ impl Group {
         let hops = table.get::<Vec<i16>>(12)?.unwrap_or_default();
         let jobs: Vec<(Option<i64>, i32, i16)> =
             keys.into_iter().zip(versions).zip(hops).map(|((key, version), hop)| (key, version, hop)).collect();
-        let (flow, size, some_homeless, waited, log) = (self.flow, self.batch.size, self.some_homeless, self.waited, self.log);
-        Ok((Self { flow, some_homeless, waited, log, ..read_group(&table, 1, size)? }, cut(&jobs)))
+        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
+        let (gathered, lane, log) = (self.gathered, self.lane, self.log);
+        Ok((Self { flow, some_homeless, waited, gathered, lane, log, ..read_group(&table, 1, size)? }, cut(&jobs)))
     }
 }
 
@@ -407,8 +423,9 @@ impl Group {
         arguments.push(spi::arg(plan.order.clone()));
         let table = spi::query(client, IN_GIVEN_ORDER, &arguments)?.first();
         let done: Vec<_> = plan.order[..plan.done].iter().map(|n| jobs[*n as usize - 1]).collect();
-        let (flow, size, some_homeless, waited, log) = (self.flow, self.batch.size, self.some_homeless, self.waited, self.log);
-        let group = Self { flow, some_homeless, waited, log, ..read_group(&table, 1, size)? };
+        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
+        let (gathered, lane, log) = (self.gathered, self.lane, self.log);
+        let group = Self { flow, some_homeless, waited, gathered, lane, log, ..read_group(&table, 1, size)? };
         Ok((group, cut(&done), plan.covers))
     }
 }
@@ -569,37 +586,39 @@ pub struct Back {
     pub limit_key: Option<String>,
     /// Limits per key that a call counts for.
     pub limit_keys: Vec<String>,
+    /// The pause that it waits for.
+    pub paused_by: Option<i32>,
 }
 
 /// `$12` lane of the log, NULL for jobs that are in the history; `$13` the limit that holds each, `$14` limits that it counts for,
-/// as JSON. Of those that a limit holds, the first in its lane has a time; the others follow it (see `queue/limits.rs`).
+/// as JSON, `$15` the pause of each. Of those that a limit holds, the first in its lane has a time; the others follow it (see `queue/limits.rs`).
 const TAKE_BACK: &str = "
 WITH b AS (
-    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, x.limit_key, x.limit_keys, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
+    SELECT x.n, x.waiting_for, x.after, x.error, x.sqlstate, x.tried, x.limit_key, x.limit_keys, x.paused_by, ($2::uuid[])[x.n] AS organization_id, ($3::uuid[])[x.n] AS id, ($4::bigint[])[x.n] AS seq,
            ($5::bigint[])[x.n] AS row_key, ($6::text[])[x.n] AS trail
-      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[], $13::text[], $14::text[])
-           AS x (n, waiting_for, after, error, sqlstate, tried, limit_key, limit_keys)),
+      FROM unnest($1::integer[], $7::text[], $8::float8[], $9::text[], $10::text[], $11::boolean[], $13::text[], $14::text[], $15::integer[])
+           AS x (n, waiting_for, after, error, sqlstate, tried, limit_key, limit_keys, paused_by)),
 l AS (
     DELETE FROM usher.jobs AS j USING b WHERE $12::smallint IS NOT NULL AND j.lane = $12 AND j.seq = b.seq
     RETURNING j.organization_id, j.id, j.created_at, j.cause, j.flow_id, j.flow_version, 1 AS attempts, j.lane, j.hop, j.op, j.new, j.old,
-              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys),
+              NULL::text AS source_system, NULL::text AS target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys, b.paused_by),
 d AS (
     DELETE FROM usher.job_history AS h USING b
      WHERE $12 IS NULL AND h.finished_at = pg_catalog.now() AND h.organization_id = b.organization_id AND h.id = b.id
     RETURNING h.organization_id, h.id, h.created_at, h.cause, h.flow_id, h.flow_version, h.attempts, h.lane, h.hop, h.op, h.new, h.old,
-              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys),
+              h.source_system, h.target_system, b.seq, b.row_key, b.trail, b.waiting_for, b.after, b.error, b.sqlstate, b.tried, b.limit_key, b.limit_keys, b.paused_by),
 h AS (SELECT * FROM l UNION ALL SELECT * FROM d),
 w AS (
     INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system, limit_key, limit_keys)
+                                     attempts, waiting_for, due_at, last_attempted_at, error_message, source_system, target_system, limit_key, limit_keys, paused_by)
     SELECT h.seq, h.row_key, h.id, h.organization_id, h.created_at, h.cause, h.flow_id, h.flow_version, h.lane, h.hop, h.op, h.trail, h.new, h.old,
            CASE WHEN h.tried THEN h.attempts ELSE h.attempts - 1 END, h.waiting_for,
            CASE WHEN h.limit_key IS NULL
                   OR pg_catalog.row_number() OVER (PARTITION BY h.limit_key, h.lane ORDER BY h.seq) = 1
                      AND NOT EXISTS (SELECT FROM usher.queue_waiting e WHERE e.limit_key = h.limit_key AND e.lane = h.lane AND e.limit_key IS NOT NULL AND e.due_at IS NOT NULL)
-                THEN pg_catalog.clock_timestamp() + h.after * interval '1 second' END,
+                THEN CASE WHEN h.waiting_for = 'batch window' THEN h.created_at ELSE pg_catalog.clock_timestamp() END + h.after * interval '1 second' END,
            CASE WHEN h.tried THEN pg_catalog.clock_timestamp() END, h.error, h.source_system, h.target_system, h.limit_key,
-           CASE WHEN h.limit_keys IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text(h.limit_keys::jsonb)) END
+           CASE WHEN h.limit_keys IS NOT NULL THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text(h.limit_keys::jsonb)) END, h.paused_by
       FROM h WHERE h.waiting_for IS NOT NULL)
 INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                 attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
@@ -632,6 +651,7 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
             spi::arg(group.log),
             spi::arg(column(&|b| b.limit_key.clone())),
             spi::arg(column(&|b| (!b.limit_keys.is_empty()).then(|| serde_json::json!(b.limit_keys).to_string()))),
+            spi::arg(back.iter().map(|b| b.paused_by).collect::<Vec<_>>()),
         ],
     )?;
     // Some may be due before anything that the workers know of.
@@ -695,7 +715,7 @@ pub fn next_ready(lane: usize, position: i64) -> Result<Option<i64>> {
 pub fn first_due(lane: usize) -> Result<Option<i64>> {
     spi::read::<i64>(
         "SELECT w.seq FROM usher.queue_waiting w
-          WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call')
+          WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window')
           ORDER BY w.seq LIMIT 1",
         &[spi::arg(lane as i16)],
     )
@@ -710,7 +730,7 @@ pub fn newest_position() -> Result<i64> {
 pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
     spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(due_at) - pg_catalog.clock_timestamp())::float8 FROM usher.queue_waiting
-          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for NOT IN ('external worker', 'external call')",
+          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for NOT IN ('external worker', 'external call', 'batch window')",
         &[spi::arg(lanes.to_vec())],
     )
 }

@@ -92,9 +92,9 @@ const NEXT: &str = "
     SELECT w.id, w.kind, w.flow_id, w.step, w.condition, w.first_at, w.last_at, w.position, w.final_position, f.version
       FROM usher.work_items w JOIN usher.flows f ON f.id = w.flow_id
      WHERE w.state = 'running' AND f.enabled AND f.state = 'ok'
-       AND CASE COALESCE(f.definition ->> 'priority', CASE f.definition ->> 'mode' WHEN 'async' THEN 'low' ELSE 'normal' END)
+       AND CASE COALESCE(f.definition ->> 'priority', CASE WHEN f.definition ->> 'mode' IN ('async', 'batch') THEN 'low' ELSE 'normal' END)
            WHEN 'emergency' THEN 0 WHEN 'critical' THEN 1 WHEN 'high' THEN 2 WHEN 'low' THEN 4 ELSE 3 END = ANY ($1::smallint[])
-       AND (SELECT pg_catalog.count(*) FROM (SELECT FROM usher.queue_waiting q WHERE q.flow_id = w.flow_id
+       AND (SELECT pg_catalog.count(*) FROM (SELECT FROM usher.queue_waiting q WHERE q.flow_id = w.flow_id AND q.waiting_for <> 'batch window'
                                                 AND q.due_at <= pg_catalog.now() + interval '1 minute' LIMIT w.slice) AS q) < w.slice
      ORDER BY w.updated_at LIMIT 1 FOR UPDATE OF w SKIP LOCKED";
 

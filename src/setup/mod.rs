@@ -32,6 +32,8 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/schedules.sql"),
             include_str!("../../sql/setup/life.sql"),
             include_str!("../../sql/setup/limits.sql"),
+            include_str!("../../sql/setup/pauses.sql"),
+            include_str!("../../sql/setup/gathering.sql"),
         ],
     ),
 ];

@@ -1,6 +1,6 @@
 //! SQL functions of the worker.
 
-use super::batch;
+use super::{batch, gather};
 use crate::error::{Result, UsherError};
 use crate::pg::role;
 use crate::pg::shmem::LANES;
@@ -49,6 +49,7 @@ fn process(most: i32) -> Result<i32> {
             .hint("Call usher.process_jobs() in READ COMMITTED."));
     }
     super::work::without_workers(installed)?;
+    super::pausing::without_workers(installed, most)?;
     {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;
@@ -59,6 +60,9 @@ fn process(most: i32) -> Result<i32> {
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
         if jobs < most {
             jobs += batch::ready_once(installed, lane, most - jobs)?.jobs;
+        }
+        if jobs < most {
+            jobs += gather::without_workers(installed, lane as i16, most - jobs)?;
         }
         if jobs >= most {
             break;

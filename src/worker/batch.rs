@@ -1,7 +1,7 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
-use super::hand_over;
 use super::limit::{self, Limited};
+use super::{aside, gather, hand_over};
 use crate::error::Result;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
@@ -41,7 +41,7 @@ pub struct Done {
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
-fn take_lanes(lanes: &[i16], place: Place) -> bool {
+pub(super) fn take_lanes(lanes: &[i16], place: Place) -> bool {
     lanes.iter().all(|lane| crate::pg::locks::try_lane(*lane, place == Place::Worker))
 }
 
@@ -102,7 +102,7 @@ fn read_in_order(client: &mut SpiClient<'_>, lane: usize, log: &mut Log, most: i
     }
 }
 
-fn done_by(claim: &Claim) -> Done {
+pub(super) fn done_by(claim: &Claim) -> Done {
     Done {
         jobs: claim.jobs,
         seen: claim.seen,
@@ -206,13 +206,15 @@ pub fn one(
     }
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
-        let claim = match source {
+        let mut claim = match source {
             Source::Queue => store::claim_at(client, lane, position)?,
             Source::Waiting => {
                 let looked = limits::promote(installed, &[lane as i16], 1)?;
                 store::claim_due(client, &[lane as i16], 1, looked)?
             }
         };
+        // By itself, not with others.
+        claim.groups.iter_mut().for_each(|group| group.gathered = true);
         if claim.jobs > 0 && claim.last != position && condemned.is_some() {
             return Err(crate::error::UsherError::internal("another job came first"));
         }
@@ -233,7 +235,7 @@ pub fn one(
     })
 }
 
-fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
+pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
     if claim.groups.is_empty() {
         return Ok(());
     }
@@ -291,6 +293,7 @@ fn class(
     for mut work in works {
         work.uncover()?;
         store::take_back(&work.group, &work.back)?;
+        gather::note(place, &work.group, &work.back)?;
         batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
             work.details()?;
@@ -349,7 +352,7 @@ fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
     Ok(jobs)
 }
 
-fn place_of(mine: Option<Mine>) -> Place {
+pub(super) fn place_of(mine: Option<Mine>) -> Place {
     if mine.is_some() { Place::Worker } else { Place::Session }
 }
 
@@ -383,23 +386,17 @@ fn begin(
         settle::cancelled(installed, &group)?;
         return Ok(None);
     };
-    let waits = match (flow.enabled, &flow.broken) {
-        (false, _) => Some("flow disabled"),
-        (true, Some(_)) => Some("flow broken"),
-        (true, None) => None,
-    };
-    if let Some(reason) = waits {
-        let given = settle::given(installed, &group)?;
-        // Whoever switches the flow on releases the jobs that wait for it: these as well, or they look again themselves.
-        let after = if flows::stays_off(id)? { None } else { Some(0.1) };
-        let wait = |n| Back { after, ..wait_for(reason)(n) };
-        let back = all(&group, |n| if is_expired(&given, n) { dead(n, EXPIRED.0, EXPIRED.1) } else { wait(n) });
-        store::take_back(&group, &back)?;
-        settle::expire_later(&group, &given, &back)?;
+    if aside::off(installed, place, &group, &flow)? {
         return Ok(None);
     }
-    // Flows that share an order with others are done job by job where they meet.
     let limited = limit::of(installed, &flow)?;
+    let not_now = aside::not_now(installed, &group, &flow, limited.is_none())?;
+    if not_now.len() == usize::try_from(group.batch.size).unwrap_or(0) {
+        aside::all(installed, place, &group, not_now)?;
+        return Ok(None);
+    }
+    let some_not_now = !not_now.is_empty();
+    // Flows that share an order with others are done job by job where they meet.
     let (group, segments, covers) = if alone && limited.is_none() && flow.coalesces() && installed.up_to_date {
         group.arrange_newest(client)?
     } else {
@@ -429,16 +426,19 @@ fn begin(
     // Neither done nor given back by themselves.
     work.gone.extend(work.covers.iter().map(|(n, _)| *n));
     expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
+    if some_not_now {
+        // Once more: the jobs have other numbers now.
+        aside::not_now(installed, &work.group, &flow, work.limited.is_none())?.into_iter().for_each(|back| work.give_back(back));
+    }
     if work.group.some_homeless {
         for n in store::homeless(&work.group)? {
             work.give_back(dead(n, NO_ORGANIZATION, "23503"));
         }
     }
     work.leaders = anything_waits && work.limited.is_some() && !flow.definition.is_external();
-    if anything_waits && !work.leaders {
-        for n in store::parked(&work.group, &flows::siblings(id)?)? {
-            work.give_back(wait_for("earlier change")(n));
-        }
+    if anything_waits {
+        let behind = if work.leaders { aside::behind_paused } else { aside::behind };
+        behind(installed, &work.group, id)?.into_iter().for_each(|back| work.give_back(back));
     }
     if flow.definition.is_external() {
         hand_over::places(&work.group, &work.segments, &work.gone)?.into_iter().for_each(|back| work.give_back(back));
@@ -450,7 +450,7 @@ fn begin(
     Ok(Some(work))
 }
 
-fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
+pub(super) fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
     given.get(&n).is_some_and(|given| given.expired)
 }
 
@@ -499,16 +499,15 @@ impl Work {
     /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
     /// themselves: an older image may fit where the newest does not.
     fn uncover(&mut self) -> Result<()> {
-        let fates: HashMap<i32, Option<&'static str>> = self.back.iter().map(|back| (back.n, back.waiting_for)).collect();
+        let fates: HashMap<i32, (Option<&'static str>, Option<i32>)> =
+            self.back.iter().map(|back| (back.n, (back.waiting_for, back.paused_by))).collect();
         let mut covered = Vec::new();
         for (n, by) in std::mem::take(&mut self.covers) {
             match fates.get(&by) {
                 _ if fates.contains_key(&n) => {}
                 None => covered.push((n, by)),
-                Some(None | Some("retry")) => {
-                    self.back.push(Back { n, waiting_for: Some("retry"), after: Some(0.0), ..Back::default() });
-                }
-                Some(Some(reason)) => self.back.push(wait_for(reason)(n)),
+                Some((None | Some("retry"), _)) => self.back.push(Back { after: Some(0.0), ..wait_for("retry")(n) }),
+                Some((Some(reason), paused_by)) => self.back.push(Back { paused_by: *paused_by, ..wait_for(reason)(n) }),
             }
         }
         store::note_covered(&self.group, &covered)
@@ -593,13 +592,20 @@ impl Work {
             if in_shadow { self.details()?.iter().map(|detail| detail.organization).collect() } else { Vec::new() };
         let chain = self.causes(&flow, segment)?;
         let skipped: Vec<i32> = numbers.filter(|n| self.gone.contains(n) || later.contains(n)).collect();
-        for (first, last) in without((segment.first, segment.last), &skipped) {
+        let mut parts = without((segment.first, segment.last), &skipped);
+        let calls_per_batch = flow.definition.calls_per_batch();
+        let of = if calls_per_batch { gather::organizations(&self.group)? } else { Vec::new() };
+        if calls_per_batch {
+            // What a function gets in one call is of one organization.
+            parts = parts.into_iter().flat_map(|part| gather::by_organization(part, &of)).collect();
+        }
+        for (first, last) in parts {
             let run = Run {
                 flow: &flow,
                 owner: self.installed.owner,
                 batch: &self.group.batch,
                 causes: match &chain {
-                    Chain::Shared(cause) => Causes::Shared(cause, None),
+                    Chain::Shared(cause) => Causes::Shared(cause, of.get(first as usize - 1).copied()),
                     Chain::ByTarget(causes) => Causes::ByTarget(causes),
                     Chain::Each(causes) => Causes::Each(causes),
                 },
@@ -655,7 +661,8 @@ impl Work {
     /// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
     fn causes(&mut self, flow: &Flow, segment: Segment) -> Result<Chain> {
         let hop = segment.hop + 1;
-        if !flow.in_circle {
+        // What follows from a call for a whole batch follows from all its jobs: its hops are counted, which ends a circle.
+        if !flow.in_circle || flow.definition.calls_per_batch() {
             return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
         }
         let causes: Vec<(Cause, pgrx::Uuid)> = self

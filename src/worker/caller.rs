@@ -16,6 +16,7 @@ use crate::pg::subxact::Failure;
 use crate::pg::{bgw, catalog, guc, role, shmem, spi};
 use crate::queue::calls::{self, End, Taken};
 use crate::queue::external;
+use crate::queue::pauses;
 use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use std::rc::Rc;
@@ -145,6 +146,11 @@ impl Caller {
         }
         if newest.broken.is_some() {
             return aside(&job, End::Waits("flow broken"));
+        }
+        if let Some(pause) = pauses::current(installed)?.of_job(&newest, job.organization) {
+            calls::put_aside(&job, pause)?;
+            pauses::put_calls_aside(installed, &(0..LANES as i16).collect::<Vec<_>>())?;
+            return Ok(Look::Again);
         }
         let tries = newest.definition.retry.delays.len() + 1;
         let begun = usize::try_from(job.attempts - 1).unwrap_or(0);

@@ -4,12 +4,15 @@
 //! folder for the states. Nobody calls this room.
 
 mod api;
+mod aside;
 mod batch;
 mod caller;
+mod gather;
 mod hand_over;
 mod launcher;
 mod limit;
 mod maintenance;
+mod pausing;
 mod process;
 mod quarantine;
 mod resume;

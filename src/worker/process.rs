@@ -2,12 +2,12 @@
 
 use super::batch::Condemned;
 use super::quarantine::{self, Care};
-use super::{batch, maintenance, schedule, work};
+use super::{batch, gather, maintenance, pausing, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
-use crate::pg::{catalog, counters, crash, guc, role, zone};
+use crate::pg::{catalog, counters, crash, guc, relcache, role, zone};
 use crate::queue::log::Log;
 use crate::queue::{limits, settle, store};
 use crate::settings;
@@ -62,8 +62,11 @@ pub(super) struct Loop {
     pub(super) took: Duration,
     /// The last batch was of due jobs: ready ones get their turn first.
     due_had_its_turn: bool,
+    /// The one before was a batch that had gathered: other due ones get theirs.
+    gathered_had_its_turn: bool,
     clock: schedule::Clock,
     long_work: work::Turns,
+    pauses: pausing::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
 }
@@ -106,8 +109,10 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         maintains: lanes & (1 << 3) != 0,
         took: Duration::ZERO,
         due_had_its_turn: false,
+        gathered_had_its_turn: false,
         clock: schedule::Clock::new(),
         long_work: work::Turns::new(),
+        pauses: pausing::Turns::new(),
         behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -134,6 +139,9 @@ impl Loop {
             self.due_known = false;
             self.clock.forget();
             self.long_work.look_again();
+            relcache::forget_pauses();
+            gather::forget();
+            self.pauses.look_again();
             self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
@@ -150,16 +158,28 @@ impl Loop {
         if !self.due_known {
             return self.look_at_due_times();
         }
+        if !gather::known() {
+            return self.learn_what_gathers();
+        }
         if self.settle_at.is_some_and(|at| now >= at) && !self.settle() {
             return self.gone();
         }
         if self.maintains && self.clock.is_due(now) {
             return self.schedules();
         }
+        if self.maintains && self.pauses.is_due(now) {
+            return self.let_go();
+        }
         let next = self.next_lane();
-        if self.due_at.is_some_and(|due| now >= due) && !(self.due_had_its_turn && next.is_some()) {
-            self.due_at = None;
+        let due = self.due_at.is_some_and(|due| now >= due);
+        let gathered = gather::closed().filter(|_| !(due && self.gathered_had_its_turn));
+        if (due || gathered.is_some()) && !(self.due_had_its_turn && next.is_some()) {
             self.due_had_its_turn = true;
+            self.gathered_had_its_turn = gathered.is_some();
+            if let Some(key) = gathered {
+                return self.gathered(key);
+            }
+            self.due_at = None;
             return self.due();
         }
         self.due_had_its_turn = false;
@@ -183,6 +203,8 @@ impl Loop {
         if self.mine.take_plans_changed() {
             self.clock.forget();
             self.long_work.look_again();
+            self.pauses.look_again();
+            gather::forget();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -336,6 +358,34 @@ impl Loop {
         true
     }
 
+    fn learn_what_gathers(&mut self) -> bool {
+        let numbers = self.numbers.clone();
+        let there = self.attempt(|installed| {
+            let _acting = role::internal(installed.owner);
+            gather::learn(&numbers)
+        });
+        there || self.gone()
+    }
+
+    /// A batch of jobs that have gathered.
+    fn gathered(&mut self, key: crate::queue::gather::Key) -> bool {
+        let mine = self.mine;
+        bgw::set_lane(crate::queue::LANES[key.lane as usize]);
+        match self.work(move |installed| gather::batch(installed, key, Some(mine))) {
+            Ok(Outcome::Gone) => return self.gone(),
+            Ok(Outcome::Did(done)) => {
+                counters::finish(key.lane as usize, done.jobs, self.took);
+                self.long_work.due_batch(done.jobs);
+                self.due_known = self.due_known && done.jobs == 0;
+                if done.busy {
+                    bgw::nap(Duration::from_millis(5));
+                }
+            }
+            Err(_) => {}
+        }
+        true
+    }
+
     /// Jobs of flows whose time has come.
     fn schedules(&mut self) -> bool {
         // After an error it is tried again in a second.
@@ -345,6 +395,17 @@ impl Loop {
             Ok(())
         });
         self.clock.set(next);
+        there || self.gone()
+    }
+
+    /// Some jobs of a pause that is over.
+    fn let_go(&mut self) -> bool {
+        let mut found = None;
+        let there = self.attempt(|installed| {
+            found = Some(pausing::slice(installed, settings::batch_size())?);
+            Ok(())
+        });
+        self.pauses.done(found);
         there || self.gone()
     }
 
@@ -418,12 +479,12 @@ impl Loop {
         };
         self.mine.idle(jobs);
         self.took = begun.elapsed();
-        outcome.map_err(|failure| {
+        outcome.inspect_err(|failure| {
             // An error of the whole batch: nothing of it has happened.
             log!("usher worker: a batch failed and is tried again: {}", failure.line());
             bgw::nap(Duration::from_secs(1));
             self.due_known = false;
-            failure
+            gather::forget();
         })
     }
 
@@ -458,7 +519,11 @@ impl Loop {
         if self.mine.has_prepared() {
             until = until.min(self.prepared_at);
         }
-        for wake in self.clock.wake().filter(|_| self.maintains).into_iter().chain(self.long_work.wake()) {
+        if let Some(closes) = gather::next() {
+            until = until.min(now + closes);
+        }
+        let others = self.clock.wake().into_iter().chain(self.pauses.wake()).filter(|_| self.maintains);
+        for wake in others.chain(self.long_work.wake()) {
             until = until.min(wake);
         }
         // Due times are compared on PostgreSQL's clock: a little later is surely due.

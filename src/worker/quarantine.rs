@@ -15,7 +15,7 @@ use super::process::{Loop, Outcome};
 use crate::error::Result;
 use crate::pg::shmem::{LANES, Mine, Source};
 use crate::pg::{bgw, catalog, counters, crash, role, spi};
-use crate::queue::store;
+use crate::queue::{gather, store};
 use crate::settings;
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -128,6 +128,8 @@ fn begin(installed: Installed, mine: Mine) -> Result<Care> {
         &[spi::arg(mask)],
     )?;
     let lanes: Vec<i16> = (0..LANES as i16).filter(|lane| mask & (1 << lane) != 0).collect();
+    // Batches that were to run may hold the job that took the process along.
+    let scattered = gather::scatter(&lanes)?;
     // The mark is gone: a crash. It is there: the process ended, and the server went on.
     let crashed = mark.is_none();
     spi::run(
@@ -143,7 +145,7 @@ fn begin(installed: Installed, mine: Mine) -> Result<Care> {
         },
     )?;
     let most = settings::batch_size();
-    let lane = |number: &i16| Lane { number: *number as usize, position: 0, ready: most, due: most };
+    let lane = |number: &i16| Lane { number: *number as usize, position: 0, ready: most, due: most.max(scattered) };
     Ok(Care::Careful(Box::new(Suspicion {
         bound: store::newest_position()?,
         lanes: lanes.iter().map(lane).collect(),

@@ -150,6 +150,29 @@ pub fn waiting() -> Result<Seen> {
     Ok(("no job waits for a flow".to_owned(), listed(rows)))
 }
 
+/// What was paused and forgotten.
+pub fn pauses() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT pg_catalog.concat_ws(' of ', COALESCE('flow \"' || f.name || '\"', 'system \"' || p.target_system || '\"'), 'organization \"' || o.slug || '\"'),
+                pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - p.paused_at)::text, p.paused_by, p.reason,
+                pg_catalog.concat_ws(', ', 'flow => ' || pg_catalog.quote_literal(f.name), 'system => ' || pg_catalog.quote_literal(p.target_system),
+                                           'organization => ' || pg_catalog.quote_literal(o.slug))
+           FROM usher.pause_orders p LEFT JOIN usher.flows f ON f.id = p.flow_id LEFT JOIN usher.organizations o ON o.id = p.organization_id
+          WHERE p.paused_at < pg_catalog.clock_timestamp() - interval '1 day' AND p.resumed_at IS NULL
+            AND (p.until IS NULL OR p.until > pg_catalog.clock_timestamp()) ORDER BY p.paused_at",
+        &[],
+        |row| {
+            let said = |at| -> Result<String> { Ok(row.get::<String>(at)?.unwrap_or_default()) };
+            let reason = row.get::<String>(4)?.map(|reason| format!(": {reason}")).unwrap_or_default();
+            Ok(warning(
+                format!("{} has been paused for {} by {}{reason}", said(1)?, said(2)?, said(3)?),
+                format!("SELECT usher.resume_jobs({}); lets its jobs go on.", said(5)?),
+            ))
+        },
+    )?;
+    Ok(("nothing has been paused for more than a day".to_owned(), listed(rows)))
+}
+
 pub fn dead_letters() -> Result<Seen> {
     let dead = spi::read::<i64>(
         "SELECT pg_catalog.count(*) FROM usher.dead_letters WHERE died_at > pg_catalog.now() - interval '1 day'",
