@@ -127,10 +127,19 @@ CREATE OR REPLACE FUNCTION usher.next_runs(schedule text, timezone text DEFAULT 
  RETURNS SETOF timestamp with time zone
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$next_runs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.pause_jobs(flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text, until timestamp with time zone DEFAULT NULL::timestamp with time zone, reason text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$pause_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$pause_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.paused_jobs(pause integer)
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$paused_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.queue_depths()
  RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
  LANGUAGE c
@@ -157,6 +166,10 @@ CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resume_jobs(flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resume_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
  RETURNS text
  LANGUAGE c
@@ -212,24 +225,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -310,13 +305,13 @@ BEGIN
                                   WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
              WHERE first.created_at < now() - interval '1 day')
         THEN
-            PERFORM setval('usher.queue_seq', settled);
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
             drawn := settled;
         END IF;
         -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
         IF drawn >= top THEN
             top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', top);
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
             drawn := top;
         END IF;
     END IF;
@@ -354,15 +349,16 @@ BEGIN
                                   WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
              WHERE newest.at >= now() - keep_days * interval '1 day'
             UNION ALL
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT b.finished_at AS at FROM usher.job_batches AS b
-                                  WHERE b.lane = l AND b.last_seq >= segment.upper - width AND b.last_seq < segment.upper ORDER BY b.last_seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day');
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
         BEGIN
             EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
             dropped := dropped + 1;
         EXCEPTION WHEN lock_not_available THEN
-            NULL;
+            -- Busy: writers have waited long enough.
+            EXIT;
         END;
     END LOOP;
     DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
@@ -555,20 +551,6 @@ BEGIN
     END IF;
     DROP SEQUENCE IF EXISTS usher.queue_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
@@ -801,6 +783,38 @@ BEGIN
     RETURN last;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
@@ -827,13 +841,16 @@ REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
@@ -847,12 +864,10 @@ REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -860,6 +875,8 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
@@ -886,7 +903,10 @@ GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
@@ -894,6 +914,7 @@ GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
@@ -907,12 +928,10 @@ GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -920,6 +939,8 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
@@ -949,13 +970,16 @@ COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it 
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
+COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
+COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
+COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
@@ -969,12 +993,10 @@ COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at w
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -982,3 +1004,5 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
