@@ -9,6 +9,7 @@
 //! draws the states and the windows. Nobody else writes these tables.
 
 mod api;
+pub mod aside;
 mod asked;
 pub mod batches;
 mod call_limits;

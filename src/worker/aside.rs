@@ -5,6 +5,7 @@ use super::gather;
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::flow::store::{self as flows, Flow};
+use crate::queue::aside as put;
 use crate::queue::pauses;
 use crate::queue::settle::{self, EXPIRED};
 use crate::queue::store::{self, Back, Group};
@@ -87,7 +88,7 @@ pub fn all(installed: Installed, place: Place, group: &Group, mut back: Vec<Back
             *job = dead(job.n, EXPIRED.0, EXPIRED.1);
         }
     }
-    store::take_back(group, &back)?;
+    put::put(group, &back)?;
     gather::note(place, group, &back)?;
     settle::expire_later(group, &given, &back)
 }
