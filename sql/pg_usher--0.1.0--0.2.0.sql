@@ -113,6 +113,15 @@ CREATE OR REPLACE FUNCTION usher.job_result(job uuid)
  RETURNS jsonb
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$job_result_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.limit_states()
+ RETURNS TABLE(per text, flow text, system text, organization text, key text, allowed text, available bigint, in_flight bigint, waiting bigint, next_at timestamp with time zone)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$limit_states_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.limit_system(system text, limits jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$limit_system_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  RETURNS uuid
  LANGUAGE c
@@ -127,19 +136,10 @@ CREATE OR REPLACE FUNCTION usher.next_runs(schedule text, timezone text DEFAULT 
  RETURNS SETOF timestamp with time zone
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$next_runs_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.pause_jobs(flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text, until timestamp with time zone DEFAULT NULL::timestamp with time zone, reason text DEFAULT NULL::text)
- RETURNS text
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$pause_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$pause_work_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.paused_jobs(pause integer)
- RETURNS bigint
- LANGUAGE c
- STRICT
-AS 'MODULE_PATHNAME', $function$paused_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.queue_depths()
  RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
  LANGUAGE c
@@ -166,10 +166,6 @@ CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.resume_jobs(flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text)
- RETURNS text
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$resume_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
  RETURNS text
  LANGUAGE c
@@ -225,6 +221,24 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -541,7 +555,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.sync_jobs;
+    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.sync_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
@@ -783,24 +797,6 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -838,19 +834,18 @@ REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.limit_states() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.limit_system(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
@@ -864,6 +859,7 @@ REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
@@ -875,7 +871,6 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
@@ -899,14 +894,14 @@ GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.limit_system(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
@@ -914,7 +909,6 @@ GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
@@ -928,6 +922,7 @@ GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
@@ -939,7 +934,6 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
@@ -967,19 +961,18 @@ COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() 
 COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
+COMMENT ON FUNCTION usher.limit_states() IS 'internal: what the view usher.limits shows';
+COMMENT ON FUNCTION usher.limit_system(text,jsonb) IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
-COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
-COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
-COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
@@ -993,6 +986,7 @@ COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at w
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
@@ -1004,5 +998,4 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';

@@ -111,7 +111,7 @@ fn bound(object: &Map<String, Value>) -> Parsed<(Bound, String)> {
     }
 }
 
-fn list<'a>(value: &'a Value) -> Parsed<Vec<&'a Map<String, Value>>> {
+fn list(value: &Value) -> Parsed<Vec<&Map<String, Value>>> {
     let remedy = "Write it as [{\"per\": \"flow\", \"rate\": \"100 per minute\", \"burst\": 10}].";
     let Some(items) = value.as_array().filter(|items| (1..=MOST_LIMITS).contains(&items.len())) else {
         return refuse(format!("\"limits\" must be a list of 1 to {MOST_LIMITS} limits"), remedy);
