@@ -4,17 +4,6 @@ ALTER TABLE usher.queue_waiting ADD COLUMN limit_key text;
 ALTER TABLE usher.queue_waiting ADD COLUMN limit_keys text[];
 COMMENT ON COLUMN usher.queue_waiting.limit_key IS 'the limit that holds it back';
 COMMENT ON COLUMN usher.queue_waiting.limit_keys IS 'of a call that leaves the database: the limits per key that it counts for, and while it is in flight all its limits on concurrency';
-DO $$
-DECLARE
-    known text := (SELECT pg_catalog.pg_get_constraintdef(c.oid) FROM pg_catalog.pg_constraint c
-                    WHERE c.conrelid = 'usher.queue_waiting'::regclass AND c.conname = 'queue_waiting_reason_known');
-BEGIN
-    -- Added to what is known already, in whatever order these files run.
-    ALTER TABLE usher.queue_waiting DROP CONSTRAINT queue_waiting_reason_known;
-    EXECUTE 'ALTER TABLE usher.queue_waiting ADD CONSTRAINT queue_waiting_reason_known '
-            || pg_catalog.replace(known, 'ARRAY[', 'ARRAY[''rate limit''::text, ''concurrency limit''::text, ');
-END
-$$;
 CREATE INDEX queue_waiting_limit_idx ON usher.queue_waiting (limit_key, lane, seq) WHERE limit_key IS NOT NULL;
 CREATE INDEX queue_waiting_limit_head_idx ON usher.queue_waiting (limit_key, lane) WHERE limit_key IS NOT NULL AND due_at IS NOT NULL;
 CREATE INDEX queue_waiting_limit_due_idx ON usher.queue_waiting (lane, due_at) WHERE waiting_for = 'rate limit' AND due_at IS NOT NULL;

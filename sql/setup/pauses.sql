@@ -22,7 +22,4 @@ COMMENT ON COLUMN usher.pause_orders.resumed_at IS 'its jobs are being let go si
 
 ALTER TABLE usher.queue_waiting ADD COLUMN paused_by integer;
 COMMENT ON COLUMN usher.queue_waiting.paused_by IS 'the pause that it waits for, if it waits because of one';
-ALTER TABLE usher.queue_waiting DROP CONSTRAINT queue_waiting_reason_known;
-ALTER TABLE usher.queue_waiting ADD CONSTRAINT queue_waiting_reason_known
-    CHECK (waiting_for IN ('retry', 'run_at', 'earlier change', 'flow disabled', 'flow broken', 'external worker', 'external call', 'other jobs', 'paused', 'batch window'));
 CREATE INDEX queue_waiting_paused_idx ON usher.queue_waiting (paused_by, seq) WHERE waiting_for = 'paused';
