@@ -74,6 +74,15 @@ SELECT b.id, b.organization_id, b.name,
  CROSS JOIN LATERAL (SELECT COALESCE(b.total, (SELECT pg_catalog.count(*) FROM usher.job_options o WHERE o.batch_id = b.id)) AS total) AS n;
 COMMENT ON VIEW usher.batches IS 'batches of jobs and how far they are: open (jobs join), sealed, finished';
 
+CREATE OR REPLACE VIEW usher.queue_limits WITH (security_invoker = true) AS
+SELECT r.id, usher.lane_name(r.lane) AS lane, (SELECT f.name FROM usher.flows f WHERE f.id = r.flow_id) AS flow, r.system,
+       (SELECT o.slug FROM usher.organizations o WHERE o.id = r.of_organization) AS organization, r.max_jobs, r.action,
+       usher.lane_name(r.shed_to) AS shed_to, r.captured, usher.limited_jobs(r.id) AS jobs,
+       (SELECT pg_catalog.count(*) FROM usher.queue_waiting w WHERE w.held_by = r.id AND w.waiting_for = 'queue full') AS held,
+       r.created_at, r.created_by
+  FROM usher.queue_limit_rules r WHERE r.removed_at IS NULL;
+COMMENT ON VIEW usher.queue_limits IS 'limits of parts of the queue: how many jobs each may have ready, how many it has, how many it holds back';
+
 DO $$
 DECLARE
     relation record;

@@ -5,7 +5,7 @@ ALTER TABLE usher.queue_waiting ADD COLUMN lease_id uuid;
 ALTER TABLE usher.queue_waiting ADD COLUMN leased_by text;
 ALTER TABLE usher.queue_waiting DROP CONSTRAINT queue_waiting_reason_known;
 ALTER TABLE usher.queue_waiting ADD CONSTRAINT queue_waiting_reason_known
-    CHECK (waiting_for IN ('retry', 'run_at', 'earlier change', 'flow disabled', 'flow broken', 'external worker', 'external call', 'other jobs'));
+    CHECK (waiting_for IN ('retry', 'run_at', 'earlier change', 'flow disabled', 'flow broken', 'external worker', 'external call', 'other jobs', 'queue full'));
 COMMENT ON COLUMN usher.queue_waiting.lease_id IS 'the lease under which it was taken last; an answer counts only with this one';
 COMMENT ON COLUMN usher.queue_waiting.leased_by IS 'who took it last and has not answered: a user, or a caller process';
 

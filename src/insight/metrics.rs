@@ -4,7 +4,7 @@ use super::exposition::{Exposition, Kind};
 use super::{horizon, require_look};
 use crate::error::Result;
 use crate::pg::counters::{self, Totals};
-use crate::pg::{guc, role, shmem, spi};
+use crate::pg::{gauges, guc, role, shmem, spi};
 use crate::queue::{LANES, depth};
 use crate::setup;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,6 +32,7 @@ fn collect() -> Result<String> {
     let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)];
     out.family("usher_info", Kind::Gauge, "The version of the loaded library.", version);
     workers(&mut out, installed.home);
+    depths(&mut out)?;
     let pins = horizon::pins(reader)?;
     let _path = guc::Nest::pinned_path();
     let _acting = role::internal(installed.owner);
@@ -74,6 +75,21 @@ fn workers(out: &mut Exposition, home: bool) {
     counter("usher_busy_seconds_total", "Time that workers spent in them.", |lane| lane.busy_seconds);
     let samples = LANES.iter().zip(&totals).map(|(lane, totals)| (vec![("lane", *lane)], totals.last_minute as f64));
     out.family("usher_jobs_last_minute", Kind::Gauge, "Jobs done within the last minute.", samples);
+}
+
+/// From shared memory, as far as it was counted.
+fn depths(out: &mut Exposition) -> Result<()> {
+    if let Some(whole) = gauges::existing(gauges::WHOLE) {
+        let known = LANES.iter().enumerate().filter_map(|(lane, name)| Some((*name, gauges::known(whole, lane)?)));
+        let samples = known.map(|(lane, jobs)| (vec![("lane", lane)], jobs as f64));
+        out.family("usher_queue_depth", Kind::Gauge, "Ready jobs, as of all commits, without a query.", samples);
+    }
+    let limits: Vec<(String, f64)> = crate::queue::pressure::depths()?;
+    if !limits.is_empty() {
+        let samples = limits.iter().map(|(limit, jobs)| (vec![("limit", limit.as_str())], *jobs));
+        out.family("usher_limit_jobs", Kind::Gauge, "Ready jobs that a limit of usher.queue_limits counts.", samples);
+    }
+    Ok(())
 }
 
 fn lanes(out: &mut Exposition) -> Result<()> {

@@ -121,6 +121,7 @@ static SHARED: PgAtomic<Shared> = unsafe { PgAtomic::new(c"pg_usher_shared") };
 pub fn init() {
     pg_shmem_init!(SHARED);
     super::counters::init();
+    super::gauges::init();
 }
 
 /// True when the library was preloaded, so that workers and wake-ups exist.

@@ -23,6 +23,8 @@ mod life;
 mod life_api;
 pub mod log;
 mod options;
+pub mod pressure;
+mod pressure_api;
 mod request;
 pub mod schedules;
 pub mod settle;
@@ -48,5 +50,6 @@ fn seconds(interval: &pgrx::datum::Interval) -> f64 {
 /// Forgets keys and options whose jobs have been forgotten. Runs with the owner's rights.
 pub fn forget(keep_days: i32) -> crate::error::Result<()> {
     keys::forget(keep_days)?;
+    pressure::forget()?;
     store::forget_options(keep_days)
 }

@@ -31,6 +31,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/worker.sql"),
             include_str!("../../sql/setup/schedules.sql"),
             include_str!("../../sql/setup/life.sql"),
+            include_str!("../../sql/setup/pressure.sql"),
         ],
     ),
 ];
@@ -94,6 +95,8 @@ pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
     Ok(if pg::catalog::usher_relation("jobs").is_some() {
         Cow::Borrowed(sql)
     } else {
+        // Nor does the extension of that version have the function that counts.
+        let sql = sql.replace(" RETURNING usher.take_off(q.lane, q.flow_id, q.organization_id)", "");
         Cow::Owned(sql.replace("usher.jobs ", "usher.queue ").replace("usher.ready_jobs ", "usher.queue "))
     })
 }

@@ -56,6 +56,7 @@ fn process(most: i32) -> Result<i32> {
     crate::setup::current()?;
     let mut jobs = 0;
     for lane in 0..LANES {
+        batch::let_go_once(installed, lane, most - jobs)?;
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
         if jobs < most {
             jobs += batch::ready_once(installed, lane, most - jobs)?.jobs;

@@ -9,7 +9,7 @@ use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
 use crate::pg::{catalog, counters, crash, guc, role, zone};
 use crate::queue::log::Log;
-use crate::queue::{settle, store};
+use crate::queue::{pressure, settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -30,6 +30,9 @@ const SETTLE_BUSY: Duration = Duration::from_secs(10);
 const CROWD: i32 = 8;
 /// Short enough that a thousand jobs a second are no crowd: then fewer than that arrive in one pause.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// Seconds until it is looked again whether there is room for what limits hold back, if nothing tells before.
+const HELD: f64 = 1.0;
 
 struct Lane {
     number: usize,
@@ -364,6 +367,9 @@ impl Loop {
         let numbers = self.numbers.clone();
         let mut due = None;
         let all = std::mem::take(&mut self.from_the_start);
+        let mine = self.mine;
+        let mut uncounted = false;
+        let mut logs: Vec<Log> = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.log)).collect();
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
@@ -371,11 +377,29 @@ impl Loop {
                 store::release_followers(&*crate::flow::store::classes()?)?;
             }
             let again = settle::settle(installed, all)?;
-            due = settle::sooner(store::next_due(&numbers)?, again);
+            uncounted = pressure::unsure(&numbers)?;
+            if all {
+                pressure::look_for_held(&numbers)?;
+            }
+            let mut full = None;
+            if pressure::any_held(&numbers)? {
+                for (lane, log) in numbers.iter().zip(&mut logs) {
+                    if batch::let_go(installed, *lane as usize, log, mine)? {
+                        full = Some(HELD);
+                    }
+                }
+            }
+            due = settle::sooner(settle::sooner(store::next_due(&numbers)?, again), full);
             Ok(())
         });
+        for (lane, log) in self.lanes.iter_mut().zip(logs) {
+            lane.log = log;
+        }
         if !there {
             return self.gone();
+        }
+        if uncounted && self.settle_at.is_none() {
+            self.settle_at = Some(Instant::now());
         }
         self.due_known = true;
         self.due_at = due.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.clamp(0.0, 86_400.0)));
