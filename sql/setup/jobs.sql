@@ -1,6 +1,3 @@
--- What writers that are under way have made must not be left behind.
-LOCK TABLE usher.queue IN ACCESS EXCLUSIVE MODE;
-
 -- The log of jobs. A ready job is written once, by the transaction that makes it, and stays where it is: what is done is
 -- told by usher.job_batches, a row for each batch of a worker. So a job that simply goes through leaves nothing behind
 -- that VACUUM would have to clear, and is its own history. What ends otherwise is taken out of the log: to
@@ -56,6 +53,8 @@ SELECT usher.maintain_segments(30);
 
 INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
 SELECT seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old FROM usher.queue;
+-- It is made anew in a moment.
+DROP VIEW IF EXISTS usher.sync_jobs;
 DROP TABLE usher.queue;
 
 CREATE VIEW usher.ready_jobs WITH (security_invoker = true) AS

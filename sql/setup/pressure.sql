@@ -18,6 +18,13 @@ CREATE TABLE usher.queue_limit_rules (
 );
 COMMENT ON TABLE usher.queue_limit_rules IS 'how many jobs a lane, flow, system or organization may have ready; usher.queue_limits shows how many they have';
 
+-- Where no worker runs, sessions raise the floors, from one call of usher.process_jobs() to the next.
+ALTER TABLE usher.job_floors ADD COLUMN settled_at timestamptz NOT NULL DEFAULT '-infinity';
+ALTER TABLE usher.job_floors ADD COLUMN awaited_seq bigint;
+ALTER TABLE usher.job_floors ADD COLUMN awaited_xid bigint;
+COMMENT ON COLUMN usher.job_floors.settled_at IS 'when a session has last looked how far all is done';
+COMMENT ON COLUMN usher.job_floors.awaited_seq IS 'the newest position then: settled when all transactions below awaited_xid have ended';
+
 ALTER TABLE usher.queue_waiting ADD COLUMN held_by integer;
 COMMENT ON COLUMN usher.queue_waiting.held_by IS 'the limit that holds the job back, or has held it';
 CREATE INDEX queue_waiting_held_idx ON usher.queue_waiting (held_by, lane, seq)

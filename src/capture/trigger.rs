@@ -87,7 +87,7 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
     let [table, flow] = arguments.as_slice() else {
         return Err(UsherError::internal("a capture trigger lacks its arguments").hint("Drop it and run SELECT usher.setup();"));
     };
-    let installed = setup::installed()?;
+    let installed = setup::for_writing()?;
     let plan = plan(installed, relation, change, table, flow)?;
     let ending = nesting::end(relation.to_u32(), change.letter(), plan.siblings);
     if crate::settings::capture() && (plan.enqueue.is_some() || !plan.transactional.is_empty()) {

@@ -26,7 +26,7 @@ fn metrics() -> std::result::Result<String, ErrorReport> {
 }
 
 fn collect() -> Result<String> {
-    let installed = setup::installed()?;
+    let installed = setup::current()?;
     let reader = role::current();
     let mut out = Exposition::default();
     let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)];
@@ -49,10 +49,8 @@ fn collect() -> Result<String> {
         &[],
     )?;
     out.single("usher_history_bytes", Kind::Gauge, "Size of the history of jobs with its indexes.", bytes.unwrap_or(0) as f64);
-    if installed.up_to_date {
-        let unread = spi::read::<i64>("SELECT pg_catalog.count(*) FROM usher.notices WHERE read_at IS NULL", &[])?;
-        out.single("usher_notices_unread", Kind::Gauge, "Notices that nobody has read.", unread.unwrap_or(0) as f64);
-    }
+    let unread = spi::read::<i64>("SELECT pg_catalog.count(*) FROM usher.notices WHERE read_at IS NULL", &[])?;
+    out.single("usher_notices_unread", Kind::Gauge, "Notices that nobody has read.", unread.unwrap_or(0) as f64);
     Ok(out.text())
 }
 

@@ -39,6 +39,7 @@ pub fn check(
     target: Option<String>,
     priority: Option<String>,
 ) -> Result<Request> {
+    setup::for_writing()?;
     let organization = identity::organization(&given(organization, "the organization")?, Right::Manage)?;
     let priority = priority.filter(|text| text != "normal");
     let chosen = match &priority {
@@ -176,7 +177,7 @@ fn make(
     options: Option<&Options>,
     limited: bool,
 ) -> Result<(Uuid, life::Row)> {
-    let installed = setup::installed()?;
+    let installed = setup::for_writing()?;
     let _acting = role::internal(installed.owner);
     finite(run_at)?;
     let route = route(request, &payload)?;
@@ -370,7 +371,7 @@ pub fn many(
     run_at: Option<TimestampWithTimeZone>,
     options: Option<&Options>,
 ) -> Result<Vec<Uuid>> {
-    let installed: Installed = setup::installed()?;
+    let installed: Installed = setup::for_writing()?;
     let _acting = role::internal(installed.owner);
     if payloads.len() > 100_000 {
         return Err(UsherError::new(

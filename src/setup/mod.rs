@@ -101,6 +101,24 @@ pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
     })
 }
 
+/// The installation, for a writer that is about to make jobs. While the tables are those of version 0.1, setup() may be about to
+/// replace the one that it would write to: the writer waits for that as its statement would, and then takes the statement
+/// for the tables that are there.
+pub fn for_writing() -> Result<Installed> {
+    let generation = pg::relcache::generation();
+    let known = INSTALLED.with_borrow(|cached| cached.filter(|(known, _)| *known == generation));
+    if let Some((_, installed)) = known.filter(|(_, installed)| installed.up_to_date) {
+        return Ok(installed);
+    }
+    // Before any table of ours is read: setup() takes this lock first, too.
+    if pg::catalog::usher_relation("jobs").is_none()
+        && let Some(queue) = pg::catalog::usher_relation("queue")
+    {
+        pg::locks::table_for_writing(queue);
+    }
+    installed()
+}
+
 /// The installation, for what needs the tables of this very version.
 pub fn current() -> Result<Installed> {
     let installed = installed()?;

@@ -65,5 +65,6 @@ fn process(most: i32) -> Result<i32> {
             break;
         }
     }
+    super::maintenance::in_session(installed, |lane| crate::pg::locks::try_lane(lane, false))?;
     Ok(jobs)
 }

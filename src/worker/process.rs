@@ -82,8 +82,7 @@ pub(super) enum Outcome {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
-    let slot = arg.value();
-    let mine = Mine::arrive(slot);
+    let Some(mine) = Mine::arrive(arg.value() as i32) else { return };
     crash::prepare(mine.database(), mine.lanes());
     bgw::connect(mine.database());
     guc::prepare_session();
