@@ -53,6 +53,22 @@ GRANT EXECUTE ON FUNCTION
     usher.export_flows, usher.apply_flows, usher.flow_history, usher.rollback_flow,
     usher.note_broken_flow
     TO usher_operator;
+-- Back-pressure.
+GRANT EXECUTE ON FUNCTION
+    usher.limit_queue, usher.unlimit_queue, usher.admit, usher.take_later_seq, usher.take_counted_seq, usher.take_off
+    TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.queue_depth, usher.limited_jobs TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.reads_all TO usher_member, usher_reader;
+GRANT EXECUTE ON FUNCTION usher.member_organizations TO usher_reader;
+COMMENT ON FUNCTION usher.reads_all IS 'internal: true for those who read the rows of every organization';
+COMMENT ON FUNCTION usher.limit_queue IS 'limits the ready jobs of a lane, flow, system or organization; more are refused, delayed or shed to a lower lane';
+COMMENT ON FUNCTION usher.unlimit_queue IS 'removes a limit and lets go what it holds back; false when there is none';
+COMMENT ON FUNCTION usher.queue_depth IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
+COMMENT ON FUNCTION usher.limited_jobs IS 'internal: the jobs that a limit counts, from shared memory';
+COMMENT ON FUNCTION usher.admit IS 'internal: which limit holds a captured change back';
+COMMENT ON FUNCTION usher.take_later_seq IS 'internal: draws the position of a job that a limit holds back';
+COMMENT ON FUNCTION usher.take_counted_seq IS 'internal: draws the position of a job that limits count';
+COMMENT ON FUNCTION usher.take_off IS 'internal: counts a job that leaves the log';
 -- Watching.
 GRANT EXECUTE ON FUNCTION usher.queue_depths TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.horizon, usher.metrics TO usher_reader, usher_operator;

@@ -80,7 +80,7 @@ BEGIN
               FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
              UNION ALL
             SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
-              FROM usher.ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
+              FROM usher.visible_ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
      WHERE j.new ->> 'id' = deal::text
        AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
      ORDER BY j.seq DESC LIMIT 1;

@@ -28,6 +28,11 @@ CREATE OR REPLACE FUNCTION usher.follow_drop()
  RETURNS event_trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
+CREATE OR REPLACE FUNCTION usher.admit(lane smallint, flow integer, organization uuid)
+ RETURNS integer
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$admit_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAULT false, remove_missing boolean DEFAULT false)
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
@@ -122,6 +127,15 @@ CREATE OR REPLACE FUNCTION usher.limit_system(system text, limits jsonb)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$limit_system_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.limit_queue(max_jobs bigint, lane text DEFAULT NULL::text, flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text, action text DEFAULT 'refuse'::text, shed_to text DEFAULT NULL::text, captured boolean DEFAULT false)
+ RETURNS integer
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$limit_queue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.limited_jobs(id integer)
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$limited_jobs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  RETURNS uuid
  LANGUAGE c
@@ -140,6 +154,11 @@ CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$pause_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.queue_depth()
+ RETURNS TABLE(lane text, ready bigint)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$queue_depth_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.queue_depths()
  RETURNS TABLE(lane text, flow text, organization text, ready bigint, in_flight bigint, oldest interval, waiting bigint, waiting_for jsonb, dead bigint, rate_per_minute double precision)
  LANGUAGE c
@@ -190,6 +209,21 @@ CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
  RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$shadow_report_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.take_counted_seq(lane smallint, flow integer, organization uuid)
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$take_counted_seq_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.take_later_seq()
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$take_later_seq_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.take_off(lane smallint, flow integer, organization uuid)
+ RETURNS boolean
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$take_off_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.try_settling(alone boolean)
  RETURNS boolean
  LANGUAGE c
@@ -204,6 +238,10 @@ CREATE OR REPLACE FUNCTION usher.unbind_ticket_revenue()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$unbind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unlimit_queue(id integer)
+ RETURNS boolean
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$unlimit_queue_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.wake_waiting()
  RETURNS void
  LANGUAGE c
@@ -221,24 +259,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -456,7 +476,7 @@ BEGIN
               FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
              UNION ALL
             SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
-              FROM usher.ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
+              FROM usher.visible_ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
      WHERE j.new ->> 'id' = deal::text
        AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
      ORDER BY j.seq DESC LIMIT 1;
@@ -556,6 +576,7 @@ BEGIN
     END IF;
     PERFORM usher.detach_all();
     DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.sync_jobs;
+    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.queue_limits, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
@@ -797,6 +818,24 @@ BEGIN
     RETURN last;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -811,8 +850,19 @@ BEGIN
     RETURN NULL;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.reads_all()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+    SELECT pg_has_role(current_user, 'usher_reader', 'USAGE')
+        OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
+        OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
+$function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
@@ -836,10 +886,13 @@ REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeri
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_states() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_system(text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.limited_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
@@ -852,14 +905,17 @@ REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_batch(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.take_later_seq() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.take_off(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.try_settling(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unaudit_table(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unlimit_queue(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
@@ -872,6 +928,10 @@ REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
@@ -897,11 +957,14 @@ GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.limit_system(text,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.limited_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
@@ -915,14 +978,17 @@ GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_membe
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_batch(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.take_later_seq() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.take_off(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.try_settling(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unaudit_table(regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unlimit_queue(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
@@ -935,11 +1001,16 @@ GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_opera
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
 COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
 COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
+COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
@@ -963,10 +1034,13 @@ COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,t
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.limit_states() IS 'internal: what the view usher.limits shows';
 COMMENT ON FUNCTION usher.limit_system(text,jsonb) IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
+COMMENT ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) IS 'limits the ready jobs of a lane, flow, system or organization; more are refused, delayed or shed to a lower lane';
+COMMENT ON FUNCTION usher.limited_jobs(integer) IS 'internal: the jobs that a limit counts, from shared memory';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
+COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
@@ -979,14 +1053,17 @@ COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket rev
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
 COMMENT ON FUNCTION usher.seal_batch(uuid) IS 'says that no more jobs join a batch; true when this call has sealed it';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) IS 'internal: draws the position of a job that limits count';
+COMMENT ON FUNCTION usher.take_later_seq() IS 'internal: draws the position of a job that a limit holds back';
+COMMENT ON FUNCTION usher.take_off(smallint,integer,uuid) IS 'internal: counts a job that leaves the log';
 COMMENT ON FUNCTION usher.try_settling(boolean) IS 'internal: tells those that end jobs from those that look afterwards';
 COMMENT ON FUNCTION usher.unaudit_table(regclass) IS 'enters changes of a table no more; its entries stay';
 COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
+COMMENT ON FUNCTION usher.unlimit_queue(integer) IS 'removes a limit and lets go what it holds back; false when there is none';
 COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at waiting jobs after the commit';
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
@@ -999,3 +1076,6 @@ COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -145,3 +145,12 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+-- True for those who read the rows of every organization: readers, the owner of the tables, and whoever no policy holds.
+CREATE FUNCTION usher.reads_all() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+    SELECT pg_has_role(current_user, 'usher_reader', 'USAGE')
+        OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
+        OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
+$$;

@@ -14,7 +14,7 @@ SELECT j.id, j.organization_id, j.finished_at,
        COALESCE('flow ' || (SELECT f.name FROM usher.flow_versions AS f WHERE f.flow_id = j.flow_id AND f.version = j.flow_version), 'unknown'),
        NULL::text, 'sync.synced', j.id::text, j.old, j.new, COALESCE(j.cause, j.id),
        (SELECT f.name FROM usher.flow_versions AS f WHERE f.flow_id = j.flow_id AND f.version = j.flow_version), NULL::text
-  FROM usher.done_jobs AS j
+  FROM usher.visible_done_jobs AS j
 UNION ALL
 SELECT d.id, d.organization_id, d.died_at,
        COALESCE('flow ' || (SELECT f.name FROM usher.flow_versions AS f WHERE f.flow_id = d.flow_id AND f.version = d.flow_version), d.target_system, 'unknown'),

@@ -1,5 +1,27 @@
 -- Views, row level security and grants. Dropped and made anew by every usher.setup(), so that they fit the installed version.
 
+-- Which jobs of the log are done is written down batch by batch, for all organizations together. So members read the log through
+-- these, which have the owner's rights and show them what is theirs; how much the installation does is for those who run it.
+CREATE OR REPLACE VIEW usher.visible_ready_jobs WITH (security_barrier = true) AS
+SELECT r.*
+  FROM usher.job_floors AS f JOIN usher.jobs AS r ON r.lane = f.lane AND r.seq > f.floor
+ WHERE NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = r.lane AND b.last_seq >= r.seq AND r.seq <@ b.done)
+   AND ((SELECT usher.reads_all()) OR r.organization_id = ANY ((SELECT usher.member_organizations())::uuid[]));
+COMMENT ON VIEW usher.visible_ready_jobs IS 'jobs of the log that are not done, of the caller''s organizations';
+CREATE OR REPLACE VIEW usher.visible_done_jobs WITH (security_barrier = true) AS
+SELECT j.*,
+       COALESCE((SELECT b.finished_at FROM usher.job_batches AS b
+                  WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1), j.created_at) AS finished_at
+  FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq <= f.floor
+ WHERE (SELECT usher.reads_all()) OR j.organization_id = ANY ((SELECT usher.member_organizations())::uuid[])
+UNION ALL
+SELECT j.*, d.finished_at
+  FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq > f.floor
+ CROSS JOIN LATERAL (SELECT b.finished_at FROM usher.job_batches AS b
+                      WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done ORDER BY b.last_seq LIMIT 1) AS d
+ WHERE (SELECT usher.reads_all()) OR j.organization_id = ANY ((SELECT usher.member_organizations())::uuid[]);
+COMMENT ON VIEW usher.visible_done_jobs IS 'jobs of the log that went through at once, and when, of the caller''s organizations';
+
 CREATE OR REPLACE VIEW usher.sync_jobs WITH (security_invoker = true) AS
 SELECT q.id, q.organization_id, f.name AS flow, f.source_system, f.target_system,
        CASE WHEN q.op = 'R' THEN q.new ELSE usher.change_payload(q.op, q.new, q.old) END AS payload,
@@ -7,12 +29,12 @@ SELECT q.id, q.organization_id, f.name AS flow, f.source_system, f.target_system
        CASE WHEN usher.job_in_progress(false, q.lane, q.seq) THEN 'in_progress' ELSE 'pending' END AS status,
        NULL::text AS waiting_for, 0 AS attempts, NULL::timestamptz AS run_at, NULL::timestamptz AS last_attempted_at,
        NULL::text AS error_message, q.created_at, NULL::timestamptz AS finished_at
-  FROM usher.ready_jobs q LEFT JOIN usher.flow_versions f ON f.flow_id = q.flow_id AND f.version = q.flow_version
+  FROM usher.visible_ready_jobs q LEFT JOIN usher.flow_versions f ON f.flow_id = q.flow_id AND f.version = q.flow_version
 UNION ALL
 SELECT j.id, j.organization_id, f.name, f.source_system, f.target_system,
        CASE WHEN j.op = 'R' THEN j.new ELSE usher.change_payload(j.op, j.new, j.old) END,
        usher.lane_name(j.lane), 'synced', NULL, 1, NULL, j.finished_at, NULL, j.created_at, j.finished_at
-  FROM usher.done_jobs j LEFT JOIN usher.flow_versions f ON f.flow_id = j.flow_id AND f.version = j.flow_version
+  FROM usher.visible_done_jobs j LEFT JOIN usher.flow_versions f ON f.flow_id = j.flow_id AND f.version = j.flow_version
 UNION ALL
 SELECT w.id, w.organization_id, f.name, COALESCE(w.source_system, f.source_system), COALESCE(w.target_system, f.target_system),
        CASE WHEN w.op = 'R' THEN w.new ELSE usher.change_payload(w.op, w.new, w.old) END,
@@ -89,6 +111,15 @@ SELECT b.id, b.organization_id, b.name,
  CROSS JOIN LATERAL (SELECT COALESCE(b.total, (SELECT pg_catalog.count(*) FROM usher.job_options o WHERE o.batch_id = b.id)) AS total) AS n;
 COMMENT ON VIEW usher.batches IS 'batches of jobs and how far they are: open (jobs join), sealed, finished';
 
+CREATE OR REPLACE VIEW usher.queue_limits WITH (security_invoker = true) AS
+SELECT r.id, usher.lane_name(r.lane) AS lane, (SELECT f.name FROM usher.flows f WHERE f.id = r.flow_id) AS flow, r.system,
+       (SELECT o.slug FROM usher.organizations o WHERE o.id = r.of_organization) AS organization, r.max_jobs, r.action,
+       usher.lane_name(r.shed_to) AS shed_to, r.captured, usher.limited_jobs(r.id) AS jobs,
+       (SELECT pg_catalog.count(*) FROM usher.queue_waiting w WHERE w.held_by = r.id AND w.waiting_for = 'queue full') AS held,
+       r.created_at, r.created_by
+  FROM usher.queue_limit_rules r WHERE r.removed_at IS NULL;
+COMMENT ON VIEW usher.queue_limits IS 'limits of parts of the queue: how many jobs each may have ready, how many it has, how many it holds back';
+
 DO $$
 DECLARE
     relation record;
@@ -122,11 +153,6 @@ CREATE POLICY member_reads ON usher.organizations FOR SELECT TO usher_member
 -- Flows belong to the installation; their names and systems are needed to read a job.
 DROP POLICY IF EXISTS member_reads ON usher.flow_versions;
 CREATE POLICY member_reads ON usher.flow_versions FOR SELECT TO usher_member USING (true);
--- Positions of the log say nothing of whom they are.
-DROP POLICY IF EXISTS member_reads ON usher.job_batches;
-CREATE POLICY member_reads ON usher.job_batches FOR SELECT TO usher_member USING (true);
-DROP POLICY IF EXISTS member_reads ON usher.job_floors;
-CREATE POLICY member_reads ON usher.job_floors FOR SELECT TO usher_member USING (true);
 DROP POLICY IF EXISTS member_reads ON usher.systems;
 CREATE POLICY member_reads ON usher.systems FOR SELECT TO usher_member USING (true);
 -- What a flow would have written may show more of its target than members may see.
@@ -145,7 +171,7 @@ DROP POLICY IF EXISTS operator_stops ON usher.flows;
 CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
-GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.job_batches, usher.job_floors, usher.ready_jobs, usher.done_jobs, usher.queue_waiting,
+GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits TO usher_member;
 GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;

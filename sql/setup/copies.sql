@@ -1,3 +1,7 @@
+-- What writers that are under way have made must not be left behind. Before anything else: they take this lock first as well, so
+-- that none of them holds what is changed below while it waits for us.
+LOCK TABLE usher.queue IN ACCESS EXCLUSIVE MODE;
+
 -- Which server and database the tables belong to. A restored, cloned or upgraded database has other marks: its jobs wait
 -- until usher.resume() says what it is.
 ALTER TABLE usher.installation ADD COLUMN system_identifier bigint;

@@ -1,6 +1,3 @@
--- What writers that are under way have made must not be left behind.
-LOCK TABLE usher.queue IN ACCESS EXCLUSIVE MODE;
-
 -- The log of jobs. A ready job is written once, by the transaction that makes it, and stays where it is: what is done is
 -- told by usher.job_batches, a row for each batch of a worker. So a job that simply goes through leaves nothing behind
 -- that VACUUM would have to clear, and is its own history. What ends otherwise is taken out of the log: to

@@ -142,24 +142,55 @@ pub(super) fn parts(flow: &Flow, table: &Table, change: Change, default_organiza
     }
 }
 
-/// The INSERT for all flows that share a trigger.
-pub fn enqueue(table: &Table, change: Change, flows: &[Rc<Flow>], default_organization: &str, origin: Origin) -> String {
+/// The INSERT for all flows that share a trigger. `limited`: some limit of the queue may mean their jobs. What a flow has caused
+/// is counted and never held back: its cause is written to it in the log.
+pub fn enqueue(
+    table: &Table,
+    change: Change,
+    flows: &[Rc<Flow>],
+    default_organization: &str,
+    origin: Origin,
+    limited: bool,
+) -> String {
     let parts: Vec<Parts> = flows.iter().map(|flow| parts(flow, table, change, default_organization, origin)).collect();
     let matches = match flows {
         [flow] => one(flow, &parts[0]),
         _ => several(flows, &parts),
     };
+    let organization = format!("COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid)");
+    let rows = rows(table, change, flows);
+    let (oid, job, hop, letter, trail) = (table.oid.to_u32(), origin.job, origin.hop, change.letter(), origin.trail_text);
+    if limited && origin.trail.is_none() {
+        // The limits are asked row by row, in the order of the rows, and know what this statement has made so far.
+        let columns = "seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old";
+        let waiting = columns.replace(" fallback,", "");
+        return format!(
+            "/* {oid} */ WITH f AS MATERIALIZED (
+    SELECT f.*, {organization} AS organization, usher.admit(f.lane, f.flow_id, {organization}) AS held_by
+      FROM {rows} CROSS JOIN LATERAL ({matches}) AS f),
+p AS MATERIALIZED (
+    SELECT f.*, CASE WHEN f.held_by IS NULL THEN usher.take_seq(f.lane) ELSE usher.take_later_seq() END AS seq FROM f),
+w AS (
+    INSERT INTO usher.queue_waiting ({waiting}, waiting_for, held_by)
+    SELECT p.seq, p.row_key, usher.uuid_v7(), p.organization, pg_catalog.now(), {job}, p.flow_id, p.flow_version, p.lane, {hop}, '{letter}'::\"char\",
+           {trail}, p.new, p.old, 'queue full', p.held_by
+      FROM p WHERE p.held_by IS NOT NULL)
+INSERT INTO usher.jobs ({columns})
+SELECT p.seq, p.row_key, usher.uuid_v7(), p.organization, pg_catalog.now(), {job}, p.flow_id, p.flow_version, p.lane, {hop}, '{letter}'::\"char\",
+       p.fallback, {trail}, p.new, p.old
+  FROM p WHERE p.held_by IS NULL"
+        );
+    }
+    let seq = if limited {
+        format!("usher.take_counted_seq(f.lane, f.flow_id, {organization})")
+    } else {
+        "usher.take_seq(f.lane)".to_owned()
+    };
     format!(
-        "/* {} */ INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
-SELECT usher.take_seq(f.lane), f.row_key, usher.uuid_v7(), COALESCE(f.organization_id, '{NO_ORGANIZATION}'::uuid), pg_catalog.now(), {},
-       f.flow_id, f.flow_version, f.lane, {}, '{}'::\"char\", f.fallback, {}, f.new, f.old
-  FROM {} CROSS JOIN LATERAL ({matches}) AS f",
-        table.oid.to_u32(),
-        origin.job,
-        origin.hop,
-        change.letter(),
-        origin.trail_text,
-        rows(table, change, flows),
+        "/* {oid} */ INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, trail, new, old)
+SELECT {seq}, f.row_key, usher.uuid_v7(), {organization}, pg_catalog.now(), {job},
+       f.flow_id, f.flow_version, f.lane, {hop}, '{letter}'::\"char\", f.fallback, {trail}, f.new, f.old
+  FROM {rows} CROSS JOIN LATERAL ({matches}) AS f"
     )
 }
 
@@ -270,3 +301,23 @@ pub const REORDER: &str = "
                                     WHERE m.lane = i.lane AND m.seq BETWEEN $3 AND $4 AND m.flow_id = i.flow_id AND m.row_key = i.row_key)
                      ORDER BY i.seq) AS o) AS x
      WHERE q.lane = x.lane AND q.seq = x.was";
+
+/// The same where limits hold jobs back: both kinds of each row are put into one order.
+pub const REORDER_HELD: &str = "
+    WITH i AS MATERIALIZED (
+        SELECT o.held, o.lane, o.was, o.organization_id, o.id, CASE WHEN o.held THEN usher.take_later_seq() ELSE usher.take_seq(o.lane) END AS seq
+          FROM (SELECT x.held, x.lane, x.seq AS was, x.organization_id, x.id
+                  FROM (SELECT false AS held, j.lane, j.seq, j.organization_id, j.id, j.flow_id, j.row_key
+                          FROM usher.jobs j WHERE j.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND j.seq BETWEEN $1 AND $2
+                        UNION ALL
+                        SELECT true, w.lane, w.seq, w.organization_id, w.id, w.flow_id, w.row_key
+                          FROM usher.queue_waiting w
+                         WHERE w.held_by IN (SELECT r.id FROM usher.queue_limit_rules r) AND w.waiting_for = 'queue full' AND w.due_at IS NULL
+                           AND w.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND w.seq BETWEEN $1 AND $2) AS x
+                 WHERE EXISTS (SELECT FROM usher.jobs m
+                                WHERE m.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND m.seq BETWEEN $3 AND $4 AND m.flow_id = x.flow_id AND m.row_key = x.row_key)
+                    OR EXISTS (SELECT FROM usher.queue_waiting m
+                                WHERE m.flow_id = x.flow_id AND m.row_key = x.row_key AND m.seq BETWEEN $3 AND $4)
+                 ORDER BY x.seq) AS o),
+    h AS (UPDATE usher.queue_waiting AS w SET seq = i.seq FROM i WHERE i.held AND w.organization_id = i.organization_id AND w.id = i.id)
+    UPDATE usher.jobs AS q SET seq = i.seq FROM i WHERE NOT i.held AND q.lane = i.lane AND q.seq = i.was";

@@ -12,6 +12,7 @@ use crate::flow::cause::{self, Cause};
 use crate::flow::definition::OnError;
 use crate::flow::store::Flow;
 use crate::pg::{role, spi, spi::Raw, trigger as pg_trigger, xact};
+use crate::queue::pressure;
 use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -116,7 +117,12 @@ pub fn run(
         ];
         if !back.is_empty() {
             xact::mark();
-            spi::query(client, &setup::for_tables(FALL_BACK)?, &arguments)?;
+            if pressure::concerns(std::iter::once(flow.id))? {
+                let counted = "usher.take_counted_seq($10, $8, b.organization_id)";
+                spi::query(client, &FALL_BACK.replace("usher.take_seq($10)", counted), &arguments)?;
+            } else {
+                spi::query(client, &setup::for_tables(FALL_BACK)?, &arguments)?;
+            }
             if let (true, Some((first, last))) = (ending.inner, xact::since_mark()) {
                 nesting::note_captured(ending, first, last);
             }

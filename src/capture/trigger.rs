@@ -9,7 +9,8 @@ use crate::flow::definition::Change;
 use crate::flow::store::{self, Flow};
 use crate::pg::guc::{self, Nest};
 use crate::pg::trigger::raise;
-use crate::pg::{relcache, role, spi, trigger as pg_trigger, xact};
+use crate::pg::{gauges, relcache, role, spi, trigger as pg_trigger, xact};
+use crate::queue::pressure;
 use crate::setup::{self, Installed};
 use pgrx::prelude::*;
 use pgrx::trigger_support::PgTriggerOperation;
@@ -33,6 +34,8 @@ impl Forms {
 /// What one capture trigger does, worked out once.
 pub struct Plan {
     pub enqueue: Option<Forms>,
+    /// Some limit of the queue may mean these jobs.
+    limited: bool,
     pub transactional: Vec<(Rc<Flow>, Forms)>,
     /// How many capture triggers the table has for this event.
     siblings: usize,
@@ -84,14 +87,14 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
     let [table, flow] = arguments.as_slice() else {
         return Err(UsherError::internal("a capture trigger lacks its arguments").hint("Drop it and run SELECT usher.setup();"));
     };
-    let installed = setup::installed()?;
+    let installed = setup::for_writing()?;
     let plan = plan(installed, relation, change, table, flow)?;
     let ending = nesting::end(relation.to_u32(), change.letter(), plan.siblings);
     if crate::settings::capture() && (plan.enqueue.is_some() || !plan.transactional.is_empty()) {
         let cause = cause::current();
         let _formats = plan.formats.then(|| Nest::open().pinned_formats());
         if let Some(forms) = &plan.enqueue {
-            enqueue(trigger, installed, forms, &cause, ending)?;
+            enqueue(trigger, installed, forms, &cause, ending, plan.limited)?;
         }
         for (flow, forms) in &plan.transactional {
             transactional::run(trigger, installed, flow, forms, &cause, ending)?;
@@ -101,7 +104,14 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
     Ok(())
 }
 
-fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, forms: &Forms, cause: &Cause, ending: nesting::Ending) -> Outcome<()> {
+fn enqueue(
+    trigger: &PgTrigger<'_>,
+    installed: Installed,
+    forms: &Forms,
+    cause: &Cause,
+    ending: nesting::Ending,
+    limited: bool,
+) -> Outcome<()> {
     xact::mark();
     // Nothing but our own statement runs under it: the queue has no triggers.
     let _path = guc::CatalogOnly::enter();
@@ -118,7 +128,10 @@ fn enqueue(trigger: &PgTrigger<'_>, installed: Installed, forms: &Forms, cause: 
     let Some((first, mut last)) = xact::since_mark() else { return Ok(()) };
     if let Some((low, high)) = nesting::captured_inside(ending) {
         xact::mark();
-        spi::run(&setup::for_tables(statement::REORDER)?, &[spi::arg(low), spi::arg(high), spi::arg(first), spi::arg(last)])?;
+        let sql = if limited { statement::REORDER_HELD } else { statement::REORDER };
+        let arguments = [spi::arg(low), spi::arg(high), spi::arg(first), spi::arg(last)];
+        // The jobs are counted already.
+        gauges::without_counting(|| spi::run(&setup::for_tables(sql)?, &arguments))?;
         // A statement around this one must find the new positions.
         last = xact::since_mark().map_or(last, |(_, newest)| newest);
     }
@@ -189,11 +202,13 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
     let formats = later.iter().chain(&direct).any(|flow| {
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });
+    let limited = pressure::concerns(later.iter().map(|flow| flow.id))?;
     Ok(Plan {
+        limited,
         enqueue: if later.is_empty() {
             None
         } else {
-            Some(Forms::of(|origin| statement::enqueue(&columns, change, &later, &default, origin))?)
+            Some(Forms::of(|origin| statement::enqueue(&columns, change, &later, &default, origin, limited))?)
         },
         transactional: direct
             .into_iter()

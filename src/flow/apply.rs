@@ -324,7 +324,7 @@ WITH c AS (
       JOIN usher.jobs AS q ON q.row_key = m.key
      WHERE q.lane = ANY ('{0,1,2,3,4}'::smallint[]) AND q.seq > $5 AND q.seq <= $6 AND q.hop = $7
        AND q.cause IS NULL AND q.created_at = pg_catalog.now()),
-d AS (DELETE FROM usher.jobs AS q USING c WHERE c.again AND q.lane = c.lane AND q.seq = c.seq)
+d AS (DELETE FROM usher.jobs AS q USING c WHERE c.again AND q.lane = c.lane AND q.seq = c.seq RETURNING usher.take_off(q.lane, q.flow_id, q.organization_id))
 UPDATE usher.jobs AS q SET cause = c.cause, trail = c.trail
   FROM c WHERE c.again IS NOT TRUE AND q.lane = c.lane AND q.seq = c.seq";
 

@@ -251,7 +251,7 @@ fn change_lane(flow: i32, lane: i16) -> Result<()> {
         let (lanes, positions) = ready::columns(&ready::hold(&[flow])?);
         spi::run(
             "WITH c AS (DELETE FROM usher.jobs q USING unnest($3::smallint[], $4::bigint[]) AS r (lane, seq)
-                         WHERE q.flow_id = $1 AND q.op <> 'R' AND q.lane <> $2 AND q.lane = r.lane AND q.seq = r.seq RETURNING q.*)
+                         WHERE q.flow_id = $1 AND q.op <> 'R' AND q.lane <> $2 AND q.lane = r.lane AND q.seq = r.seq RETURNING q.*, usher.take_off(q.lane, q.flow_id, q.organization_id) AS off)
              INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
                                               attempts, waiting_for, due_at)
              SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version, $2, c.hop, c.op, c.trail, c.new, c.old,

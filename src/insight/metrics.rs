@@ -4,7 +4,7 @@ use super::exposition::{Exposition, Kind};
 use super::{horizon, require_look};
 use crate::error::Result;
 use crate::pg::counters::{self, Totals};
-use crate::pg::{guc, role, shmem, spi};
+use crate::pg::{gauges, guc, role, shmem, spi};
 use crate::queue::{LANES, depth};
 use crate::setup;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -26,12 +26,13 @@ fn metrics() -> std::result::Result<String, ErrorReport> {
 }
 
 fn collect() -> Result<String> {
-    let installed = setup::installed()?;
+    let installed = setup::current()?;
     let reader = role::current();
     let mut out = Exposition::default();
     let version = [(vec![("version", env!("CARGO_PKG_VERSION"))], 1.0)];
     out.family("usher_info", Kind::Gauge, "The version of the loaded library.", version);
     workers(&mut out, installed.home);
+    depths(&mut out)?;
     let pins = horizon::pins(reader)?;
     let _path = guc::Nest::pinned_path();
     let _acting = role::internal(installed.owner);
@@ -48,10 +49,8 @@ fn collect() -> Result<String> {
         &[],
     )?;
     out.single("usher_history_bytes", Kind::Gauge, "Size of the history of jobs with its indexes.", bytes.unwrap_or(0) as f64);
-    if installed.up_to_date {
-        let unread = spi::read::<i64>("SELECT pg_catalog.count(*) FROM usher.notices WHERE read_at IS NULL", &[])?;
-        out.single("usher_notices_unread", Kind::Gauge, "Notices that nobody has read.", unread.unwrap_or(0) as f64);
-    }
+    let unread = spi::read::<i64>("SELECT pg_catalog.count(*) FROM usher.notices WHERE read_at IS NULL", &[])?;
+    out.single("usher_notices_unread", Kind::Gauge, "Notices that nobody has read.", unread.unwrap_or(0) as f64);
     Ok(out.text())
 }
 
@@ -74,6 +73,21 @@ fn workers(out: &mut Exposition, home: bool) {
     counter("usher_busy_seconds_total", "Time that workers spent in them.", |lane| lane.busy_seconds);
     let samples = LANES.iter().zip(&totals).map(|(lane, totals)| (vec![("lane", *lane)], totals.last_minute as f64));
     out.family("usher_jobs_last_minute", Kind::Gauge, "Jobs done within the last minute.", samples);
+}
+
+/// From shared memory, as far as it was counted.
+fn depths(out: &mut Exposition) -> Result<()> {
+    if let Some(whole) = gauges::existing(gauges::WHOLE) {
+        let known = LANES.iter().enumerate().filter_map(|(lane, name)| Some((*name, gauges::known(whole, lane)?)));
+        let samples = known.map(|(lane, jobs)| (vec![("lane", lane)], jobs as f64));
+        out.family("usher_queue_depth", Kind::Gauge, "Ready jobs, as of all commits, without a query.", samples);
+    }
+    let limits: Vec<(String, f64)> = crate::queue::pressure::depths()?;
+    if !limits.is_empty() {
+        let samples = limits.iter().map(|(limit, jobs)| (vec![("limit", limit.as_str())], *jobs));
+        out.family("usher_limit_jobs", Kind::Gauge, "Ready jobs that a limit of usher.queue_limits counts.", samples);
+    }
+    Ok(())
 }
 
 fn lanes(out: &mut Exposition) -> Result<()> {

@@ -33,7 +33,7 @@ fn queue_depths() -> std::result::Result<
     >,
     ErrorReport,
 > {
-    let installed = setup::installed()?;
+    let installed = setup::current()?;
     let all = may_look();
     let organizations = identity::organizations(Right::Read)?;
     let _acting = role::internal(installed.owner);

@@ -27,7 +27,7 @@ pub fn register_launcher(function: &str) {
 pub struct Child(Option<pgrx::bgworkers::DynamicBackgroundWorker>);
 
 /// Starts a process that runs `function` with `slot`; it is not restarted by the server but by the launcher.
-pub fn start_worker(kind: &str, database: &str, function: &str, slot: usize) -> Option<Child> {
+pub fn start_worker(kind: &str, database: &str, function: &str, invitation: i32) -> Option<Child> {
     BackgroundWorkerBuilder::new(&format!("{kind} {database}"))
         .set_type(kind)
         .set_library("pg_usher")
@@ -35,7 +35,7 @@ pub fn start_worker(kind: &str, database: &str, function: &str, slot: usize) -> 
         .enable_spi_access()
         .set_start_time(BgWorkerStartTime::RecoveryFinished)
         .set_restart_time(None)
-        .set_argument((slot as i32).into_datum())
+        .set_argument(invitation.into_datum())
         // SAFETY: reads the launcher's own pid. The server signals it when the worker starts or ends.
         .set_notify_pid(unsafe { pg_sys::MyProcPid })
         .load_dynamic()

@@ -70,6 +70,12 @@ impl Drop for Quiet {
     }
 }
 
+/// Waits for whoever changes or drops a table, as a statement that writes to it would, and learns what it is now.
+pub fn table_for_writing(table: pg_sys::Oid) {
+    // SAFETY: a lock of the transaction, released with it; the table may be gone when it is there.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::RowExclusiveLock as i32) }
+}
+
 /// Takes a lane of this database until the end of the transaction, or returns false at once.
 pub fn try_lane(lane: i16, worker: bool) -> bool {
     let tag = lane_tag(lane);

@@ -12,6 +12,7 @@ pub mod depend;
 pub mod event;
 pub mod expr;
 pub mod files;
+pub mod gauges;
 pub mod guc;
 pub mod ids;
 pub mod locks;

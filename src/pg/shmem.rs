@@ -22,6 +22,8 @@ pub struct Slot {
     /// Bit per lane that this worker serves.
     lanes: AtomicU32,
     pid: AtomicI32,
+    /// Moves on with every process for which the slot is reserved: one that comes too late is not the one that is expected.
+    ticket: AtomicU32,
     /// When the process began, in microseconds: a pid may come again.
     since: AtomicI64,
     /// A flow or job of this database wants callers. On the slots of its workers.
@@ -90,6 +92,7 @@ impl Default for Shared {
                 database: AtomicU32::new(0),
                 lanes: AtomicU32::new(0),
                 pid: AtomicI32::new(0),
+                ticket: AtomicU32::new(0),
                 since: AtomicI64::new(0),
                 wants_callers: AtomicBool::new(false),
                 latch: AtomicUsize::new(0),
@@ -122,6 +125,7 @@ pub fn init() {
     pg_shmem_init!(SHARED);
     super::counters::init();
     super::buckets::init();
+    super::gauges::init();
 }
 
 /// True when the library was preloaded, so that workers and wake-ups exist.
@@ -329,8 +333,7 @@ pub fn held() -> Vec<u32> {
         if pid == 0 {
             continue;
         }
-        // SAFETY: looks through the list of processes under its own lock; only whether one was found is used.
-        if unsafe { pg_sys::BackendPidGetProc(pid) }.is_null() {
+        if !lives(pid) {
             hold.database.store(0, SeqCst);
             let _ = hold.pid.compare_exchange(pid, 0, SeqCst, SeqCst);
         } else if database != 0 {
@@ -355,10 +358,27 @@ pub fn launcher_pid() -> i32 {
     if available() { SHARED.get().launcher_pid.load(SeqCst) } else { 0 }
 }
 
-/// The launcher gives a slot to a worker that it is about to start. None when all are taken.
+/// True while a process of the server has this number.
+fn lives(pid: i32) -> bool {
+    // SAFETY: looks through the list of processes under its own lock; only whether one was found is used.
+    pid != 0 && !unsafe { pg_sys::BackendPidGetProc(pid) }.is_null()
+}
+
+/// Takes a slot back from a process that an earlier launcher has started, once that process is gone. False: it is not.
+pub fn release_orphan(index: usize) -> bool {
+    let gone = !lives(pid_of(index));
+    if gone {
+        release(index);
+    }
+    gone
+}
+
+/// The launcher gives a slot to a worker that it is about to start, which shows the ticket when it arrives. None when all are
+/// taken.
 pub fn reserve(database: u32, lanes: u32, careful: bool) -> Option<usize> {
     let index = slots().iter().position(|slot| slot.database.load(SeqCst) == 0)?;
     let slot = &slots()[index];
+    slot.ticket.fetch_add(1, SeqCst);
     slot.careful.store(careful, SeqCst);
     slot.ended_inside.store(false, SeqCst);
     slot.found.store(Found::Nothing as i32, SeqCst);
@@ -391,6 +411,11 @@ pub fn ended_inside(index: usize) -> bool {
     slots()[index].ended_inside.load(SeqCst)
 }
 
+/// What the process for which a slot is reserved is told when it is started: the slot and its ticket.
+pub fn invitation(index: usize) -> i32 {
+    (slots()[index].ticket.load(SeqCst) as i32 & 0x7f_ffff) << 8 | index as i32
+}
+
 /// The process of a slot, 0 before it arrives and after it leaves.
 pub fn pid_of(index: usize) -> i32 {
     slots()[index].pid.load(SeqCst)
@@ -420,7 +445,12 @@ pub struct Mine(usize);
 
 impl Mine {
     /// From here on sessions wake this process. Old marks do not matter: the worker reads everything first.
-    pub fn arrive(index: usize) -> Self {
+    /// None: the slot was given to another process meanwhile.
+    pub fn arrive(invited: i32) -> Option<Self> {
+        let index = usize::try_from(invited & 0xff).ok().filter(|index| *index < SLOTS)?;
+        if invitation(index) != invited || slots()[index].database.load(SeqCst) == 0 {
+            return None;
+        }
         let slot = &slots()[index];
         slot.since.store(super::ids::clock(), SeqCst);
         slot.pid.store(std::process::id() as i32, SeqCst);
@@ -429,7 +459,7 @@ impl Mine {
         slot.latch.store(my_latch(), SeqCst);
         // SAFETY: the callback only clears atomics of this slot; it runs once, when this process ends.
         unsafe { pg_sys::before_shmem_exit(Some(leave), pg_sys::Datum::from(index)) }
-        Self(index)
+        Some(Self(index))
     }
 
     fn slot(self) -> &'static Slot {

@@ -41,6 +41,14 @@ impl Pending {
         taken: 0,
         mark: None,
     };
+
+    fn drew(&mut self, seq: i64) {
+        if let Some((_, first)) = &mut self.mark {
+            *first = (*first).min(seq);
+        }
+        self.last = self.last.max(seq);
+        self.taken += 1;
+    }
 }
 
 thread_local! {
@@ -61,6 +69,8 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         return;
     }
     let pending = PENDING.replace(Pending::NEW);
+    // Before anybody is woken: whoever takes the jobs finds them counted.
+    super::gauges::ended(event);
     // Before the lane's lock goes: whoever gets it next finds the mark.
     if event != XACT_EVENT_ABORT && pending.batches != 0 {
         shmem::signal_batches(pending.batches);
@@ -95,6 +105,11 @@ fn register() {
     }
 }
 
+/// The ends of transactions are noticed from here on.
+pub fn listen() {
+    register();
+}
+
 /// Calls `hook` at the end of every transaction of this process, however it ends. For forgetting what was noted in it.
 pub fn at_end(hook: fn()) {
     register();
@@ -107,6 +122,24 @@ pub fn at_end(hook: fn()) {
 
 /// Draws the next position for a job of `lane` and remembers it for the wake-up.
 pub fn take_seq(lane: usize) -> Result<i64> {
+    let seq = draw()?;
+    note(lane, seq);
+    super::gauges::add_to_whole(lane, 1);
+    Ok(seq)
+}
+
+/// Draws the next position for a job that a limit holds back: it is not ready.
+pub fn take_later_seq() -> Result<i64> {
+    let seq = draw()?;
+    register();
+    PENDING.with_borrow_mut(|pending| {
+        pending.drew(seq);
+        pending.due_changed = true;
+    });
+    Ok(seq)
+}
+
+fn draw() -> Result<i64> {
     let generation = super::relcache::generation();
     let (known, oid) = SEQUENCE.get();
     let oid = if known == generation && oid != 0 {
@@ -123,7 +156,6 @@ pub fn take_seq(lane: usize) -> Result<i64> {
     // SAFETY: nextval(regclass) by its own entry point, with the one argument it takes; it checks the caller's rights.
     let seq = unsafe { pgrx::direct_function_call::<i64>(pg_sys::nextval_oid, &[Some(pg_sys::Datum::from(Oid::from(oid)))]) }
         .ok_or_else(|| UsherError::internal("the queue's sequence gave no value"))?;
-    note(lane, seq);
     Ok(seq)
 }
 
@@ -134,11 +166,7 @@ pub fn note(lane: usize, seq: i64) {
         if let Some(low) = pending.low.get_mut(lane) {
             *low = (*low).min(seq);
         }
-        if let Some((_, first)) = &mut pending.mark {
-            *first = (*first).min(seq);
-        }
-        pending.last = pending.last.max(seq);
-        pending.taken += 1;
+        pending.drew(seq);
     });
 }
 

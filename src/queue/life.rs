@@ -118,7 +118,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     let gone = match place.table.as_str() {
         "jobs" if held => {
             spi::run(
-                "WITH c AS (DELETE FROM usher.jobs WHERE lane = $3 AND seq = $4 RETURNING *),
+                "WITH c AS (DELETE FROM usher.jobs AS q WHERE q.lane = $3 AND q.seq = $4 RETURNING q.*, usher.take_off(q.lane, q.flow_id, q.organization_id) AS off),
                       k AS (DELETE FROM usher.job_keys WHERE organization_id = $1 AND job_id = $2 AND EXISTS (SELECT FROM c))
                  INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old)
                  SELECT organization_id, id, created_at, pg_catalog.now(), cause, flow_id, flow_version, 0, lane, hop, op, true, new, old FROM c",

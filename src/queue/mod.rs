@@ -33,6 +33,8 @@ mod options;
 mod pause;
 pub mod pauses;
 mod pauses_api;
+pub mod pressure;
+mod pressure_api;
 mod request;
 pub mod schedules;
 pub mod settle;
@@ -58,5 +60,6 @@ fn seconds(interval: &pgrx::datum::Interval) -> f64 {
 /// Forgets keys and options whose jobs have been forgotten. Runs with the owner's rights.
 pub fn forget(keep_days: i32) -> crate::error::Result<()> {
     keys::forget(keep_days)?;
+    pressure::forget()?;
     store::forget_options(keep_days)
 }

@@ -2,6 +2,7 @@
 
 use super::asked::Asked;
 use super::options::Options;
+use super::pressure::{self, Asker, Place};
 use super::{keys, life};
 use crate::error::{Result, UsherError};
 use crate::flow::cause;
@@ -38,6 +39,7 @@ pub fn check(
     target: Option<String>,
     priority: Option<String>,
 ) -> Result<Request> {
+    setup::for_writing()?;
     let organization = identity::organization(&given(organization, "the organization")?, Right::Manage)?;
     let priority = priority.filter(|text| text != "normal");
     let chosen = match &priority {
@@ -159,12 +161,12 @@ pub fn one(
     unique_key: Option<String>,
     options: Option<&Options>,
 ) -> Result<life::Row> {
-    Ok(make(request, payload, run_at, unique_key, options)?.1)
+    Ok(make(request, payload, run_at, unique_key, options, true)?.1)
 }
 
-/// Makes one job that asks for nothing special; returns its id.
+/// Makes one job that asks for nothing special, whatever the limits of the queue say; returns its id.
 pub fn id_of_one(request: &Request, payload: JsonB) -> Result<Uuid> {
-    Ok(make(request, payload, None, None, None)?.0)
+    Ok(make(request, payload, None, None, None, false)?.0)
 }
 
 fn make(
@@ -173,8 +175,9 @@ fn make(
     run_at: Option<TimestampWithTimeZone>,
     unique_key: Option<String>,
     options: Option<&Options>,
+    limited: bool,
 ) -> Result<(Uuid, life::Row)> {
-    let installed = setup::installed()?;
+    let installed = setup::for_writing()?;
     let _acting = role::internal(installed.owner);
     finite(run_at)?;
     let route = route(request, &payload)?;
@@ -194,16 +197,35 @@ fn make(
         Some(route) => (Some(route.name.as_str()), if request.lane_given { request.lane as i16 } else { route.lane }),
         None => (None, request.lane as i16),
     };
+    let at_once = asked.run_at.is_none() && asked.waits.is_empty();
+    let (lane, held_by) = match &route {
+        Some(route) if at_once => place(request, route.flow, lane, asked.key.is_none() && !asked.keeps(), limited)?,
+        _ => (lane, None),
+    };
     // What the job looks like is known: reading it back through the view would cost more than making it.
-    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), &asked)?;
+    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), held_by.is_some(), &asked)?;
     match route {
-        Some(route) => ready_or_later(request, id, &route, lane, payload, &asked)?,
+        Some(route) => ready_or_later(request, id, &route, lane, payload, held_by, &asked)?,
         None => external_job(request, id, payload, &asked)?,
     }
     asked.keep(request.organization, &[id])?;
     Ok((id, shown))
 }
 
+/// The lane for a job that could run at once, and the limit that holds it back.
+fn place(request: &Request, flow: i32, lane: i16, free: bool, limited: bool) -> Result<(i16, Option<i32>)> {
+    let number = usize::try_from(lane).unwrap_or(0);
+    if !limited {
+        pressure::count(number, flow, request.organization, 1)?;
+        return Ok((lane, None));
+    }
+    Ok(match pressure::admit(number, flow, request.organization, Asker::Request { free })? {
+        Place::Ready(lane) => (lane as i16, None),
+        Place::Later(limit) => (lane, Some(limit)),
+    })
+}
+
+#[allow(clippy::too_many_arguments, reason = "what a job shows, each with its name")]
 fn fresh(
     request: &Request,
     id: Uuid,
@@ -211,6 +233,7 @@ fn fresh(
     payload: &JsonB,
     lane: i16,
     external: bool,
+    full: bool,
     asked: &Asked,
 ) -> Result<life::Row> {
     let waits = !asked.waits.is_empty();
@@ -218,6 +241,7 @@ fn fresh(
     let waiting_for = match (waits, external) {
         (true, _) => Some("other jobs"),
         (false, true) => Some("external worker"),
+        (false, false) if full => Some("queue full"),
         (false, false) => run_at.map(|_| "run_at"),
     };
     spi::one::<life::Row>(
@@ -246,7 +270,15 @@ fn check_payload(payload: &JsonB, at: Option<usize>) -> Result<()> {
         .hint("Give an object such as {\"action\": \"create_event\", …}."))
 }
 
-fn ready_or_later(request: &Request, id: Uuid, route: &Route, lane: i16, payload: JsonB, asked: &Asked) -> Result<()> {
+fn ready_or_later(
+    request: &Request,
+    id: Uuid,
+    route: &Route,
+    lane: i16,
+    payload: JsonB,
+    held_by: Option<i32>,
+    asked: &Asked,
+) -> Result<()> {
     let cause = cause::current();
     let waits = !asked.waits.is_empty();
     // A key for the row tells the worker that there is more to know of this job.
@@ -275,6 +307,14 @@ fn ready_or_later(request: &Request, id: Uuid, route: &Route, lane: i16, payload
         spi::run(
             "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
              SELECT pg_catalog.nextval('usher.queue_seq'), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'run_at', $11",
+            &arguments,
+        )?;
+    } else if held_by.is_some() {
+        let mut arguments = Vec::from(arguments);
+        arguments.push(spi::arg(held_by));
+        spi::run(
+            "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at, held_by)
+             SELECT usher.take_later_seq(), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'queue full', $11, $12",
             &arguments,
         )?;
     } else {
@@ -308,6 +348,22 @@ fn external_job(request: &Request, id: Uuid, payload: JsonB, asked: &Asked) -> R
     Ok(())
 }
 
+/// As for a job without limits, but that each payload has its own lane (`$13`) and the limit that holds it back (`$14`).
+const MANY_LIMITED: &str = "
+WITH p AS MATERIALIZED (
+    SELECT u.id, u.payload::jsonb AS payload, u.held_by, r.flow_id, r.version, u.lane, CASE WHEN $11 THEN pg_catalog.hashtextextended(u.id::text, 0) END AS row_key,
+           CASE WHEN u.held_by IS NULL THEN usher.take_seq(u.lane) ELSE usher.take_later_seq() END AS seq
+      FROM unnest($1::uuid[], $2::text[], $13::smallint[], $14::integer[]) WITH ORDINALITY AS u (id, payload, lane, held_by, n)
+      JOIN unnest($4::text[], $5::integer[], $6::integer[], $7::smallint[]) AS r (action, flow_id, version, lane)
+        ON r.action = u.payload::jsonb ->> 'action'
+     WHERE ($12::timestamptz IS NULL OR true) ORDER BY u.n),
+w AS (
+    INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, held_by)
+    SELECT p.seq, p.row_key, p.id, $3, pg_catalog.now(), $9, p.flow_id, p.version, p.lane, $8, 'R', $10, p.payload, 'queue full', p.held_by
+      FROM p WHERE p.held_by IS NOT NULL)
+INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
+SELECT p.seq, p.row_key, p.id, $3, pg_catalog.now(), $9, p.flow_id, p.version, p.lane, $8, 'R', $10, p.payload FROM p WHERE p.held_by IS NULL";
+
 /// Makes a job of every payload, all or none, in one statement. Returns their ids in the order of the payloads.
 pub fn many(
     request: &Request,
@@ -315,7 +371,7 @@ pub fn many(
     run_at: Option<TimestampWithTimeZone>,
     options: Option<&Options>,
 ) -> Result<Vec<Uuid>> {
-    let installed: Installed = setup::installed()?;
+    let installed: Installed = setup::for_writing()?;
     let _acting = role::internal(installed.owner);
     if payloads.len() > 100_000 {
         return Err(UsherError::new(
@@ -359,7 +415,22 @@ pub fn many(
     let flows: Vec<i32> = known.iter().map(|route| route.flow).collect();
     let versions: Vec<i32> = known.iter().map(|route| route.version).collect();
     let lanes: Vec<i16> = known.iter().map(|route| if request.lane_given { request.lane as i16 } else { route.lane }).collect();
-    let payloads: Vec<String> = payloads.into_iter().flatten().map(|payload| payload.0.to_string()).collect();
+    let payloads: Vec<JsonB> = payloads.into_iter().flatten().collect();
+    let at_once = !waits && later.is_none() && pressure::concerns(known.iter().map(|route| route.flow))?;
+    let mut places: Vec<(Option<i16>, Option<i32>)> = Vec::new();
+    if at_once {
+        for payload in &payloads {
+            let action = payload.0.get("action").and_then(|action| action.as_str());
+            places.push(match known.iter().position(|route| Some(route.action.as_str()) == action) {
+                Some(at) => {
+                    let (lane, held_by) = place(request, flows[at], lanes[at], !asked.keeps(), true)?;
+                    (Some(lane), held_by)
+                }
+                None => (None, None),
+            });
+        }
+    }
+    let payloads: Vec<String> = payloads.into_iter().map(|payload| payload.0.to_string()).collect();
     let (into, seq, more) = if waits || later.is_some() {
         xact::note_due_changed();
         (
@@ -378,23 +449,27 @@ pub fn many(
              ON r.action = p.payload ->> 'action'
           WHERE ($12::timestamptz IS NULL OR true) ORDER BY p.n"
     );
-    spi::run(
-        &setup::for_tables(&sql)?,
-        &[
-            spi::arg(ids.clone()),
-            spi::arg(payloads.clone()),
-            spi::arg(request.organization),
-            spi::arg(actions.clone()),
-            spi::arg(flows),
-            spi::arg(versions),
-            spi::arg(lanes),
-            spi::arg(cause.hop),
-            spi::arg(cause.job.map(Uuid::from_bytes)),
-            spi::arg(cause::write_trail(&cause.trail)),
-            spi::arg(asked.keeps()),
-            spi::arg(due),
-        ],
-    )?;
+    let mut arguments = vec![
+        spi::arg(ids.clone()),
+        spi::arg(payloads.clone()),
+        spi::arg(request.organization),
+        spi::arg(actions.clone()),
+        spi::arg(flows),
+        spi::arg(versions),
+        spi::arg(lanes),
+        spi::arg(cause.hop),
+        spi::arg(cause.job.map(Uuid::from_bytes)),
+        spi::arg(cause::write_trail(&cause.trail)),
+        spi::arg(asked.keeps()),
+        spi::arg(due),
+    ];
+    if at_once {
+        let (own_lanes, held_by): (Vec<_>, Vec<_>) = places.into_iter().unzip();
+        arguments.extend([spi::arg(own_lanes), spi::arg(held_by)]);
+        spi::run(MANY_LIMITED, &arguments)?;
+    } else {
+        spi::run(&setup::for_tables(&sql)?, &arguments)?;
+    }
     if external {
         spi::run(
             "INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, lane, hop, op, new, waiting_for, due_at, source_system, target_system)

@@ -10,6 +10,7 @@ use super::share::Pick;
 use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::flow::store::Flow;
+use crate::pg::gauges::Handle;
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::xact;
@@ -154,7 +155,7 @@ WITH c AS (
        AND NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = q.lane AND b.last_seq >= q.seq AND q.seq <@ b.done)
        AND q.seq > (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = $1)
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
-              1 AS attempts, NULL::text AS source_system, NULL::text AS target_system, false AS apart)";
+              1 AS attempts, NULL::text AS source_system, NULL::text AS target_system, false AS apart, usher.take_off(q.lane, q.flow_id, q.organization_id) AS off)";
 
 /// `$1` lane, `$2` most jobs: the positions that are ready.
 const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
@@ -205,6 +206,16 @@ pub fn claim_ready(client: &mut SpiClient<'_>, lane: usize, log: &Log, most: i32
         claim.jobs -= group.batch.size;
     }
     Ok(claim)
+}
+
+/// What a batch's jobs that are still in the log take off the limits' numbers.
+pub fn leaving(lane: usize, claim: &Claim) -> Result<Vec<(Handle, i64)>> {
+    let mut off = Vec::new();
+    for group in claim.groups.iter().filter(|group| group.log.is_some()) {
+        let organizations = || group.batch.organizations.value::<Vec<Uuid>>().map(Option::unwrap_or_default);
+        off.extend(super::pressure::leaving(lane, group.flow, organizations)?);
+    }
+    Ok(off)
 }
 
 /// Takes out of the log what a reading has set apart, and adds it to `out`. Returns the rows of the jobs that somebody has
@@ -764,7 +775,7 @@ impl Ready {
 /// `$1` lane, `$2` cause, `$3` flow, `$4` version, `$5` kind, `$6` fallback, then the arrays.
 const PUT_READY: &str = "
     INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, fallback, new)
-    SELECT usher.take_seq($1), b.row_key, COALESCE(b.id, usher.uuid_v7()), b.organization_id, pg_catalog.now(), $2, $3, $4, $1, 0, $5::\"char\", $6, b.new
+    SELECT usher.take_counted_seq($1, $3, b.organization_id), b.row_key, COALESCE(b.id, usher.uuid_v7()), b.organization_id, pg_catalog.now(), $2, $3, $4, $1, 0, $5::\"char\", $6, b.new
       FROM unnest($7::uuid[], $8::uuid[], $9::bigint[], $10::jsonb[]) WITH ORDINALITY AS b (organization_id, id, row_key, new, n)
      ORDER BY b.n";
 
@@ -796,7 +807,8 @@ pub const READY: &str = "SELECT q.seq, q.row_key, q.id, q.organization_id, q.cre
 /// A CTE that takes ready jobs of organization `$1` with ids `$2` out of the queue.
 pub const TAKE_READY: &str = "DELETE FROM usher.jobs AS q
       WHERE (q.lane, q.seq) IN (SELECT r.lane, r.seq FROM usher.ready_jobs AS r WHERE r.organization_id = $1 AND r.id = ANY ($2::uuid[]))
-    RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old";
+    RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
+              usher.take_off(q.lane, q.flow_id, q.organization_id) AS off";
 
 /// True when a unique key may be taken by another job. Its own rule says when: while the job is open no key is free but one
 /// whose period is over.

@@ -34,6 +34,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/limits.sql"),
             include_str!("../../sql/setup/pauses.sql"),
             include_str!("../../sql/setup/gathering.sql"),
+            include_str!("../../sql/setup/pressure.sql"),
         ],
     ),
 ];
@@ -97,8 +98,28 @@ pub fn for_tables(sql: &str) -> Result<Cow<'_, str>> {
     Ok(if pg::catalog::usher_relation("jobs").is_some() {
         Cow::Borrowed(sql)
     } else {
+        // Nor does the extension of that version have the function that counts.
+        let sql = sql.replace(" RETURNING usher.take_off(q.lane, q.flow_id, q.organization_id)", "");
         Cow::Owned(sql.replace("usher.jobs ", "usher.queue ").replace("usher.ready_jobs ", "usher.queue "))
     })
+}
+
+/// The installation, for a writer that is about to make jobs. While the tables are those of version 0.1, setup() may be about to
+/// replace the one that it would write to: the writer waits for that as its statement would, and then takes the statement
+/// for the tables that are there.
+pub fn for_writing() -> Result<Installed> {
+    let generation = pg::relcache::generation();
+    let known = INSTALLED.with_borrow(|cached| cached.filter(|(known, _)| *known == generation));
+    if let Some((_, installed)) = known.filter(|(_, installed)| installed.up_to_date) {
+        return Ok(installed);
+    }
+    // Before any table of ours is read: setup() takes this lock first, too.
+    if pg::catalog::usher_relation("jobs").is_none()
+        && let Some(queue) = pg::catalog::usher_relation("queue")
+    {
+        pg::locks::table_for_writing(queue);
+    }
+    installed()
 }
 
 /// The installation, for what needs the tables of this very version.

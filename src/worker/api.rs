@@ -57,6 +57,7 @@ fn process(most: i32) -> Result<i32> {
     crate::setup::current()?;
     let mut jobs = 0;
     for lane in 0..LANES {
+        batch::let_go_once(installed, lane, most - jobs)?;
         jobs += batch::due(installed, &[lane as i16], most - jobs, None)?.jobs;
         if jobs < most {
             jobs += batch::ready_once(installed, lane, most - jobs)?.jobs;
@@ -68,5 +69,6 @@ fn process(most: i32) -> Result<i32> {
             break;
         }
     }
+    super::maintenance::in_session(installed, |lane| crate::pg::locks::try_lane(lane, false))?;
     Ok(jobs)
 }

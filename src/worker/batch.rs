@@ -10,15 +10,17 @@ use crate::flow::store as flows;
 use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
 use crate::pg::shmem::{Mine, NONE, Source};
-use crate::pg::{role, xact};
+use crate::pg::{gauges, role, xact};
 use crate::queue::batches;
 use crate::queue::ledger;
 use crate::queue::limits;
 use crate::queue::log::Log;
+use crate::queue::pressure;
 use crate::queue::settle::{self, EXPIRED, Given};
 use crate::queue::shadow as queue_shadow;
 use crate::queue::share::Pick;
 use crate::queue::store::{self, Back, Claim, Covers, Detail, Group, Segment};
+use crate::settings;
 use crate::setup::Installed;
 use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
@@ -58,9 +60,12 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
         let done = done_by(&claim);
+        let off = store::leaving(lane, &claim)?;
         run(client, installed, Place::Worker, claim)?;
         let _acting = role::internal(installed.owner);
         ledger::done(lane, &done.taken)?;
+        gauges::add_to_whole(lane, -(done.taken.len() as i64));
+        off.into_iter().for_each(|(gauge, jobs)| gauges::add(gauge, lane, -jobs));
         xact::note_batch(lane);
         Ok(done)
     })
@@ -134,7 +139,29 @@ pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> R
     }
     know(installed, lane, log, mine)?;
     let _acting = role::internal(installed.owner);
-    ledger::settle(lane, log)
+    let settled = ledger::settle(lane, log)?;
+    pressure::correct(lane, log, settled)?;
+    Ok(settled)
+}
+
+/// Lets jobs of a lane go that limits hold back. True: look again soon.
+pub fn let_go(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
+    if !take_lanes(&[lane as i16], Place::Worker) {
+        return Ok(true);
+    }
+    know(installed, lane, log, mine)?;
+    let _acting = role::internal(installed.owner);
+    Ok(pressure::let_go(lane, Some(log), i64::from(settings::batch_size()))?.any)
+}
+
+/// The same, in somebody's session.
+pub fn let_go_once(installed: Installed, lane: usize, most: i32) -> Result<()> {
+    let lanes = [lane as i16];
+    let _acting = role::internal(installed.owner);
+    if pressure::any_held(&lanes)? && take_lanes(&lanes, Place::Session) {
+        pressure::let_go(lane, None, i64::from(most))?;
+    }
+    Ok(())
 }
 
 /// Ready jobs of one lane, in somebody's session.

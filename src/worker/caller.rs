@@ -53,7 +53,7 @@ enum Look {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_caller_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
-    let mine = Mine::arrive(arg.value());
+    let Some(mine) = Mine::arrive(arg.value() as i32) else { return };
     bgw::connect(mine.database());
     guc::prepare_session();
     bgw::report_activity("starting", false);

@@ -52,6 +52,8 @@ struct Launcher {
     /// What workers have found in the databases that `*` names.
     found: HashMap<u32, Found>,
     complained_at: Option<Instant>,
+    /// Slots of processes that an earlier launcher has started and that have not ended yet.
+    orphans: Vec<usize>,
 }
 
 #[pg_guard]
@@ -61,21 +63,22 @@ pub extern "C-unwind" fn usher_launcher_main(_arg: pg_sys::Datum) {
     bgw::prepare_process();
     bgw::connect_without_database();
     shmem::launcher_arrives();
-    end_orphans();
-    let mut launcher = Launcher::default();
+    let mut launcher = Launcher { orphans: end_orphans(), ..Launcher::default() };
     loop {
         bgw::reset_latch();
         pgrx::check_for_interrupts!();
         // A session that ran setup(), or new settings, may have changed what a waiting post would find.
         let reloaded = bgw::reload_if_asked();
         launcher.listen(shmem::launcher_was_asked().filter(|_| !reloaded));
+        launcher.orphans.retain(|slot| !shmem::release_orphan(*slot));
         launcher.align();
         bgw::sleep(launcher.rest() + Duration::from_millis(1));
     }
 }
 
-/// Workers of a launcher that has died go on unknown to us: they end, and their slots are free for new ones.
-fn end_orphans() {
+/// Workers of a launcher that has died go on unknown to us: they end, and their slots are free for new ones. Returns the slots
+/// of those that take longer: a process keeps its slot, with its latch, as long as it lives.
+fn end_orphans() -> Vec<usize> {
     let orphans = shmem::orphans();
     for (_, pid) in &orphans {
         bgw::ask_to_end(*pid);
@@ -84,9 +87,7 @@ fn end_orphans() {
     while Instant::now() < until && shmem::orphans().iter().any(|(_, pid)| *pid != 0) {
         bgw::pause(Duration::from_millis(20));
     }
-    for (slot, _) in orphans {
-        shmem::release(slot);
-    }
+    orphans.into_iter().map(|(slot, _)| slot).filter(|slot| !shmem::release_orphan(*slot)).collect()
 }
 
 /// None when the databases could not be read: then everything stays as it is.
@@ -205,7 +206,7 @@ impl Launcher {
         };
         let why = match shmem::reserve(post.database.oid, post.lanes, post.inside >= MOST_INSIDE) {
             None => format!("no slot is left for database {name}; at most {} workers run", shmem::SLOTS),
-            Some(slot) => match bgw::start_worker(kind, name, function, slot) {
+            Some(slot) => match bgw::start_worker(kind, name, function, shmem::invitation(slot)) {
                 Some(child) => {
                     post.running = Some(Running { slot, child, since: Instant::now() });
                     return;
@@ -236,7 +237,9 @@ impl Launcher {
                 _ => Some(rest.max(SHORT_LIFE)),
             }
         });
-        soonest.min().unwrap_or(TICK).min(TICK)
+        // Nobody tells us that they have ended.
+        let most = if self.orphans.is_empty() { TICK } else { SOON };
+        soonest.min().unwrap_or(most).min(most)
     }
 }
 

@@ -6,7 +6,9 @@ use crate::flow::drift::{self, Others};
 use crate::guard::attach as audits;
 use crate::notify;
 use crate::pg::{role, spi, subxact};
-use crate::queue;
+use crate::pg::{shmem, xact};
+use crate::queue::log::Moment;
+use crate::queue::{self, ledger, pressure};
 use crate::settings;
 use crate::setup;
 
@@ -62,6 +64,50 @@ fn look_at_flows(installed: setup::Installed) -> Result<()> {
     }
     for finding in drift::look_again(&flows, Others::LookAt)? {
         pgrx::log!("usher worker: {}", finding.line());
+    }
+    Ok(())
+}
+
+/// What a worker does by itself, for databases without one: raises the floors of the log and, once a day, makes and drops
+/// partitions and segments. At most once a minute. A transaction cannot settle what it draws itself: what was drawn is noted,
+/// and settled by a later call.
+pub fn in_session(installed: setup::Installed, take: impl Fn(i16) -> bool) -> Result<()> {
+    if shmem::workers().iter().any(|worker| worker.listening) {
+        return Ok(());
+    }
+    let _acting = role::internal(installed.owner);
+    let due = spi::all(
+        "SELECT f.lane, f.awaited_seq, f.awaited_xid, f.settled_at < pg_catalog.date_trunc('day', pg_catalog.now())
+           FROM usher.job_floors AS f WHERE f.settled_at < pg_catalog.now() - interval '1 minute' ORDER BY f.lane",
+        &[],
+        |row| {
+            let moment = row.get::<i64>(2)?.zip(row.get::<i64>(3)?);
+            Ok((row.get::<i16>(1)?.unwrap_or(0), moment, row.get::<bool>(4)? == Some(true)))
+        },
+    )?;
+    let new_day = due.iter().any(|(.., new_day)| *new_day);
+    for (lane, moment, _) in due {
+        if !take(lane) {
+            continue;
+        }
+        let number = usize::try_from(lane).unwrap_or(0);
+        let mut log = ledger::read(number)?;
+        // A number that is still to come is of another server.
+        log.moment =
+            moment.filter(|(_, next_xid)| *next_xid <= xact::next_xid()).map(|(drawn, next_xid)| Moment { drawn, next_xid });
+        let settled = ledger::settle(number, &mut log)?;
+        pressure::correct(number, &log, settled)?;
+        spi::run(
+            "UPDATE usher.job_floors AS f SET settled_at = pg_catalog.now(), awaited_seq = $2, awaited_xid = $3 WHERE f.lane = $1",
+            &[
+                spi::arg(lane),
+                spi::arg(log.moment.map(|moment| moment.drawn)),
+                spi::arg(log.moment.map(|moment| moment.next_xid)),
+            ],
+        )?;
+    }
+    if new_day {
+        partitions()?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
 use crate::pg::{catalog, counters, crash, guc, relcache, role, zone};
 use crate::queue::log::Log;
-use crate::queue::{limits, settle, store};
+use crate::queue::{limits, pressure, settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -30,6 +30,9 @@ const SETTLE_BUSY: Duration = Duration::from_secs(10);
 const CROWD: i32 = 8;
 /// Short enough that a thousand jobs a second are no crowd: then fewer than that arrive in one pause.
 const GATHER: Duration = Duration::from_millis(2);
+
+/// Seconds until it is looked again whether there is room for what limits hold back, if nothing tells before.
+const HELD: f64 = 1.0;
 
 struct Lane {
     number: usize,
@@ -82,8 +85,7 @@ pub(super) enum Outcome {
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
     bgw::prepare_process();
-    let slot = arg.value();
-    let mine = Mine::arrive(slot);
+    let Some(mine) = Mine::arrive(arg.value() as i32) else { return };
     crash::prepare(mine.database(), mine.lanes());
     bgw::connect(mine.database());
     guc::prepare_session();
@@ -425,6 +427,9 @@ impl Loop {
         let numbers = self.numbers.clone();
         let (mut due, mut looked) = (None, false);
         let all = self.from_the_start;
+        let mine = self.mine;
+        let mut uncounted = false;
+        let mut logs: Vec<Log> = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.log)).collect();
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
@@ -435,12 +440,30 @@ impl Loop {
                 limits::heal(installed)?;
             }
             let again = settle::settle(installed, all)?;
-            due = settle::sooner(store::next_due(&numbers)?, again);
+            uncounted = pressure::unsure(&numbers)?;
+            if all {
+                pressure::look_for_held(&numbers)?;
+            }
+            let mut full = None;
+            if pressure::any_held(&numbers)? {
+                for (lane, log) in numbers.iter().zip(&mut logs) {
+                    if batch::let_go(installed, *lane as usize, log, mine)? {
+                        full = Some(HELD);
+                    }
+                }
+            }
+            due = settle::sooner(settle::sooner(store::next_due(&numbers)?, again), full);
             looked = true;
             Ok(())
         });
+        for (lane, log) in self.lanes.iter_mut().zip(logs) {
+            lane.log = log;
+        }
         if !there {
             return self.gone();
+        }
+        if uncounted && self.settle_at.is_none() {
+            self.settle_at = Some(Instant::now());
         }
         // After an error it is looked at again: nobody would wake us for it.
         if !looked {

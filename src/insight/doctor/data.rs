@@ -4,6 +4,7 @@ use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
 use crate::pg::{shmem, spi};
 use crate::queue::LANES;
+use crate::setup;
 
 pub fn public_functions() -> Result<Seen> {
     let rows = spi::read_all(
@@ -62,13 +63,15 @@ pub fn row_security() -> Result<Seen> {
 /// Where indexes show the newest rows, they are not from the future. Histories by their days.
 pub fn clock() -> Result<Seen> {
     let ahead = spi::read::<String>(
-        "SELECT pg_catalog.date_trunc('second', pg_catalog.max(x.at) - pg_catalog.clock_timestamp())::text
+        &setup::for_tables(
+            "SELECT pg_catalog.date_trunc('second', pg_catalog.max(x.at) - pg_catalog.clock_timestamp())::text
            FROM (SELECT (SELECT q.created_at FROM usher.jobs q WHERE q.lane = l ORDER BY q.seq DESC LIMIT 1) FROM pg_catalog.generate_series(0, 4) AS l
                  UNION ALL SELECT pg_catalog.max(d.died_at) FROM usher.dead_letters d
                  UNION ALL SELECT pg_catalog.max(v.created_at) FROM usher.flow_versions v
                  UNION ALL SELECT pg_catalog.max(h.finished_at) FROM usher.job_history h
                             WHERE h.finished_at >= (pg_catalog.date_trunc('day', pg_catalog.now() AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC') AS x (at)
          HAVING pg_catalog.max(x.at) > pg_catalog.clock_timestamp() + interval '5 seconds'",
+        )?,
         &[],
     )?;
     let finding = ahead.map(|ahead| {
@@ -97,10 +100,12 @@ pub fn history() -> Result<Seen> {
 pub fn backlog() -> Result<Seen> {
     let runs = shmem::workers().iter().any(|worker| worker.listening);
     let rows = spi::read_all(
-        "SELECT l, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
+        &setup::for_tables(
+            "SELECT l, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
            FROM pg_catalog.generate_series(0, 4) AS l
            CROSS JOIN LATERAL (SELECT q.created_at FROM usher.ready_jobs q WHERE q.lane = l ORDER BY q.seq LIMIT 1) AS o
           WHERE o.created_at < pg_catalog.clock_timestamp() - interval '1 minute' ORDER BY l",
+        )?,
         &[],
         |row| {
             let lane = usize::try_from(row.get::<i32>(1)?.unwrap_or(0)).unwrap_or(0);
