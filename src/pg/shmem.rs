@@ -208,6 +208,10 @@ pub fn signal_batches(lanes: u32) {
     }
 }
 
+mod state;
+
+pub use state::{callers, workers};
+
 /// The mark of a caller process among the lanes of a slot; its number stands above it.
 const CALLER: u32 = 1 << LANES;
 
@@ -596,40 +600,4 @@ pub fn has_workers(database: u32) -> bool {
 /// Slots that are in use, of [`SLOTS`], in all databases.
 pub fn slots_taken() -> usize {
     slots().iter().filter(|slot| slot.database.load(SeqCst) != 0).count()
-}
-
-/// A worker as the status screen shows it.
-pub struct WorkerState {
-    pub pid: i32,
-    pub lanes: u32,
-    pub listening: bool,
-    pub jobs: u64,
-    pub batches: u64,
-    pub busy: bool,
-}
-
-/// The workers of this database.
-pub fn workers() -> Vec<WorkerState> {
-    states(false)
-}
-
-/// The callers of this database.
-pub fn callers() -> Vec<WorkerState> {
-    states(true)
-}
-
-fn states(callers: bool) -> Vec<WorkerState> {
-    let database = super::ids::database();
-    slots()
-        .iter()
-        .filter(|slot| slot.database.load(SeqCst) == database && is_caller(slot.lanes.load(SeqCst)) == callers)
-        .map(|slot| WorkerState {
-            pid: slot.pid.load(SeqCst),
-            lanes: slot.lanes.load(SeqCst),
-            listening: slot.latch.load(SeqCst) != 0,
-            jobs: slot.jobs.load(SeqCst),
-            batches: slot.batches.load(SeqCst),
-            busy: slot.busy_kind.load(SeqCst) != 0,
-        })
-        .collect()
 }

@@ -55,6 +55,8 @@ SELECT 'PUBLIC may ' || lower(a.privilege_type), 'schema ' || nspname FROM room 
 UNION ALL
 SELECT 'a view with its owner''s rights', label FROM relation
  WHERE relkind = 'v' AND NOT COALESCE('security_invoker=true' = ANY (reloptions), false)
+   -- These two read the ledger of batches, which members may not, and show them their own organizations' jobs.
+   AND NOT (label IN ('usher.visible_ready_jobs', 'usher.visible_done_jobs') AND 'security_barrier=true' = ANY (reloptions))
 UNION ALL
 SELECT 'relation without comment', label FROM relation c
  WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition AND COALESCE(obj_description(c.oid, 'pg_class'), '') = ''
