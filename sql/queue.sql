@@ -145,3 +145,14 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+
+-- For usher.ready_jobs: as a stable function of a constant its value is known when a query is planned.
+CREATE FUNCTION usher.lane_floor(lane smallint) RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+END
+$$;
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';

@@ -1,5 +1,20 @@
 -- Views, row level security and grants. Dropped and made anew by every usher.setup(), so that they fit the installed version.
 
+-- Lane by lane, so that the planner, which asks usher.lane_floor() for its estimate, reads the log by its key from the
+-- floor on, and never what lies below it. What is done above the floor is put together once for each query.
+DO $$
+BEGIN
+    EXECUTE 'CREATE OR REPLACE VIEW usher.ready_jobs WITH (security_invoker = true) AS ' || (
+        SELECT string_agg(format(
+            'SELECT j.* FROM usher.jobs AS j
+              WHERE j.lane = %1$s::smallint AND j.seq > usher.lane_floor(%1$s::smallint)
+                AND NOT COALESCE(j.seq <@ (SELECT range_agg(b.done) FROM usher.job_batches AS b
+                                            WHERE b.lane = %1$s::smallint AND b.last_seq > usher.lane_floor(%1$s::smallint)), false)', lane),
+            ' UNION ALL ' ORDER BY lane) FROM generate_series(0, 4) AS lane);
+END
+$$;
+COMMENT ON VIEW usher.ready_jobs IS 'jobs of the log that are not done: those that a worker takes next';
+
 CREATE OR REPLACE VIEW usher.sync_jobs WITH (security_invoker = true) AS
 SELECT q.id, q.organization_id, f.name AS flow, f.source_system, f.target_system,
        CASE WHEN q.op = 'R' THEN q.new ELSE usher.change_payload(q.op, q.new, q.old) END AS payload,

@@ -31,6 +31,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/worker.sql"),
             include_str!("../../sql/setup/schedules.sql"),
             include_str!("../../sql/setup/life.sql"),
+            include_str!("../../sql/setup/waiting.sql"),
         ],
     ),
 ];

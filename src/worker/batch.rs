@@ -36,6 +36,8 @@ pub struct Done {
     pub last: i64,
     /// Another process works on the lane.
     pub busy: bool,
+    /// Others may have waited for these jobs.
+    pub awaited: bool,
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
@@ -55,8 +57,8 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         log.alone = (claim.jobs == 1).then_some(claim.last);
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
-        let done = done_by(&claim);
-        run(client, installed, Place::Worker, claim)?;
+        let mut done = done_by(&claim);
+        done.awaited |= run(client, installed, Place::Worker, claim)?;
         let _acting = role::internal(installed.owner);
         ledger::done(lane, &done.taken)?;
         xact::note_batch(lane);
@@ -108,6 +110,7 @@ fn done_by(claim: &Claim) -> Done {
         picked: claim.picked.clone(),
         last: claim.last,
         busy: false,
+        awaited: claim.jobs > 0 && claim.anything_waits,
     }
 }
 
@@ -125,14 +128,24 @@ fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<
     Ok(())
 }
 
-/// Raises the floor of a lane's log. False: not all the way yet.
-pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
-    if !take_lanes(&[lane as i16], Place::Worker) {
-        return Ok(false);
+/// Raises the floors of lanes' logs, all in one transaction. False: not all the way yet.
+pub fn settle<'a>(installed: Installed, lanes: impl Iterator<Item = (usize, &'a mut Log)>, mine: Mine) -> Result<bool> {
+    // A floor that is lost in a crash is found again.
+    crate::pg::guc::lazy_commit();
+    let acting = role::internal(installed.owner);
+    let look = ledger::look()?;
+    drop(acting);
+    let mut settled = true;
+    for (lane, log) in lanes.filter(|(_, log)| !ledger::is_settled(log, &look)) {
+        if !take_lanes(&[lane as i16], Place::Worker) {
+            settled = false;
+            continue;
+        }
+        know(installed, lane, log, mine)?;
+        let _acting = role::internal(installed.owner);
+        settled &= ledger::settle(lane, log, &look)?;
     }
-    know(installed, lane, log, mine)?;
-    let _acting = role::internal(installed.owner);
-    ledger::settle(lane, log)
+    Ok(settled)
 }
 
 /// Ready jobs of one lane, in somebody's session.
@@ -227,9 +240,10 @@ pub fn one(
     })
 }
 
-fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
+/// True when jobs of batches have ended: whoever passed over their batch looks at it after the commit.
+fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<bool> {
     if claim.groups.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let _acting = role::internal(installed.owner);
     let anything_waits = claim.anything_waits;
@@ -248,7 +262,8 @@ fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Cl
     if batches_ended {
         batches::settle()?;
     }
-    notify::failures(installed, &tally)
+    notify::failures(installed, &tally)?;
+    Ok(batches_ended)
 }
 
 fn class(
