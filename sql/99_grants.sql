@@ -12,7 +12,7 @@ GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.reverse_ticket_reve
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue, usher.unbind_ticket_revenue TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.managed_organization, usher.deal_to_project, usher.project_to_event TO usher_member;
 -- What the view usher.sync_jobs is made of runs with the rights of its reader.
-GRANT EXECUTE ON FUNCTION usher.lane_name, usher.change_payload, usher.job_in_progress TO usher_member, usher_reader;
+GRANT EXECUTE ON FUNCTION usher.lane_name, usher.lane_floor, usher.change_payload, usher.job_in_progress TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_reader;
 -- Those who run the installation.
 GRANT EXECUTE ON FUNCTION

@@ -154,3 +154,15 @@ CREATE FUNCTION usher.reads_all() RETURNS boolean
         OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
         OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
 $$;
+
+-- For usher.ready_jobs: as a stable function of a constant its value is known when a query is planned.
+-- With its owner's rights: it is evaluated as whoever looks at jobs, who reads no floors otherwise.
+CREATE FUNCTION usher.lane_floor(lane smallint) RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+END
+$$;
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';

@@ -1,12 +1,25 @@
 -- Views, row level security and grants. Dropped and made anew by every usher.setup(), so that they fit the installed version.
 
+-- Lane by lane, so that the planner, which asks usher.lane_floor() for its estimate, reads the log by its key from the
+-- floor on, and never what lies below it. What is done above the floor is put together once for each query.
 -- Which jobs of the log are done is written down batch by batch, for all organizations together. So members read the log through
 -- these, which have the owner's rights and show them what is theirs; how much the installation does is for those who run it.
-CREATE OR REPLACE VIEW usher.visible_ready_jobs WITH (security_barrier = true) AS
-SELECT r.*
-  FROM usher.job_floors AS f JOIN usher.jobs AS r ON r.lane = f.lane AND r.seq > f.floor
- WHERE NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = r.lane AND b.last_seq >= r.seq AND r.seq <@ b.done)
-   AND ((SELECT usher.reads_all()) OR r.organization_id = ANY ((SELECT usher.member_organizations())::uuid[]));
+DO $$
+DECLARE
+    ready text := (
+        SELECT string_agg(format(
+            'SELECT j.* FROM usher.jobs AS j
+              WHERE j.lane = %1$s::smallint AND j.seq > usher.lane_floor(%1$s::smallint)
+                AND NOT COALESCE(j.seq <@ (SELECT range_agg(b.done) FROM usher.job_batches AS b
+                                            WHERE b.lane = %1$s::smallint AND b.last_seq > usher.lane_floor(%1$s::smallint)), false)', lane),
+            ' UNION ALL ' ORDER BY lane) FROM generate_series(0, 4) AS lane);
+BEGIN
+    EXECUTE 'CREATE OR REPLACE VIEW usher.ready_jobs WITH (security_invoker = true) AS ' || ready;
+    EXECUTE 'CREATE OR REPLACE VIEW usher.visible_ready_jobs WITH (security_barrier = true) AS SELECT r.* FROM (' || ready || ') AS r
+              WHERE (SELECT usher.reads_all()) OR r.organization_id = ANY ((SELECT usher.member_organizations())::uuid[])';
+END
+$$;
+COMMENT ON VIEW usher.ready_jobs IS 'jobs of the log that are not done: those that a worker takes next';
 COMMENT ON VIEW usher.visible_ready_jobs IS 'jobs of the log that are not done, of the caller''s organizations';
 CREATE OR REPLACE VIEW usher.visible_done_jobs WITH (security_barrier = true) AS
 SELECT j.*,

@@ -63,12 +63,6 @@ DO $$ BEGIN
 END $$;
 DROP TABLE usher.queue;
 
-CREATE VIEW usher.ready_jobs WITH (security_invoker = true) AS
-SELECT j.*
-  FROM usher.job_floors AS f JOIN usher.jobs AS j ON j.lane = f.lane AND j.seq > f.floor
- WHERE NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = j.lane AND b.last_seq >= j.seq AND j.seq <@ b.done);
-COMMENT ON VIEW usher.ready_jobs IS 'jobs of the log that are not done: those that a worker takes next';
-
 CREATE VIEW usher.done_jobs WITH (security_invoker = true) AS
 SELECT j.*,
        COALESCE((SELECT b.finished_at FROM usher.job_batches AS b

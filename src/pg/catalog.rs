@@ -18,6 +18,19 @@ pub fn usher_relation(name: &str) -> Option<Oid> {
     }
 }
 
+/// True when `usher.<name>` has nothing in its file: what it is for is not in use. Costs no statement.
+pub fn is_unused(name: &str) -> bool {
+    let Some(oid) = usher_relation(name) else { return true };
+    let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+    // SAFETY: opened and closed here inside a transaction; a table that is gone meanwhile raises an error as in any statement.
+    unsafe {
+        let relation = pg_sys::relation_open(oid, lock);
+        let blocks = pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM);
+        pg_sys::relation_close(relation, lock);
+        blocks == 0
+    }
+}
+
 /// The function `schema.name` with just these parameters, if it is there and returns one value of type `result`. Looks
 /// into the catalog's cache: cheap enough to ask before every call.
 pub fn function(schema: &str, name: &str, parameters: &[Oid], result: Oid) -> Option<Oid> {

@@ -81,12 +81,19 @@ impl Nest {
     pub fn index_scans(mut self) -> Self {
         self.set(c"enable_seqscan", c"off");
         self.set(c"enable_bitmapscan", c"off");
+        // What is switched off is reckoned with a price beyond all measure, which would have the rest compiled.
+        // SAFETY: reads the session's setting.
+        if unsafe { pg_sys::jit_enabled } {
+            self.set(c"jit", c"off");
+        }
         self
     }
 
-    /// The same, and the plan is made once for all values: for what is run over and over with others.
+    /// The same, in the order of that index, and the plan is made once for all values: for what is run over and over with
+    /// others.
     pub fn one_plan(mut self) -> Self {
         self = self.index_scans();
+        self.set(c"enable_sort", c"off");
         self.set(c"plan_cache_mode", c"force_generic_plan");
         self
     }
@@ -136,6 +143,23 @@ impl Drop for Nest {
     }
 }
 
+/// This transaction's commit does not wait for the disk: for what can be found again if it is lost.
+pub fn lazy_commit() {
+    // SAFETY: constant, NUL-terminated strings; GUC_ACTION_LOCAL puts the old value back at the end of the transaction.
+    unsafe {
+        pg_sys::set_config_option(
+            c"synchronous_commit".as_ptr(),
+            c"off".as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
 /// Names resolve in `pg_catalog` alone until this is dropped, whatever the session's setting says. Far cheaper than a
 /// setting, and only for our own statements: while it holds, `SET search_path` of a called function would have no effect.
 pub struct CatalogOnly {
@@ -174,6 +198,8 @@ impl Drop for CatalogOnly {
 pub fn prepare_session() {
     let settings = [
         (c"search_path", PATH),
+        // The planner fears the worst of a long log, and each batch would be compiled for longer than it runs.
+        (c"jit", c"off"),
         (c"lock_timeout", c"2000"),
         (c"statement_timeout", c"0"),
         (c"idle_session_timeout", c"0"),

@@ -3,6 +3,7 @@
 //! Owns no table. Everybody may call it; it calls nobody. What it offers upwards is safe to use: statements with saved
 //! plans, subtransactions, acting as a role, the wake-up at commit, expression parsing, worker processes.
 
+pub mod argument;
 pub mod bgw;
 pub mod buckets;
 pub mod catalog;

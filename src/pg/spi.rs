@@ -35,6 +35,11 @@ impl Raw {
         Ok(Self { datum: table.get_datum_by_ordinal(ordinal)?, oid: table.column_type_oid(ordinal)?.value() })
     }
 
+    /// An argument of a function that is running.
+    pub(super) fn of(datum: pg_sys::Datum, oid: pg_sys::Oid) -> Self {
+        Self { datum: Some(datum), oid }
+    }
+
     /// The value itself.
     pub fn value<T: FromDatum>(&self) -> Result<Option<T>> {
         // SAFETY: datum and type were read together from one result column, which is of the type that the caller names.

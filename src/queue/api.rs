@@ -4,6 +4,7 @@ use super::life;
 use super::options::Options;
 use super::request;
 use crate::error::{self, UsherError};
+use crate::pg::argument::JsonbArray;
 use crate::pg::{locks, shmem, xact};
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -47,7 +48,7 @@ fn enqueue_sync_jobs_with_options(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
-    payloads: Option<Vec<Option<JsonB>>>,
+    payloads: Option<JsonbArray>,
     priority: default!(Option<String>, "'normal'"),
     run_at: default!(Option<TimestampWithTimeZone>, "NULL"),
     options: default!(Option<JsonB>, "NULL"),
@@ -56,7 +57,7 @@ fn enqueue_sync_jobs_with_options(
     let options = options.map(|options| Options::parse(&options.0)).transpose()?;
     let payloads =
         payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
-    Ok(request::many(&asked, payloads, run_at, options.as_ref())?)
+    Ok(request::many(&asked, payloads.raw(), run_at, options.as_ref())?)
 }
 
 /// What the SQL function of version 0.1 calls, between installing this library and ALTER EXTENSION.
@@ -79,7 +80,7 @@ fn enqueue_sync_jobs(
     organization: Option<String>,
     source_system: Option<String>,
     target_system: Option<String>,
-    payloads: Option<Vec<Option<JsonB>>>,
+    payloads: Option<JsonbArray>,
 ) -> Sql<Vec<Uuid>> {
     enqueue_sync_jobs_with_options(organization, source_system, target_system, payloads, None, None, None)
 }

@@ -4,10 +4,12 @@
 
 use super::log::{Log, Moment, written, written_all};
 use crate::error::Result;
+use crate::pg::guc::Nest;
 use crate::pg::{spi, xact};
 
 /// Reads a lane's floor and what is done above it.
 pub fn read(lane: usize) -> Result<Log> {
+    let _index = Nest::open().index_scans();
     let lane = spi::arg(lane as i16);
     let floor =
         spi::one::<i64>("SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = $1", std::slice::from_ref(&lane))?.unwrap_or(0);
@@ -36,39 +38,53 @@ pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
     Ok(())
 }
 
+/// What is drawn now, and who still runs.
+pub struct Look {
+    now: Moment,
+    /// Every transaction with a lower number has ended.
+    oldest: i64,
+}
+
+/// To be taken before the transaction writes: it would wait for itself.
+pub fn look() -> Result<Look> {
+    // First what is drawn, then who runs: whoever draws in between is not missing from the second.
+    let drawn = spi::read::<i64>("SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM usher.queue_seq AS s", &[])?;
+    let now = Moment { drawn: drawn.unwrap_or(0), next_xid: xact::next_xid() };
+    let oldest = spi::one::<i64>("SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint", &[])?;
+    Ok(Look { now, oldest: oldest.unwrap_or(0) })
+}
+
+/// True when nothing has been drawn above a lane's floor.
+pub fn is_settled(log: &Log, look: &Look) -> bool {
+    log.known && log.moment.is_none() && look.now.drawn <= log.floor
+}
+
 /// Raises a lane's floor as far as it is settled that nothing is left below it and nothing will be added. False: some
 /// transaction still has to end before all that was drawn can be settled.
 ///
 /// Whoever draws a position has a transaction number before (`pg::xact::take_seq`). So when every transaction that ran at a
 /// moment has ended, all positions drawn until then are either to be seen now or will never be.
-pub fn settle(lane: usize, log: &mut Log) -> Result<bool> {
+pub fn settle(lane: usize, log: &mut Log, look: &Look) -> Result<bool> {
     // One that was awaited is of some time ago: more has been drawn since.
-    if log.moment.is_some() && !settle_moment(lane, log)? {
-        return Ok(false);
+    for moment in log.moment.into_iter().chain([look.now]) {
+        if look.oldest < moment.next_xid {
+            log.moment = Some(moment);
+            return Ok(false);
+        }
+        log.moment = None;
+        if !raise(lane, log, moment.drawn)? {
+            return Ok(false);
+        }
     }
-    settle_moment(lane, log)
+    Ok(true)
 }
 
-fn settle_moment(lane: usize, log: &mut Log) -> Result<bool> {
-    let moment = match log.moment {
-        Some(moment) => moment,
-        None => {
-            // First what is drawn, then who runs: whoever draws in between is not missing from the second.
-            let drawn =
-                spi::one::<i64>("SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END FROM usher.queue_seq AS s", &[])?;
-            Moment { drawn: drawn.unwrap_or(0), next_xid: xact::next_xid() }
-        }
-    };
-    let oldest = spi::one::<i64>("SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint", &[])?;
-    if oldest.unwrap_or(0) < moment.next_xid {
-        log.moment = Some(moment);
-        return Ok(false);
-    }
-    log.moment = None;
-    if moment.drawn <= log.floor {
+/// Raises the floor up to a position, or to the first before it that is not done; false then.
+fn raise(lane: usize, log: &mut Log, drawn: i64) -> Result<bool> {
+    if drawn <= log.floor {
         return Ok(true);
     }
-    let floor = first_undone(lane, log, moment.drawn)?.map_or(moment.drawn, |first| moment.drawn.min(first - 1));
+    let floor = first_undone(lane, log, drawn)?.map_or(drawn, |first| drawn.min(first - 1));
     if floor > log.floor {
         spi::run(
             "UPDATE usher.job_floors AS f SET floor = $2 WHERE f.lane = $1 AND f.floor < $2",
@@ -76,11 +92,12 @@ fn settle_moment(lane: usize, log: &mut Log) -> Result<bool> {
         )?;
         log.raise_floor(floor);
     }
-    Ok(floor == moment.drawn)
+    Ok(floor == drawn)
 }
 
 /// The first position in the log, up to `to`, that is not done.
 fn first_undone(lane: usize, log: &Log, to: i64) -> Result<Option<i64>> {
+    let _plan = Nest::open().one_plan();
     let gaps = log.done.gaps(log.floor + 1, to + 1);
     spi::one::<i64>(
         "SELECT j.seq FROM unnest($2::text::int8multirange) AS g (gap)

@@ -366,18 +366,32 @@ SELECT 0, NULL::uuid, pg_catalog.count(*)
   FROM (SELECT FROM usher.jobs AS q
          WHERE q.lane = $1 AND q.seq > $2 AND ($3::text IS NULL OR NOT q.seq <@ $3::text::int8multirange) ORDER BY q.seq LIMIT $4) AS c";
 
+/// The gauges of a lane, with their rules.
+fn gauges_of(lane: usize, rules: &[Rule]) -> impl Iterator<Item = (Handle, &Rule)> {
+    rules
+        .iter()
+        .filter(move |rule| rule.lane.is_none_or(|own| own == lane))
+        .filter_map(|rule| rule.gauge.map(|gauge| (gauge, rule)))
+}
+
+fn is_doubtful(gauge: Handle, lane: usize) -> bool {
+    !gauges::is_known(gauge, lane) || gauges::is_doubtful(gauge, lane)
+}
+
+/// Some number of a lane is one that nobody could tell.
+pub fn is_in_doubt(lane: usize) -> Result<bool> {
+    let whole = gauges::gauge(gauges::WHOLE).is_some_and(|whole| is_doubtful(whole, lane));
+    Ok(whole || gauges_of(lane, &rules()?).any(|(gauge, _)| is_doubtful(gauge, lane)))
+}
+
 /// Puts the numbers of a lane right that nobody could tell: after the start, after prepared transactions, and, where it costs
 /// little (`settled`: nothing below the floor), anyway. The caller has the lane and knows its log.
 pub fn correct(lane: usize, log: &Log, settled: bool) -> Result<()> {
     let rules = rules()?;
     let Some(whole) = gauges::gauge(gauges::WHOLE) else { return Ok(()) };
-    let mine: Vec<(Handle, &Rule)> = rules
-        .iter()
-        .filter(|rule| rule.lane.is_none_or(|own| own == lane))
-        .filter_map(|rule| rule.gauge.map(|gauge| (gauge, rule)))
-        .collect();
+    let mine: Vec<(Handle, &Rule)> = gauges_of(lane, &rules).collect();
     let handles = || std::iter::once(whole).chain(mine.iter().map(|(gauge, _)| *gauge));
-    let unsure = handles().any(|gauge| !gauges::is_known(gauge, lane) || gauges::is_doubtful(gauge, lane));
+    let unsure = handles().any(|gauge| is_doubtful(gauge, lane));
     if !unsure && !settled {
         return Ok(());
     }

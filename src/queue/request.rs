@@ -7,6 +7,7 @@ use super::{keys, life};
 use crate::error::{Result, UsherError};
 use crate::flow::cause;
 use crate::flow::definition::lane;
+use crate::pg::spi::Raw;
 use crate::pg::{ids, role, spi, xact};
 use crate::registry::identity::{self, Right};
 use crate::registry::systems;
@@ -131,7 +132,7 @@ fn unroutable(request: &Request, action: Option<&str>, at: Option<usize>) -> Res
 
 /// The flow that takes a payload. None: a worker outside does. Runs with the owner's rights.
 fn route(request: &Request, payload: &JsonB) -> Result<Option<Route>> {
-    check_payload(payload, None)?;
+    check_payload(payload)?;
     let action = payload.0.get("action").and_then(|action| action.as_str()).map(str::to_owned);
     let route =
         routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
@@ -194,7 +195,7 @@ fn make(
     }
     asked.meet(options, request.organization)?;
     let (flow, lane) = match &route {
-        Some(route) => (Some(route.name.as_str()), if request.lane_given { request.lane as i16 } else { route.lane }),
+        Some(route) => (Some(route.name.clone()), if request.lane_given { request.lane as i16 } else { route.lane }),
         None => (None, request.lane as i16),
     };
     let at_once = asked.run_at.is_none() && asked.waits.is_empty();
@@ -203,11 +204,19 @@ fn make(
         _ => (lane, None),
     };
     // What the job looks like is known: reading it back through the view would cost more than making it.
-    let shown = fresh(request, id, flow, &payload, lane, route.is_none(), held_by.is_some(), &asked)?;
-    match route {
-        Some(route) => ready_or_later(request, id, &route, lane, payload, held_by, &asked)?,
-        None => external_job(request, id, payload, &asked)?,
-    }
+    let shown = match route {
+        Some(route) if at_once && held_by.is_none() => ready(request, id, &route, lane, payload, &asked)?,
+        Some(route) => {
+            let shown = fresh(request, id, flow, &payload, lane, false, held_by.is_some(), &asked)?;
+            put_off(request, id, &route, lane, payload, held_by, &asked)?;
+            shown
+        }
+        None => {
+            let shown = fresh(request, id, flow, &payload, lane, true, false, &asked)?;
+            external_job(request, id, payload, &asked)?;
+            shown
+        }
+    };
     asked.keep(request.organization, &[id])?;
     Ok((id, shown))
 }
@@ -229,7 +238,7 @@ fn place(request: &Request, flow: i32, lane: i16, free: bool, limited: bool) -> 
 fn fresh(
     request: &Request,
     id: Uuid,
-    flow: Option<&str>,
+    flow: Option<String>,
     payload: &JsonB,
     lane: i16,
     external: bool,
@@ -249,7 +258,7 @@ fn fresh(
         &[
             spi::arg(id),
             spi::arg(request.organization),
-            spi::arg(flow.map(str::to_owned)),
+            spi::arg(flow),
             spi::arg(request.source.as_str()),
             spi::arg(request.target.as_str()),
             spi::arg(JsonB(payload.0.clone())),
@@ -261,16 +270,50 @@ fn fresh(
     .ok_or_else(|| UsherError::internal("a new job could not be shown"))
 }
 
-fn check_payload(payload: &JsonB, at: Option<usize>) -> Result<()> {
-    if payload.0.is_object() {
-        return Ok(());
-    }
-    let which = at.map(|at| format!("payload {at}")).unwrap_or_else(|| "the payload".to_owned());
-    Err(UsherError::invalid(format!("{which} is not a JSON object"))
-        .hint("Give an object such as {\"action\": \"create_event\", …}."))
+fn check_payload(payload: &JsonB) -> Result<()> {
+    if payload.0.is_object() { Ok(()) } else { Err(not_an_object(None)) }
 }
 
-fn ready_or_later(
+fn not_an_object(at: Option<usize>) -> UsherError {
+    let which = at.map(|at| format!("payload {at}")).unwrap_or_else(|| "the payload".to_owned());
+    UsherError::invalid(format!("{which} is not a JSON object")).hint("Give an object such as {\"action\": \"create_event\", …}.")
+}
+
+/// A key for the row tells the worker that there is more to know of this job.
+fn row_key(id: Uuid, asked: &Asked) -> Option<String> {
+    asked.key.as_ref().map(|(key, _)| key.clone()).or(asked.keeps().then(|| id.to_string()))
+}
+
+/// Makes a job that can run at once, and shows it.
+fn ready(request: &Request, id: Uuid, route: &Route, lane: i16, payload: JsonB, asked: &Asked) -> Result<life::Row> {
+    let cause = cause::current();
+    spi::one::<life::Row>(
+        &setup::for_tables(
+            "INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
+             VALUES (usher.take_seq($1), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9)
+             RETURNING ROW(id, organization_id, $11::text, $12::text, $13::text, new, $14::text, 'pending', NULL, 0, NULL, NULL, NULL, created_at, NULL)::usher.sync_job",
+        )?,
+        &[
+            spi::arg(lane),
+            spi::arg(id),
+            spi::arg(request.organization),
+            spi::arg(cause.job.map(Uuid::from_bytes)),
+            spi::arg(route.flow),
+            spi::arg(route.version),
+            spi::arg(cause.hop),
+            spi::arg(cause::write_trail(&cause.trail)),
+            spi::arg(payload),
+            spi::arg(row_key(id, asked)),
+            spi::arg(route.name.as_str()),
+            spi::arg(request.source.as_str()),
+            spi::arg(request.target.as_str()),
+            spi::arg(crate::queue::LANES[lane as usize]),
+        ],
+    )?
+    .ok_or_else(|| UsherError::internal("a new job could not be shown"))
+}
+
+fn put_off(
     request: &Request,
     id: Uuid,
     route: &Route,
@@ -281,9 +324,12 @@ fn ready_or_later(
 ) -> Result<()> {
     let cause = cause::current();
     let waits = !asked.waits.is_empty();
-    // A key for the row tells the worker that there is more to know of this job.
-    let row_key = asked.key.as_ref().map(|(key, _)| key.clone()).or(asked.keeps().then(|| id.to_string()));
-    let arguments = [
+    xact::note_due_changed();
+    let (seq, reason) = match held_by {
+        Some(_) => ("usher.take_later_seq()", "queue full"),
+        None => ("pg_catalog.nextval('usher.queue_seq')", if waits { "other jobs" } else { "run_at" }),
+    };
+    let mut arguments = vec![
         spi::arg(lane),
         spi::arg(id),
         spi::arg(request.organization),
@@ -293,38 +339,20 @@ fn ready_or_later(
         spi::arg(cause.hop),
         spi::arg(cause::write_trail(&cause.trail)),
         spi::arg(payload),
-        spi::arg(row_key),
+        spi::arg(row_key(id, asked)),
         spi::arg(asked.run_at.filter(|_| !waits)),
+        spi::arg(reason),
     ];
-    if waits {
-        spi::run(
-            "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
-             SELECT pg_catalog.nextval('usher.queue_seq'), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'other jobs', $11",
-            &arguments,
-        )?;
-    } else if asked.run_at.is_some() {
-        xact::note_due_changed();
-        spi::run(
-            "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
-             SELECT pg_catalog.nextval('usher.queue_seq'), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'run_at', $11",
-            &arguments,
-        )?;
-    } else if held_by.is_some() {
-        let mut arguments = Vec::from(arguments);
+    // Tables of an older version have no such column, and no limits.
+    let (column, value) = if held_by.is_some() { (", held_by", ", $13") } else { ("", "") };
+    if held_by.is_some() {
         arguments.push(spi::arg(held_by));
-        spi::run(
-            "INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at, held_by)
-             SELECT usher.take_later_seq(), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, 'queue full', $11, $12",
-            &arguments,
-        )?;
-    } else {
-        spi::run(
-            &setup::for_tables("INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
-             SELECT usher.take_seq($1), pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9
-              WHERE $11::timestamptz IS NULL")?,
-            &arguments,
-        )?;
     }
+    spi::run(
+        &format!("INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at{column})
+         SELECT {seq}, pg_catalog.hashtextextended($10, 0), $2, $3, pg_catalog.now(), $4, $5, $6, $1, $7, 'R', $8, $9, $12, $11{value}"),
+        &arguments,
+    )?;
     Ok(())
 }
 
@@ -351,11 +379,11 @@ fn external_job(request: &Request, id: Uuid, payload: JsonB, asked: &Asked) -> R
 /// As for a job without limits, but that each payload has its own lane (`$13`) and the limit that holds it back (`$14`).
 const MANY_LIMITED: &str = "
 WITH p AS MATERIALIZED (
-    SELECT u.id, u.payload::jsonb AS payload, u.held_by, r.flow_id, r.version, u.lane, CASE WHEN $11 THEN pg_catalog.hashtextextended(u.id::text, 0) END AS row_key,
+    SELECT u.id, u.payload AS payload, u.held_by, r.flow_id, r.version, u.lane, CASE WHEN $11 THEN pg_catalog.hashtextextended(u.id::text, 0) END AS row_key,
            CASE WHEN u.held_by IS NULL THEN usher.take_seq(u.lane) ELSE usher.take_later_seq() END AS seq
-      FROM unnest($1::uuid[], $2::text[], $13::smallint[], $14::integer[]) WITH ORDINALITY AS u (id, payload, lane, held_by, n)
+      FROM unnest($1::uuid[], $2::jsonb[], $13::smallint[], $14::integer[]) WITH ORDINALITY AS u (id, payload, lane, held_by, n)
       JOIN unnest($4::text[], $5::integer[], $6::integer[], $7::smallint[]) AS r (action, flow_id, version, lane)
-        ON r.action = u.payload::jsonb ->> 'action'
+        ON r.action = u.payload ->> 'action'
      WHERE ($12::timestamptz IS NULL OR true) ORDER BY u.n),
 w AS (
     INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, held_by)
@@ -364,33 +392,47 @@ w AS (
 INSERT INTO usher.jobs (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
 SELECT p.seq, p.row_key, p.id, $3, pg_catalog.now(), $9, p.flow_id, p.version, p.lane, $8, 'R', $10, p.payload FROM p WHERE p.held_by IS NULL";
 
-/// Makes a job of every payload, all or none, in one statement. Returns their ids in the order of the payloads.
+/// The first payload that nobody takes: its number, and whether it is NULL, or no object, and its action. `$1` payloads, `$2`
+/// actions that are known, `$3` any will do.
+const UNFIT: &str = "
+    SELECT p.n, p.payload IS NULL, COALESCE(pg_catalog.jsonb_typeof(p.payload), '') <> 'object',
+           CASE WHEN pg_catalog.jsonb_typeof(p.payload -> 'action') = 'string' THEN p.payload ->> 'action' END
+      FROM (SELECT unnest($1::jsonb[]) AS payload, pg_catalog.generate_series(1, pg_catalog.cardinality($1)) AS n) AS p
+     WHERE COALESCE(pg_catalog.jsonb_typeof(p.payload), '') <> 'object'
+        OR NOT ($3 OR COALESCE(p.payload ->> 'action' = ANY ($2::text[]) AND pg_catalog.jsonb_typeof(p.payload -> 'action') = 'string', false))
+     LIMIT 1";
+
+/// Makes a job of every payload of a `jsonb[]`, all or none, in one statement. Returns their ids in the order of the payloads.
 pub fn many(
     request: &Request,
-    payloads: Vec<Option<JsonB>>,
+    payloads: Raw,
     run_at: Option<TimestampWithTimeZone>,
     options: Option<&Options>,
 ) -> Result<Vec<Uuid>> {
     let installed: Installed = setup::for_writing()?;
     let _acting = role::internal(installed.owner);
-    if payloads.len() > 100_000 {
+    let size = spi::read::<i32>("SELECT pg_catalog.cardinality($1::jsonb[])", &[payloads.arg()])?.unwrap_or(0);
+    let size = usize::try_from(size).unwrap_or(0);
+    if size > 100_000 {
         return Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("{} payloads are more than one call takes", payloads.len()),
+            format!("{size} payloads are more than one call takes"),
         )
         .hint("Give at most 100000 a call."));
     }
     let known = routes(&request.source, &request.target)?;
     let external = systems::kind(&request.target)?.as_deref() == Some("external");
-    for (payload, at) in payloads.iter().zip(1..) {
-        let Some(payload) = payload else {
+    let actions: Vec<String> = known.iter().map(|route| route.action.clone()).collect();
+    let unfit = spi::read_all(UNFIT, &[payloads.arg(), spi::arg(actions.clone()), spi::arg(external)], |row| {
+        let flag = |at| -> Result<bool> { Ok(row.get::<bool>(at)? == Some(true)) };
+        Ok((row.get::<i32>(1)?.unwrap_or(0), flag(2)?, flag(3)?, row.get::<String>(4)?))
+    })?;
+    if let Some((at, missing, no_object, action)) = unfit.into_iter().next() {
+        let at = usize::try_from(at).unwrap_or(0);
+        if missing {
             return Err(UsherError::invalid(format!("payload {at} is NULL")).hint("Give a JSON object for each job."));
-        };
-        check_payload(payload, Some(at))?;
-        let action = payload.0.get("action").and_then(|action| action.as_str());
-        if !external && !known.iter().any(|route| Some(route.action.as_str()) == action) {
-            return Err(unroutable(request, action, Some(at))?);
         }
+        return Err(if no_object { not_an_object(Some(at)) } else { unroutable(request, action.as_deref(), Some(at))? });
     }
     finite(run_at)?;
     let later = run_at.filter(|at| i64::from(*at) > ids::clock());
@@ -400,28 +442,28 @@ pub fn many(
             .hint("Leave \"unique\" out, or call usher.enqueue_sync_job() for each job with a key of its own."));
     }
     asked.meet(options, request.organization)?;
-    if asked.waits.len().saturating_mul(payloads.len()) > 1_000_000 {
+    if asked.waits.len().saturating_mul(size) > 1_000_000 {
         return Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-            format!("{} jobs that each wait for {} others are more than one call takes", payloads.len(), asked.waits.len()),
+            format!("{size} jobs that each wait for {} others are more than one call takes", asked.waits.len()),
         )
         .hint("Put the others into a batch whose completion makes these jobs."));
     }
     let waits = !asked.waits.is_empty();
     let due = asked.run_at.filter(|_| !waits);
-    let ids: Vec<Uuid> = payloads.iter().map(|_| ids::uuid_v7()).collect();
+    let ids: Vec<Uuid> = (0..size).map(|_| ids::uuid_v7()).collect();
     let cause = cause::current();
-    let actions: Vec<String> = known.iter().map(|route| route.action.clone()).collect();
     let flows: Vec<i32> = known.iter().map(|route| route.flow).collect();
     let versions: Vec<i32> = known.iter().map(|route| route.version).collect();
     let lanes: Vec<i16> = known.iter().map(|route| if request.lane_given { request.lane as i16 } else { route.lane }).collect();
-    let payloads: Vec<JsonB> = payloads.into_iter().flatten().collect();
     let at_once = !waits && later.is_none() && pressure::concerns(known.iter().map(|route| route.flow))?;
     let mut places: Vec<(Option<i16>, Option<i32>)> = Vec::new();
     if at_once {
-        for payload in &payloads {
-            let action = payload.0.get("action").and_then(|action| action.as_str());
-            places.push(match known.iter().position(|route| Some(route.action.as_str()) == action) {
+        let named = spi::read_all("SELECT p ->> 'action' FROM unnest($1::jsonb[]) AS p", &[payloads.arg()], |row| {
+            Ok(row.get::<String>(1)?)
+        })?;
+        for action in named {
+            places.push(match known.iter().position(|route| Some(&route.action) == action.as_ref()) {
                 Some(at) => {
                     let (lane, held_by) = place(request, flows[at], lanes[at], !asked.keeps(), true)?;
                     (Some(lane), held_by)
@@ -430,7 +472,6 @@ pub fn many(
             });
         }
     }
-    let payloads: Vec<String> = payloads.into_iter().map(|payload| payload.0.to_string()).collect();
     let (into, seq, more) = if waits || later.is_some() {
         xact::note_due_changed();
         (
@@ -439,19 +480,19 @@ pub fn many(
             if waits { "'other jobs', $12::timestamptz, " } else { "'run_at', $12::timestamptz, " },
         )
     } else {
-        ("jobs (", "usher.take_seq(r.lane)", "")
+        ("jobs (", "usher.take_seq(($7::smallint[])[p.r])", "")
     };
     let sql = format!(
         "INSERT INTO usher.{into}seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
-         SELECT {more}{seq}, CASE WHEN $11 THEN pg_catalog.hashtextextended(p.id::text, 0) END, p.id, $3, pg_catalog.now(), $9, r.flow_id, r.version, r.lane, $8, 'R', $10, p.payload
-           FROM (SELECT u.id, u.payload::jsonb AS payload, u.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (id, payload, n)) AS p
-           JOIN unnest($4::text[], $5::integer[], $6::integer[], $7::smallint[]) AS r (action, flow_id, version, lane)
-             ON r.action = p.payload ->> 'action'
-          WHERE ($12::timestamptz IS NULL OR true) ORDER BY p.n"
+         SELECT {more}{seq}, CASE WHEN $11 THEN pg_catalog.hashtextextended(p.id::text, 0) END, p.id, $3, pg_catalog.now(), $9,
+                ($5::integer[])[p.r], ($6::integer[])[p.r], ($7::smallint[])[p.r], $8, 'R', $10, p.payload
+           FROM (SELECT u.id, u.payload, pg_catalog.array_position($4::text[], u.payload ->> 'action') AS r
+                   FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::jsonb[]) AS payload) AS u OFFSET 0) AS p
+          WHERE p.r IS NOT NULL AND ($12::timestamptz IS NULL OR true)"
     );
     let mut arguments = vec![
         spi::arg(ids.clone()),
-        spi::arg(payloads.clone()),
+        payloads.arg(),
         spi::arg(request.organization),
         spi::arg(actions.clone()),
         spi::arg(flows),
@@ -474,11 +515,11 @@ pub fn many(
         spi::run(
             "INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, lane, hop, op, new, waiting_for, due_at, source_system, target_system)
              SELECT pg_catalog.nextval('usher.queue_seq'), p.id, $3, pg_catalog.now(), $5, 0, 'R', p.payload, $8, $9, $6, $7
-               FROM (SELECT u.id, u.payload::jsonb AS payload, u.n FROM unnest($1::uuid[], $2::text[]) WITH ORDINALITY AS u (id, payload, n)) AS p
-              WHERE NOT (COALESCE(p.payload ->> 'action', '') = ANY ($4::text[])) ORDER BY p.n",
+               FROM (SELECT unnest($1::uuid[]) AS id, unnest($2::jsonb[]) AS payload OFFSET 0) AS p
+              WHERE NOT (COALESCE(p.payload ->> 'action', '') = ANY ($4::text[]))",
             &[
                 spi::arg(ids.clone()),
-                spi::arg(payloads),
+                payloads.arg(),
                 spi::arg(request.organization),
                 spi::arg(actions),
                 spi::arg(request.lane as i16),

@@ -160,15 +160,20 @@ WITH c AS (
 /// `$1` lane, `$2` most jobs: the positions that are ready.
 const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
-/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`).
+/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`). In the order in which
+/// they are due, by the index, however many are: an earlier change of a row that is due later stays behind, and its followers line
+/// up behind it ([`parked`]).
 const CLAIM_DUE: &str = "
 WITH c AS (
     DELETE FROM usher.queue_waiting AS q
      WHERE q.ctid = ANY (ARRAY(
-           SELECT r.ctid FROM usher.queue_waiting AS r
-            WHERE r.due_at <= (SELECT pg_catalog.clock_timestamp()) AND r.lane = ANY ($1::smallint[]) AND r.waiting_for NOT IN ('external worker', 'external call', 'batch window')
-              AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
-            ORDER BY r.seq LIMIT $2 FOR UPDATE SKIP LOCKED))
+           SELECT d.ctid FROM unnest($1::smallint[]) AS l (lane)
+            CROSS JOIN LATERAL (SELECT r.ctid FROM usher.queue_waiting AS r
+                                 WHERE r.lane = l.lane AND r.due_at <= (SELECT pg_catalog.clock_timestamp())
+                                   AND r.waiting_for NOT IN ('external worker', 'external call', 'batch window')
+                                   AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
+                                 ORDER BY r.due_at, r.seq LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
+            LIMIT $2))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
               q.attempts + 1 AS attempts, q.source_system, q.target_system, false AS apart)";
 
@@ -299,6 +304,7 @@ pub fn claim_due(
     most: i32,
     limited_until: Option<TimestampWithTimeZone>,
 ) -> Result<Claim> {
+    let _index = Nest::open().index_scans();
     let arguments = [spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)];
     let mut claim = claim_waiting(client, CLAIM_DUE, &arguments, false)?;
     claim.groups.iter_mut().for_each(|group| group.lane = lanes.first().copied().unwrap_or(0));
@@ -536,12 +542,15 @@ pub fn details(group: &Group) -> Result<Vec<Detail>> {
     )
 }
 
-/// Numbers of jobs in a group whose row has an earlier change waiting, for this flow or one of its class.
+/// Numbers of jobs in a group whose row has an earlier change waiting, for this flow or one of its class. Where no row of
+/// these flows waits, that is all that is looked at, whatever else does.
 pub fn parked(group: &Group, siblings: &[i32]) -> Result<Vec<i32>> {
+    let _index = Nest::open().index_scans();
     Ok(spi::one::<Vec<i32>>(
         "SELECT pg_catalog.array_agg(b.n::integer ORDER BY b.n)
            FROM unnest($2::bigint[], $3::bigint[]) WITH ORDINALITY AS b (row_key, seq, n)
-          WHERE EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ($1) AND w.row_key = b.row_key AND w.seq < b.seq)",
+          WHERE (SELECT EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ($1) AND w.row_key IS NOT NULL))
+            AND EXISTS (SELECT FROM usher.queue_waiting w WHERE w.flow_id = ANY ($1) AND w.row_key = b.row_key AND w.seq < b.seq)",
         &[spi::arg(siblings.to_vec()), group.row_keys.arg(), group.batch.positions.arg()],
     )?
     .unwrap_or_default())
@@ -578,9 +587,11 @@ pub fn homeless(group: &Group) -> Result<Vec<i32>> {
     .unwrap_or_default())
 }
 
-pub fn anything_waits() -> Result<bool> {
+/// Some job is lined up behind an earlier change of its row.
+pub fn any_follower() -> Result<bool> {
+    let _index = Nest::open().index_scans();
     Ok(spi::read::<bool>(
-        "SELECT pg_catalog.pg_relation_size('usher.queue_waiting') > 524288 OR EXISTS (SELECT FROM usher.queue_waiting)",
+        "SELECT EXISTS (SELECT FROM usher.queue_waiting w WHERE w.waiting_for = 'earlier change' AND w.due_at IS NULL)",
         &[],
     )?
     .unwrap_or(false))
@@ -706,6 +717,10 @@ pub fn cancel_group(group: &Group, reason: &str) -> Result<()> {
 /// Changes that lined up behind an earlier one of their row are due when none is before them any more. `classes` tells
 /// which flows share an order.
 pub fn release_followers(classes: &HashMap<i32, i32>) -> Result<usize> {
+    if !any_follower()? {
+        return Ok(0);
+    }
+    let _index = Nest::open().index_scans();
     let (flows, names): (Vec<i32>, Vec<i32>) = classes.iter().map(|(flow, class)| (*flow, *class)).unzip();
     spi::run(
         "WITH c AS (SELECT * FROM unnest($1::integer[], $2::integer[]) AS c (flow_id, class))
@@ -732,7 +747,7 @@ pub fn first_due(lane: usize) -> Result<Option<i64>> {
     spi::read::<i64>(
         "SELECT w.seq FROM usher.queue_waiting w
           WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.lane = $1 AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window')
-          ORDER BY w.seq LIMIT 1",
+          ORDER BY w.due_at, w.seq LIMIT 1",
         &[spi::arg(lane as i16)],
     )
 }
@@ -744,9 +759,13 @@ pub fn newest_position() -> Result<i64> {
 
 /// Seconds until the next waiting job of these lanes is due; None when none waits for a time.
 pub fn next_due(lanes: &[i16]) -> Result<Option<f64>> {
+    let _index = Nest::open().index_scans();
     spi::read::<f64>(
-        "SELECT EXTRACT(epoch FROM pg_catalog.min(due_at) - pg_catalog.clock_timestamp())::float8 FROM usher.queue_waiting
-          WHERE due_at IS NOT NULL AND due_at < 'infinity' AND lane = ANY ($1::smallint[]) AND waiting_for NOT IN ('external worker', 'external call', 'batch window')",
+        "SELECT EXTRACT(epoch FROM pg_catalog.min(d.due_at) - pg_catalog.clock_timestamp())::float8
+           FROM unnest($1::smallint[]) AS l (lane)
+          CROSS JOIN LATERAL (SELECT w.due_at FROM usher.queue_waiting AS w
+                               WHERE w.lane = l.lane AND w.due_at < 'infinity' AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window')
+                               ORDER BY w.due_at, w.seq LIMIT 1) AS d",
         &[spi::arg(lanes.to_vec())],
     )
 }

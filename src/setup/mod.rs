@@ -35,6 +35,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/pauses.sql"),
             include_str!("../../sql/setup/gathering.sql"),
             include_str!("../../sql/setup/pressure.sql"),
+            include_str!("../../sql/setup/waiting.sql"),
         ],
     ),
 ];

@@ -40,6 +40,8 @@ pub struct Done {
     pub last: i64,
     /// Another process works on the lane.
     pub busy: bool,
+    /// Others may have waited for these jobs.
+    pub awaited: bool,
 }
 
 /// Two processes never work on one lane at a time: that would break the order of a row's changes.
@@ -59,9 +61,9 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         log.alone = (claim.jobs == 1).then_some(claim.last);
         mine.busy(Source::Queue, lane, claim.taken.first().copied().unwrap_or(claim.last), claim.last);
         drop(acting);
-        let done = done_by(&claim);
+        let mut done = done_by(&claim);
         let off = store::leaving(lane, &claim)?;
-        run(client, installed, Place::Worker, claim)?;
+        done.awaited |= run(client, installed, Place::Worker, claim)?;
         let _acting = role::internal(installed.owner);
         ledger::done(lane, &done.taken)?;
         gauges::add_to_whole(lane, -(done.taken.len() as i64));
@@ -115,6 +117,7 @@ pub(super) fn done_by(claim: &Claim) -> Done {
         picked: claim.picked.clone(),
         last: claim.last,
         busy: false,
+        awaited: claim.jobs > 0 && claim.anything_waits,
     }
 }
 
@@ -132,15 +135,28 @@ fn know(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<
     Ok(())
 }
 
-/// Raises the floor of a lane's log. False: not all the way yet.
-pub fn settle(installed: Installed, lane: usize, log: &mut Log, mine: Mine) -> Result<bool> {
-    if !take_lanes(&[lane as i16], Place::Worker) {
-        return Ok(false);
+/// Raises the floors of lanes' logs, all in one transaction. False: not all the way yet.
+pub fn settle<'a>(installed: Installed, lanes: impl Iterator<Item = (usize, &'a mut Log)>, mine: Mine) -> Result<bool> {
+    // A floor that is lost in a crash is found again.
+    crate::pg::guc::lazy_commit();
+    let acting = role::internal(installed.owner);
+    let look = ledger::look()?;
+    drop(acting);
+    let mut settled = true;
+    for (lane, log) in lanes {
+        if ledger::is_settled(log, &look) && !pressure::is_in_doubt(lane)? {
+            continue;
+        }
+        if !take_lanes(&[lane as i16], Place::Worker) {
+            settled = false;
+            continue;
+        }
+        know(installed, lane, log, mine)?;
+        let _acting = role::internal(installed.owner);
+        let all = ledger::settle(lane, log, &look)?;
+        pressure::correct(lane, log, all)?;
+        settled &= all;
     }
-    know(installed, lane, log, mine)?;
-    let _acting = role::internal(installed.owner);
-    let settled = ledger::settle(lane, log)?;
-    pressure::correct(lane, log, settled)?;
     Ok(settled)
 }
 
@@ -262,9 +278,10 @@ pub fn one(
     })
 }
 
-pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<()> {
+/// True when jobs of batches have ended: whoever passed over their batch looks at it after the commit.
+pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place, claim: Claim) -> Result<bool> {
     if claim.groups.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let _acting = role::internal(installed.owner);
     let anything_waits = claim.anything_waits;
@@ -284,7 +301,8 @@ pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place
         batches::settle()?;
     }
     limits::mark()?;
-    notify::failures(installed, &tally)
+    notify::failures(installed, &tally)?;
+    Ok(batches_ended)
 }
 
 fn class(

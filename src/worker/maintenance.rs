@@ -76,6 +76,7 @@ pub fn in_session(installed: setup::Installed, take: impl Fn(i16) -> bool) -> Re
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
+    let look = ledger::look()?;
     let due = spi::all(
         "SELECT f.lane, f.awaited_seq, f.awaited_xid, f.settled_at < pg_catalog.date_trunc('day', pg_catalog.now())
            FROM usher.job_floors AS f WHERE f.settled_at < pg_catalog.now() - interval '1 minute' ORDER BY f.lane",
@@ -95,7 +96,7 @@ pub fn in_session(installed: setup::Installed, take: impl Fn(i16) -> bool) -> Re
         // A number that is still to come is of another server.
         log.moment =
             moment.filter(|(_, next_xid)| *next_xid <= xact::next_xid()).map(|(drawn, next_xid)| Moment { drawn, next_xid });
-        let settled = ledger::settle(number, &mut log)?;
+        let settled = ledger::settle(number, &mut log, &look)?;
         pressure::correct(number, &log, settled)?;
         spi::run(
             "UPDATE usher.job_floors AS f SET settled_at = pg_catalog.now(), awaited_seq = $2, awaited_xid = $3 WHERE f.lane = $1",

@@ -294,6 +294,8 @@ impl Loop {
                 self.behind = state.dirty;
                 self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
+                // Others may have waited for these jobs. What began to wait meanwhile has told us itself.
+                self.due_known = self.due_known && !done.awaited;
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.
                 if (CROWD..CROWD * 50).contains(&done.jobs) {
@@ -315,25 +317,20 @@ impl Loop {
 
     /// Raises the floors of the lanes. False: the extension is gone.
     fn settle(&mut self) -> bool {
-        let mut settled = true;
-        for index in 0..self.lanes.len() {
-            let (lane, mine) = (self.lanes[index].number, self.mine);
-            let mut log = std::mem::take(&mut self.lanes[index].log);
-            let mut all = false;
-            let there = self.attempt(|installed| {
-                all = batch::settle(installed, lane, &mut log, mine)?;
-                Ok(())
-            });
-            settled &= all;
-            self.lanes[index].log = log;
-            if !there {
-                return false;
-            }
-        }
-        // What holds it up may take long: an open transaction, a lane that somebody has.
-        self.settle_pause = if settled { SETTLE } else { (self.settle_pause * 2).min(SETTLE_BUSY) };
+        let mut settled = false;
+        let mine = self.mine;
+        let mut lanes = std::mem::take(&mut self.lanes);
+        let there = self.attempt(|installed| {
+            settled = batch::settle(installed, lanes.iter_mut().map(|lane| (lane.number, &mut lane.log)), mine)?;
+            Ok(())
+        });
+        self.lanes = lanes;
+        // What holds it up may take long: an open transaction, a lane that somebody has. Who has nothing else to do looks
+        // ever more seldom.
+        let most = if self.lanes.iter().any(|lane| lane.dirty) { SETTLE_BUSY } else { TICK };
+        self.settle_pause = if settled { SETTLE } else { (self.settle_pause * 2).min(most) };
         self.settle_at = (!settled).then(|| Instant::now() + self.settle_pause);
-        true
+        there
     }
 
     /// Lane by lane, so that one that somebody else has does not stop the others.
@@ -433,9 +430,7 @@ impl Loop {
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
-            if store::anything_waits()? {
-                store::release_followers(&*crate::flow::store::classes()?)?;
-            }
+            store::release_followers(&*crate::flow::store::classes()?)?;
             if all {
                 limits::heal(installed)?;
             }

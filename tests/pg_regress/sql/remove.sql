@@ -41,7 +41,8 @@ SET client_min_messages = warning;
 DROP EXTENSION pg_usher CASCADE;
 RESET client_min_messages;
 SELECT count(*) AS flows FROM usher.flows WHERE name = 're_copy';
-SELECT count(*) AS jobs FROM usher.ready_jobs;
+SELECT count(*) AS jobs FROM usher.jobs AS j JOIN usher.job_floors AS f ON f.lane = j.lane AND j.seq > f.floor
+ WHERE NOT EXISTS (SELECT FROM usher.job_batches AS b WHERE b.lane = j.lane AND j.seq <@ b.done);
 SELECT slug FROM usher.organizations WHERE slug LIKE 're-%';
 -- The application works on.
 INSERT INTO re.a VALUES (4, 'without');

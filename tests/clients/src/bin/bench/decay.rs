@@ -11,46 +11,41 @@ logical for both), 10,000,000 jobs due tomorrow, 10,000,000 jobs of a disabled f
 
 const ROUNDS: usize = 3;
 
-pub fn measure(database: &Database) -> Vec<Figure> {
-    let churn = size("BENCH_CHURN");
-    let many = size("BENCH_WAITING");
+pub fn snapshot(database: &Database) -> Vec<Figure> {
+    held(database, "repeatable_read", "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM public.decay_other")
+}
+
+pub fn writer(database: &Database) -> Vec<Figure> {
+    held(database, "open_writer", "BEGIN; INSERT INTO public.decay_other VALUES (1)")
+}
+
+fn held(database: &Database, name: &str, begin: &str) -> Vec<Figure> {
     let mut client = database.connect();
     let here = &mut client;
-    let pipe = Pipe::create(here, "decay", false);
-    run(here, "CREATE TABLE public.decay_other (n integer); CREATE TABLE public.decay_called (n integer)");
-    flow_role(here, "public.decay_called");
-    flow(
-        here,
-        "decay_later",
-        &json!({
-            "from": "src", "to": "dst", "run_as": "clients_bench", "when": {"request": "later"}, "then": {"insert": "public.decay_called"},
-            "set": {"n": "(job.payload ->> 'n')::integer"}
-        }),
-    );
-    let mut figures = Vec::new();
-    for (name, begin) in [
-        ("repeatable_read", "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM public.decay_other"),
-        ("open_writer", "BEGIN; INSERT INTO public.decay_other VALUES (1)"),
-    ] {
-        let clean = rate(&pipe, database, here);
-        let mut holder = database.connect();
-        run(&mut holder, begin);
-        let under = after_churn(&pipe, database, here, churn);
-        run(&mut holder, "ROLLBACK");
-        figures.push(gate(format!("under_{name}"), under, clean));
-    }
-    figures.push(waiting(&pipe, database, here, "delayed_jobs", many, churn, |client| {
-        let ask = "SELECT id FROM usher.enqueue_sync_job('default', 'src', 'dst', '{\"action\": \"later\", \"n\": 1}', run_at => now() + interval '1 day')";
+    let pipe = Pipe::create(here, &format!("decay_{name}"), false);
+    run(here, "CREATE TABLE IF NOT EXISTS public.decay_other (n integer)");
+    let clean = rate(&pipe, database, here);
+    let mut holder = database.connect();
+    run(&mut holder, begin);
+    let under = after_churn(&pipe, database, here, size("BENCH_CHURN"));
+    run(&mut holder, "ROLLBACK");
+    pipe.close(here);
+    vec![gate(format!("under_{name}"), under, clean)]
+}
+
+pub fn delayed(database: &Database) -> Vec<Figure> {
+    waiting(database, "delayed_jobs", |client| {
+        let ask = "SELECT id FROM usher.enqueue_sync_job('default', 'src', 'dst', '{\"action\": \"delayed_jobs\", \"n\": 1}', run_at => now() + interval '1 day')";
         value::<usher_clients::Uuid>(client, ask, &[]);
-    }));
-    figures.push(waiting(&pipe, database, here, "paused_flow", many, churn, |client| {
-        run(client, "SELECT usher.disable_flow('decay_later')");
-        enqueue(client, "default", "src", "dst", &json!({"action": "later", "n": 1}));
+    })
+}
+
+pub fn paused(database: &Database) -> Vec<Figure> {
+    waiting(database, "paused_flow", |client| {
+        run(client, "SELECT usher.disable_flow('decay_paused_flow_later')");
+        enqueue(client, "default", "src", "dst", &json!({"action": "paused_flow", "n": 1}));
         wait::until_true(client, "SELECT count(*) = 1 FROM usher.queue_waiting WHERE waiting_for = 'flow disabled'");
-    }));
-    figures.push(slot(&pipe, database, churn));
-    pipe.close(&mut database.connect());
-    figures
+    })
 }
 
 fn gate(name: String, under: f64, clean: f64) -> Figure {
@@ -70,38 +65,47 @@ fn after_churn(pipe: &Pipe, database: &Database, client: &mut Client, churn: i64
     rate(pipe, database, client)
 }
 
-/// With very many jobs that wait, all like the one that `first` makes.
-fn waiting(
-    pipe: &Pipe,
-    database: &Database,
-    client: &mut Client,
-    name: &str,
-    many: i64,
-    churn: i64,
-    first: impl Fn(&mut Client),
-) -> Figure {
-    settled(client, wait::LONG);
-    let clean = rate(pipe, database, client);
-    first(client);
-    storage::multiply_waiting(client, many);
-    assert_eq!(number(client, "SELECT count(*) FROM usher.queue_waiting"), many);
-    let under = after_churn(pipe, database, client, churn);
-    assert_eq!(number(client, "SELECT count(*) FROM usher.queue_waiting"), many, "none of them has run");
-    storage::forget_waiting(client);
-    gate(format!("under_{many}_{name}"), under, clean)
+/// With very many jobs that wait, all like the one that `first` makes for a flow that takes requests `name`.
+fn waiting(database: &Database, name: &str, first: impl Fn(&mut Client)) -> Vec<Figure> {
+    let many = size("BENCH_WAITING");
+    let mut client = database.connect();
+    let here = &mut client;
+    let pipe = Pipe::create(here, &format!("decay_{name}"), false);
+    run(here, &format!("CREATE TABLE public.decay_{name}_called (n integer)"));
+    flow_role(here, &format!("public.decay_{name}_called"));
+    flow(
+        here,
+        &format!("decay_{name}_later"),
+        &json!({
+            "from": "src", "to": "dst", "run_as": "clients_bench", "when": {"request": name},
+            "then": {"insert": format!("public.decay_{name}_called")}, "set": {"n": "(job.payload ->> 'n')::integer"}
+        }),
+    );
+    settled(here, wait::LONG);
+    let clean = rate(&pipe, database, here);
+    first(here);
+    storage::multiply_waiting(here, many);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.queue_waiting"), many);
+    let under = after_churn(&pipe, database, here, size("BENCH_CHURN"));
+    assert_eq!(number(here, "SELECT count(*) FROM usher.queue_waiting"), many, "none of them has run");
+    storage::forget_waiting(here);
+    pipe.close(here);
+    vec![gate(format!("under_{many}_{name}"), under, clean)]
 }
 
 /// Under a logical slot. The server is restarted before and after, for wal_level.
-fn slot(pipe: &Pipe, database: &Database, churn: i64) -> Figure {
+pub fn slot(database: &Database) -> Vec<Figure> {
+    let pipe = Pipe::create(&mut database.connect(), "decay_slot", false);
     let mut client = restart(database, "ALTER SYSTEM SET wal_level = 'logical'");
     let here = &mut client;
     assert_eq!(text(here, "SHOW wal_level"), "logical");
-    let clean = rate(pipe, database, here);
+    let clean = rate(&pipe, database, here);
     run(here, "SELECT pg_create_logical_replication_slot('usher_bench', 'pgoutput')");
-    let under = after_churn(pipe, database, here, churn);
+    let under = after_churn(&pipe, database, here, size("BENCH_CHURN"));
     run(here, "SELECT pg_drop_replication_slot('usher_bench')");
-    restart(database, "ALTER SYSTEM RESET wal_level");
-    gate("under_logical_slot".to_owned(), under, clean)
+    let mut client = restart(database, "ALTER SYSTEM RESET wal_level");
+    pipe.close(&mut client);
+    vec![gate("under_logical_slot".to_owned(), under, clean)]
 }
 
 fn restart(database: &Database, setting: &str) -> Client {

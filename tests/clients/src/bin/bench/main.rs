@@ -101,13 +101,17 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 14] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
     ("an emergency among others", urgent::METHOD, urgent::measure),
     ("WAL, commits, room", wal::METHOD, wal::measure),
-    ("decay", decay::METHOD, decay::measure),
+    ("decay under a snapshot", decay::METHOD, decay::snapshot),
+    ("decay under an open writer", decay::METHOD, decay::writer),
+    ("decay with delayed jobs", decay::METHOD, decay::delayed),
+    ("decay with a paused flow", decay::METHOD, decay::paused),
+    ("decay under a logical slot", decay::METHOD, decay::slot),
     ("much registered, nothing to do", scale::METHOD, scale::measure),
     ("single-row INSERTs, captured and not", inserts::METHOD, inserts::measure),
     ("many flows on a table, a million rows", capture::METHOD, capture::measure),
@@ -130,8 +134,13 @@ fn main() {
         SIZES.iter().map(|(name, _)| format!("{name}={}", size(name))).collect::<Vec<_>>().join(" ")
     );
     let mut figures = Map::new();
+    let mut said = "";
     for (what, method, measure) in GROUPS.iter().filter(|(what, ..)| what.contains(&wanted)) {
-        println!("{what}\n  ({method})");
+        // Groups of one method say it once.
+        println!("{what}");
+        if std::mem::replace(&mut said, *method) != *method {
+            println!("  ({method})");
+        }
         for figure in measure(&database) {
             let (name, value, baseline, unit) = (&figure.name, round(figure.value), round(figure.baseline), figure.unit);
             let against = if figure.limit { "limit" } else { "against" };
