@@ -405,12 +405,11 @@ impl Loop {
         };
         self.mine.idle(jobs);
         self.took = begun.elapsed();
-        outcome.map_err(|failure| {
+        outcome.inspect_err(|failure| {
             // An error of the whole batch: nothing of it has happened.
             log!("usher worker: a batch failed and is tried again: {}", failure.line());
             bgw::nap(Duration::from_secs(1));
             self.due_known = false;
-            failure
         })
     }
 
