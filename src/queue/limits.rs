@@ -16,7 +16,7 @@ use crate::setup::Installed;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
@@ -394,6 +394,8 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<
 /// transaction has ended: then whoever changes them sees what it has put behind them. That a job was let go by a change may be
 /// seen before the change itself is heard of.
 pub fn stay(installed: Installed, flows: &[(i32, i32)], names: &[String]) -> Result<bool> {
+    // Several groups of a batch may be of one flow, or write to one system.
+    let flows: BTreeSet<(i32, i32)> = flows.iter().copied().collect();
     let (ids, versions): (Vec<i32>, Vec<i32>) = flows.iter().copied().unzip();
     let same = spi::run(
         "SELECT FROM usher.flows f JOIN unnest($1::integer[], $2::integer[]) AS k (id, version) ON k.id = f.id AND k.version = f.version FOR SHARE OF f SKIP LOCKED",
@@ -403,13 +405,13 @@ pub fn stay(installed: Installed, flows: &[(i32, i32)], names: &[String]) -> Res
         return Ok(false);
     }
     let known = systems(installed)?;
-    let names: Vec<String> = names.iter().filter(|name| known.contains_key(*name)).cloned().collect();
+    let names: BTreeSet<&String> = names.iter().filter(|name| known.contains_key(*name)).collect();
     if names.is_empty() {
         return Ok(true);
     }
     let stored = spi::all(
         "SELECT s.name, s.limits FROM usher.systems s WHERE s.name = ANY ($1) AND s.limits IS NOT NULL FOR SHARE SKIP LOCKED",
-        &[spi::arg(names.clone())],
+        &[spi::arg(names.iter().map(|name| name.to_string()).collect::<Vec<_>>())],
         |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default())),
     )?;
     let same = stored.iter().filter(|(name, limits)| limits::of_system(limits).ok().as_ref() == known.get(name)).count();

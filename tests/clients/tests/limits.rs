@@ -239,6 +239,9 @@ fn a_system_is_limited_for_all_flows() {
     within(&mut client, 4, 80.0, false);
 
     run(&mut client, r#"SELECT usher.limit_system('books', '[{"per": "connection", "rate": "1 per hour"}]')"#);
+    // A batch that had begun before goes by the limits that it knew.
+    let resting = "SELECT bool_and(xact_start IS NULL) FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database()";
+    wait::until_true(&mut client, resting);
     run(&mut client, "INSERT INTO public.orders SELECT g, 'a' FROM generate_series(101, 105) g");
     wait::until_true(
         &mut client,
