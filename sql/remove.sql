@@ -15,7 +15,7 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.queue_limits, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs;
+    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.queue_limits, usher.pauses, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.ready_jobs;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;

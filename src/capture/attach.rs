@@ -182,7 +182,7 @@ pub fn detach_all() -> Result<usize> {
     let audits = audit::detach_all()?;
     spi::script(
         "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
-         DROP VIEW IF EXISTS usher.schedules, usher.queue, usher.limits, usher.queue_limits, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs;
+         DROP VIEW IF EXISTS usher.schedules, usher.queue, usher.limits, usher.queue_limits, usher.pauses, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.ready_jobs;
          DO $$
          DECLARE
              statement text;

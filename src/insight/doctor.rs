@@ -123,7 +123,10 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         report.check("history", data::history);
         report.check("backlog", data::backlog);
         report.check("waiting jobs", data::waiting);
-        report.check("pauses", data::pauses);
+        // Tables of an older version know no pauses.
+        if installed.up_to_date {
+            report.check("pauses", data::pauses);
+        }
         report.check("dead letters", data::dead_letters);
     }
     report

@@ -177,7 +177,6 @@ fn an_installation_of_0_1_0_is_upgraded_in_place() {
 
     // The new library with the old version's functions and tables: after the restart, before anything was said.
     assert_eq!(text(here, "SELECT extversion FROM pg_extension WHERE extname = 'pg_usher'"), "0.1.0");
-    database.await_workers();
     writers_go_on(here, 101);
 
     run(here, UPDATE);
