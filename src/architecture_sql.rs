@@ -107,6 +107,14 @@ fn squeeze(words: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// These two read the ledger of batches, which members may not, and show them their own organizations' jobs. The catalog test
+/// excepts the same.
+fn is_window(upper: &str) -> bool {
+    ["READY", "DONE"].iter().any(|jobs| {
+        upper.starts_with(&format!(" CREATE OR REPLACE VIEW USHER.VISIBLE_{jobs}_JOBS WITH (SECURITY_BARRIER = TRUE) AS "))
+    })
+}
+
 /// What a script may not contain, each with the rule that it breaks.
 fn broken_rules(text: &str) -> Vec<(usize, &'static str)> {
     let mut broken = Vec::new();
@@ -145,7 +153,10 @@ fn broken_rules(text: &str) -> Vec<(usize, &'static str)> {
             );
         }
         if upper.starts_with(" CREATE VIEW ") || upper.starts_with(" CREATE OR REPLACE VIEW ") {
-            rule(upper.contains("(SECURITY_INVOKER = TRUE"), "a view has its reader's rights: WITH (security_invoker = true)");
+            rule(
+                upper.contains("(SECURITY_INVOKER = TRUE") || is_window(&upper),
+                "a view has its reader's rights: WITH (security_invoker = true)",
+            );
         }
         if upper.starts_with(" CREATE POLICY ") {
             rule(upper.contains(" TO ") && !upper.contains(" TO PUBLIC"), "a policy names its roles");
@@ -192,6 +203,10 @@ fn every_rule_is_told_when_it_is_broken() {
         ("CREATE FUNCTION a(x int) RETURNS int LANGUAGE c AS 'b', 'c'", ""),
         ("CREATE VIEW v AS SELECT 1;", "1 a view has i"),
         ("CREATE VIEW v WITH (security_invoker = true) AS SELECT 1;", ""),
+        ("CREATE OR REPLACE VIEW v WITH (security_barrier = true) AS SELECT 1;", "1 a view has i"),
+        ("CREATE OR REPLACE VIEW usher.visible_done_jobs WITH (security_barrier = true) AS SELECT 1;", ""),
+        ("CREATE OR REPLACE VIEW usher.visible_done_jobs AS SELECT 1;", "1 a view has i"),
+        ("CREATE OR REPLACE VIEW usher.visible_done_jobs_too WITH (security_barrier = true) AS SELECT 1;", "1 a view has i"),
         ("CREATE POLICY p ON t USING (true);", "1 a policy nam"),
         ("CREATE POLICY p ON t FOR SELECT TO usher_reader USING (true);", ""),
         ("CREATE ROLE a BYPASSRLS;", "1 no role pass"),

@@ -1,6 +1,7 @@
 //! What a definition says about calls, and about how long an effect may take. Pure.
 
-use super::definition::{Definition, Mode, Parsed, Then, known_keys, refuse, text};
+use super::definition::{Definition, Mode, Then};
+use super::fields::{Parsed, known_keys, refuse, text};
 use serde_json::{Map, Value};
 use std::time::Duration;
 

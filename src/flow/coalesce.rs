@@ -2,7 +2,8 @@
 //! told from applying them one after another.
 
 use super::compile::Program;
-use super::definition::{Change, Definition, Mode, Refusal, Then, When};
+use super::definition::{Change, Definition, Mode, Then, When};
+use super::fields::Refusal;
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
 

@@ -1,7 +1,8 @@
 //! When the jobs of a flow run: its mode, and of mode `batch`, in which jobs gather until there are enough of them or the first has
 //! waited long enough, the rest. Pure.
 
-use super::definition::{Definition, Mode, Parsed, Then, known_keys, nearest, object, refuse};
+use super::definition::{Definition, Mode, Then, nearest};
+use super::fields::{Parsed, known_keys, object, refuse};
 use serde_json::{Map, Value};
 
 /// Jobs of one batch.

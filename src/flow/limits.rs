@@ -1,6 +1,7 @@
 //! What a definition, or a system, says about how much may go through: rates and jobs in flight. Pure.
 
-use super::definition::{Definition, Mode, Parsed, Refusal, known_keys, refuse, text};
+use super::definition::{Definition, Mode};
+use super::fields::{Parsed, Refusal, known_keys, refuse, text};
 use serde_json::{Map, Value};
 
 /// What is counted together.

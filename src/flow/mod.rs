@@ -18,6 +18,7 @@ pub mod definition;
 mod difference;
 pub mod drift;
 mod expressions;
+mod fields;
 mod gather;
 pub mod limit_keys;
 pub mod limits;

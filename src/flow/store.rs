@@ -154,7 +154,7 @@ pub fn parse(value: &serde_json::Value) -> Result<Definition> {
 }
 
 /// A refusal as the crate's error.
-pub fn refused(refusal: definition::Refusal) -> UsherError {
+pub fn refused(refusal: super::fields::Refusal) -> UsherError {
     let error =
         if refusal.unsupported { UsherError::unsupported(refusal.message) } else { UsherError::definition(refusal.message) };
     error.hint(refusal.hint)

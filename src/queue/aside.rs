@@ -1,6 +1,7 @@
 //! Whole groups of ready jobs that go to wait for one and the same: much in one go, so that what does not run costs little.
 
-use super::store::{self, Back, Group};
+use super::group::Group;
+use super::take_back::{self, Back};
 use crate::error::Result;
 use crate::pg::{counters, spi, xact};
 
@@ -14,9 +15,9 @@ SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_
        0, $3, CASE WHEN $3 = 'batch window' THEN c.created_at ELSE pg_catalog.clock_timestamp() END + $4 * interval '1 second', $5
   FROM c";
 
-/// As [`store::take_back`], which does what cannot be done at once: jobs that wait for several things, or come from elsewhere.
+/// As [`take_back::take_back`], which does what cannot be done at once: jobs that wait for several things, or come from elsewhere.
 pub fn put(group: &Group, back: &[Back]) -> Result<()> {
-    let (Some(lane), Some(first)) = (group.log, back.first()) else { return store::take_back(group, back) };
+    let (Some(lane), Some(first)) = (group.log, back.first()) else { return take_back::take_back(group, back) };
     let alike = |job: &Back| {
         !job.tried
             && job.error.is_none()
@@ -24,7 +25,7 @@ pub fn put(group: &Group, back: &[Back]) -> Result<()> {
             && (job.waiting_for, job.after, job.paused_by) == (first.waiting_for, first.after, first.paused_by)
     };
     if back.len() != usize::try_from(group.batch.size).unwrap_or(0) || !back.iter().all(alike) {
-        return store::take_back(group, back);
+        return take_back::take_back(group, back);
     }
     counters::give_back(back.len(), 0, 0);
     spi::run(

@@ -139,7 +139,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
                 ),
                 &[spi::arg(place.organization), spi::arg(job)],
             )?;
-            super::store::release_followers(&*crate::flow::store::classes()?)?;
+            super::followers::release_followers(&*crate::flow::store::classes()?)?;
             super::limits::heal(installed)?;
             gone
         }

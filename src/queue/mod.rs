@@ -5,7 +5,7 @@
 //! `usher.sync_jobs`; `usher.job_options`, `usher.job_expiries`, `usher.job_dependencies`, `usher.job_checks` of what callers
 //! asked for, and `usher.batch_definitions` and `usher.batch_tallies` under the view `usher.batches`; [`limits`] owns `usher.limit_marks`; [`schedules`] owns
 //! `usher.flow_schedules` and `usher.schedule_runs`, [`work`] `usher.work_items`, [`pauses`] `usher.pause_orders`. `capture` puts changes into it by its own
-//! statement; `worker` claims through [`store`], its callers through [`calls`], workers outside through [`external`]. README.md
+//! statement; `worker` claims through [`store`] and gives back through [`take_back`], its callers through [`calls`], workers outside through [`external`]. README.md
 //! draws the states and the windows. Nobody else writes these tables.
 
 mod api;
@@ -20,7 +20,9 @@ pub mod external;
 mod external_api;
 mod external_limits;
 mod filter;
+pub mod followers;
 pub mod gather;
+pub mod group;
 mod keys;
 pub mod ledger;
 mod life;
@@ -42,6 +44,7 @@ pub mod shadow;
 pub mod share;
 mod steer;
 pub mod store;
+pub mod take_back;
 pub mod work;
 
 pub use crate::flow::definition::LANES;

@@ -7,7 +7,7 @@
 //! A pause's row stays until its last job has gone. Whoever puts jobs aside has a share in the row, and whoever deletes it must
 //! have it alone: no job is left behind under a pause that is no more.
 
-use super::store::Group;
+use super::group::Group;
 use crate::error::Result;
 use crate::flow::store::Flow;
 use crate::guard::audit;

@@ -2,8 +2,9 @@
 //! expiries, batches.
 
 use super::batches;
+use super::group::Group;
 use super::options;
-use super::store::{Back, Group};
+use super::take_back::Back;
 use crate::error::Result;
 use crate::flow::retry::Retry;
 use crate::pg::{catalog, locks, spi, xact};

@@ -1,6 +1,7 @@
 //! What jobs of a flow in shadow would have done, kept in `usher.shadow_results`.
 
-use super::store::{self, Group};
+use super::group::Group;
+use super::take_back;
 use crate::error::Result;
 use crate::flow::shadow::Tried;
 use crate::pg::spi;
@@ -23,7 +24,7 @@ pub fn record(group: &Group, version: i32, tried: &[Tried]) -> Result<()> {
     if tried.is_empty() {
         return Ok(());
     }
-    store::set_apart(group, Some(tried.iter().map(|job| job.n).collect()))?;
+    take_back::set_apart(group, Some(tried.iter().map(|job| job.n).collect()))?;
     spi::run(
         RECORD,
         &[

@@ -1,7 +1,7 @@
 //! What an admin does with many jobs at once, or with the lane of one.
 
 use super::filter::{Among, Filter};
-use super::{asked, life, limits, settle, store};
+use super::{asked, followers, life, limits, settle, store};
 use crate::error::{Result, UsherError};
 use crate::flow::definition::lane;
 use crate::flow::ready;
@@ -113,7 +113,7 @@ pub fn cancel(organization: &str, wanted: Option<JsonB>) -> Result<i64> {
         "DELETE FROM usher.job_keys WHERE organization_id = $1 AND job_id = ANY ($2::uuid[])",
         &[spi::arg(organization), spi::arg(gone.clone())],
     )?;
-    store::release_followers(&*flows::classes()?)?;
+    followers::release_followers(&*flows::classes()?)?;
     limits::heal(installed)?;
     let many = i64::try_from(gone.len()).unwrap_or(i64::MAX);
     settle::ended(installed, organization, gone, "cancelled")?;

@@ -1,14 +1,16 @@
 //! Jobs that are not to run now are put aside: whole groups whose flow is off, broken or paused or gathers, and single ones.
 
-use super::batch::{dead, is_expired, wait_for};
 use super::gather;
+use super::group::{dead, is_expired, wait_for};
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::flow::store::{self as flows, Flow};
 use crate::queue::aside as put;
+use crate::queue::followers;
+use crate::queue::group::Group;
 use crate::queue::pauses;
 use crate::queue::settle::{self, EXPIRED};
-use crate::queue::store::{self, Back, Group};
+use crate::queue::take_back::Back;
 use crate::setup::Installed;
 use std::collections::HashSet;
 
@@ -62,7 +64,7 @@ fn paused(installed: Installed, group: &Group, flow: &Flow) -> Result<Vec<Back>>
 /// Jobs that have an earlier change of their row before them wait for it, or, if that one is paused, for the same.
 pub fn behind(installed: Installed, group: &Group, flow: i32) -> Result<Vec<Back>> {
     let siblings = flows::siblings(flow)?;
-    let parked = store::parked(group, &siblings)?;
+    let parked = followers::parked(group, &siblings)?;
     let paused = pauses::behind(installed, group, &siblings, &parked)?;
     let wait = |n: i32| paused.get(&n).map_or_else(|| wait_for("earlier change")(n), |pause| for_pause(n, *pause));
     Ok(parked.into_iter().map(wait).collect())

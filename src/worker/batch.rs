@@ -1,25 +1,21 @@
 //! One batch: claim, apply group by group, record. Everything in the caller's one transaction.
 
-use super::limit::{self, Limited};
-use super::{aside, gather, hand_over};
+use super::gather;
+use super::group::{Work, all, begin, dead};
+use super::limit;
 use crate::error::Result;
-use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
-use crate::flow::cause::{self, Cause};
-use crate::flow::shadow;
+use crate::flow::apply::Place;
 use crate::flow::store as flows;
-use crate::flow::store::Flow;
 use crate::notify::{self, Tally};
 use crate::pg::shmem::{Mine, NONE, Source};
 use crate::pg::{gauges, role, xact};
-use crate::queue::batches;
-use crate::queue::ledger;
-use crate::queue::limits;
+use crate::queue::group::{self, Detail, Group};
 use crate::queue::log::Log;
-use crate::queue::pressure;
-use crate::queue::settle::{self, EXPIRED, Given};
-use crate::queue::shadow as queue_shadow;
+use crate::queue::settle;
 use crate::queue::share::Pick;
-use crate::queue::store::{self, Back, Claim, Covers, Detail, Group, Segment};
+use crate::queue::store::{self, Claim};
+use crate::queue::take_back::{self, Back};
+use crate::queue::{batches, followers, ledger, limits, pressure};
 use crate::settings;
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -212,7 +208,7 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
         run(client, installed, place_of(mine), claim)?;
         if done.jobs > 0 {
             let _acting = role::internal(installed.owner);
-            store::release_followers(&*flows::classes()?)?;
+            followers::release_followers(&*flows::classes()?)?;
         }
         Ok(done)
     })
@@ -228,8 +224,8 @@ fn condemn(installed: Installed, claim: &Claim, job: &Condemned<'_>) -> Result<(
     let mut tally = Tally::default();
     for group in &claim.groups {
         let back = all(group, |n| dead(n, job.reason, job.sqlstate));
-        store::take_back(group, &back)?;
-        count(&mut tally, group, &back, &store::details(group)?);
+        take_back::take_back(group, &back)?;
+        count(&mut tally, group, &back, &group::details(group)?);
     }
     notify::failures(installed, &tally)
 }
@@ -272,7 +268,7 @@ pub fn one(
         }
         if source == Source::Waiting && done.jobs > 0 {
             let _acting = role::internal(installed.owner);
-            store::release_followers(&*flows::classes()?)?;
+            followers::release_followers(&*flows::classes()?)?;
         }
         Ok(done)
     })
@@ -337,7 +333,7 @@ fn class(
     let mut batches_ended = false;
     for mut work in works {
         work.uncover()?;
-        store::take_back(&work.group, &work.back)?;
+        take_back::take_back(&work.group, &work.back)?;
         gather::note(place, &work.group, &work.back)?;
         batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
@@ -366,7 +362,7 @@ fn count(tally: &mut Tally, group: &Group, back: &[Back], details: &[Detail]) {
 fn all_in_order(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
     let mut jobs = Vec::new();
     for (index, work) in works.iter().enumerate() {
-        jobs.extend((1..).zip(store::rows(&work.group)?).map(|(n, (_, seq))| (seq, index, n)));
+        jobs.extend((1..).zip(group::rows(&work.group)?).map(|(n, (_, seq))| (seq, index, n)));
     }
     jobs.sort_unstable();
     Ok(jobs)
@@ -378,7 +374,7 @@ fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
     let mut shared = HashSet::new();
     let mut rows = Vec::with_capacity(works.len());
     for (index, work) in works.iter().enumerate() {
-        let mine = store::rows(&work.group)?;
+        let mine = group::rows(&work.group)?;
         for key in mine.iter().filter_map(|(key, _)| *key) {
             if *first_seen.entry(key).or_insert(index) != index {
                 shared.insert(key);
@@ -399,399 +395,4 @@ fn shared_rows(works: &[Work]) -> Result<Vec<(i64, usize, i32)>> {
 
 pub(super) fn place_of(mine: Option<Mine>) -> Place {
     if mine.is_some() { Place::Worker } else { Place::Session }
-}
-
-fn all(group: &Group, make: impl Fn(i32) -> Back) -> Vec<Back> {
-    (1..=group.batch.size).map(make).collect()
-}
-
-pub(super) fn wait_for(reason: &'static str) -> impl Fn(i32) -> Back {
-    move |n| Back { n, waiting_for: Some(reason), ..Back::default() }
-}
-
-pub(super) fn dead(n: i32, error: &str, sqlstate: &str) -> Back {
-    Back { n, error: Some(error.to_owned()), sqlstate: Some(sqlstate.to_owned()), ..Back::default() }
-}
-
-/// Takes a group up, or puts it where it belongs when its flow does not run now.
-fn begin(
-    client: &mut SpiClient<'_>,
-    installed: Installed,
-    place: Place,
-    group: Group,
-    anything_waits: bool,
-    alone: bool,
-) -> Result<Option<Work>> {
-    let Some(id) = group.flow else {
-        store::take_back(&group, &all(&group, |n| dead(n, "the job names no flow", "XX000")))?;
-        return Ok(None);
-    };
-    let Some(flow) = flows::newest(id)? else {
-        store::cancel_group(&group, "its flow was dropped")?;
-        settle::cancelled(installed, &group)?;
-        return Ok(None);
-    };
-    if aside::off(installed, place, &group, &flow)? {
-        return Ok(None);
-    }
-    let limited = limit::of(installed, &flow)?;
-    let not_now = aside::not_now(installed, &group, &flow, limited.is_none())?;
-    if not_now.len() == usize::try_from(group.batch.size).unwrap_or(0) {
-        aside::all(installed, place, &group, not_now)?;
-        return Ok(None);
-    }
-    let some_not_now = !not_now.is_empty();
-    // Flows that share an order with others are done job by job where they meet.
-    let (group, segments, covers) = if alone && limited.is_none() && flow.coalesces() && installed.up_to_date {
-        group.arrange_newest(client)?
-    } else {
-        let (group, segments) = group.arrange(client, flow.rows_are_free())?;
-        (group, segments, Vec::new())
-    };
-    let waited = group.waited;
-    let rows_are_free = flow.rows_are_free();
-    let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };
-    let expired: Vec<i32> = given.keys().copied().filter(|n| is_expired(&given, *n)).collect();
-    let mut work = Work {
-        id,
-        installed,
-        place,
-        group,
-        waited,
-        rows_are_free,
-        given,
-        covers,
-        limited,
-        leaders: false,
-        segments,
-        back: Vec::new(),
-        gone: HashSet::new(),
-        details: None,
-    };
-    // Neither done nor given back by themselves.
-    work.gone.extend(work.covers.iter().map(|(n, _)| *n));
-    expired.into_iter().for_each(|n| work.give_back(dead(n, EXPIRED.0, EXPIRED.1)));
-    if some_not_now {
-        // Once more: the jobs have other numbers now.
-        aside::not_now(installed, &work.group, &flow, work.limited.is_none())?.into_iter().for_each(|back| work.give_back(back));
-    }
-    if work.group.some_homeless {
-        for n in store::homeless(&work.group)? {
-            work.give_back(dead(n, NO_ORGANIZATION, "23503"));
-        }
-    }
-    work.leaders = anything_waits && work.limited.is_some() && !flow.definition.is_external();
-    if anything_waits {
-        let behind = if work.leaders { aside::behind_paused } else { aside::behind };
-        behind(installed, &work.group, id)?.into_iter().for_each(|back| work.give_back(back));
-    }
-    if flow.definition.is_external() {
-        hand_over::places(&work.group, &work.segments, &work.gone)?.into_iter().for_each(|back| work.give_back(back));
-        if let Some(limited) = work.limited.take() {
-            limit::note_keys(&mut work, &limited)?;
-        }
-        work.segments.clear();
-    }
-    Ok(Some(work))
-}
-
-pub(super) fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
-    given.get(&n).is_some_and(|given| given.expired)
-}
-
-const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
-                               usher.retry_sync_job(job, {\"organization_id\": …})";
-
-/// A group on its way.
-pub(super) struct Work {
-    pub(super) id: i32,
-    pub(super) installed: Installed,
-    place: Place,
-    pub(super) group: Group,
-    /// Its jobs come from where they waited.
-    pub(super) waited: bool,
-    /// The limits that its jobs must pass.
-    pub(super) limited: Option<Limited>,
-    /// Some may have an earlier change of their row waiting: to be looked at with the limits.
-    pub(super) leaders: bool,
-    /// Different rows never meet in one target row.
-    rows_are_free: bool,
-    /// What its jobs were asked for beyond their payload.
-    given: HashMap<i32, Given>,
-    /// Jobs that are not done because a newer one of their row is.
-    covers: Covers,
-    segments: Vec<Segment>,
-    pub(super) back: Vec<Back>,
-    /// Numbers of the jobs in `back`.
-    pub(super) gone: HashSet<i32>,
-    details: Option<Vec<Detail>>,
-}
-
-impl Work {
-    pub(super) fn give_back(&mut self, back: Back) {
-        if self.gone.insert(back.n) {
-            self.back.push(back);
-        }
-    }
-
-    pub(super) fn details(&mut self) -> Result<&[Detail]> {
-        if self.details.is_none() {
-            self.details = Some(store::details(&self.group)?);
-        }
-        Ok(self.details.as_deref().unwrap_or_default())
-    }
-
-    /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
-    /// themselves: an older image may fit where the newest does not.
-    fn uncover(&mut self) -> Result<()> {
-        let fates: HashMap<i32, (Option<&'static str>, Option<i32>)> =
-            self.back.iter().map(|back| (back.n, (back.waiting_for, back.paused_by))).collect();
-        let mut covered = Vec::new();
-        for (n, by) in std::mem::take(&mut self.covers) {
-            match fates.get(&by) {
-                _ if fates.contains_key(&n) => {}
-                None => covered.push((n, by)),
-                Some((None | Some("retry"), _)) => self.back.push(Back { after: Some(0.0), ..wait_for("retry")(n) }),
-                Some((Some(reason), paused_by)) => self.back.push(Back { paused_by: *paused_by, ..wait_for(reason)(n) }),
-            }
-        }
-        store::note_covered(&self.group, &covered)
-    }
-
-    /// Everything but some jobs that must be done in an order with those of other groups.
-    fn all_but(&mut self, later: &HashSet<i32>, held: &mut HashSet<i64>) -> Result<()> {
-        for segment in self.segments.clone() {
-            self.segment(segment, later, held)?;
-        }
-        Ok(())
-    }
-
-    /// One job by itself.
-    fn alone(&mut self, n: i32, held: &mut HashSet<i64>) -> Result<()> {
-        match self.segments.iter().find(|segment| (segment.first..=segment.last).contains(&n)) {
-            Some(segment) => self.segment(Segment { first: n, last: n, ..*segment }, &HashSet::new(), held),
-            None => Ok(()),
-        }
-    }
-
-    fn segment(&mut self, segment: Segment, later: &HashSet<i32>, held: &mut HashSet<i64>) -> Result<()> {
-        let numbers = segment.first..=segment.last;
-        if segment.hop > cause::MOST_HOPS {
-            let reason = format!(
-                "the chain of causes is longer than {} hops: flows that start each other go in a circle",
-                cause::MOST_HOPS
-            );
-            numbers.for_each(|n| self.give_back(dead(n, &reason, "54001")));
-            return Ok(());
-        }
-        if !held.is_empty() {
-            let part = &self.details()?[segment.first as usize - 1..segment.last as usize];
-            let behind: Vec<i32> = numbers
-                .clone()
-                .zip(part)
-                .filter(|(_, detail)| detail.row_key.is_some_and(|key| held.contains(&key)))
-                .map(|(n, _)| n)
-                .collect();
-            behind.into_iter().for_each(|n| self.give_back(wait_for("earlier change")(n)));
-        }
-        let Some(mut flow) = flows::get(self.id, segment.version)? else {
-            numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
-            return Ok(());
-        };
-        if self.place == Place::Worker {
-            crate::pg::bgw::report_jobs(&flow.name, segment.last - segment.first + 1);
-        }
-        // Whether a job writes was settled when it was made.
-        let in_shadow = flow.definition.shadow;
-        let mut another = false;
-        if let Err(error) = flow.program() {
-            // A version that no longer fits may have been mended by a newer one.
-            match flows::newest(self.id)? {
-                // What was to be written is not tried in shadow, nor does a definition on trial write for it.
-                Some(newest) if newest.definition.shadow && !in_shadow => {
-                    let reason = format!(
-                        "its version {} of the flow no longer fits ({}), and the present one is in shadow; retry it when that is over",
-                        segment.version, error.message
-                    );
-                    numbers.for_each(|n| self.give_back(dead(n, &reason, "55000")));
-                    return Ok(());
-                }
-                Some(newest) if newest.program().is_ok() => {
-                    flow = newest;
-                    another = true;
-                }
-                _ => return self.broken(&flow, &error.message, segment.first),
-            }
-        }
-        // A job that waited, or is done by another version than its own, may lack a column: it would be written as NULL.
-        if another || self.waited {
-            let compiled = &flow.compiled;
-            for (n, lost) in store::lacking(&self.group, (segment.first, segment.last), &compiled.new, &compiled.old)? {
-                let error = format!(
-                    "it carries no {lost}, which its flow needs now; give the value with usher.retry_sync_job(job, changes)"
-                );
-                self.give_back(dead(n, &error, "42703"));
-            }
-        }
-        let organizations: Vec<pgrx::Uuid> =
-            if in_shadow { self.details()?.iter().map(|detail| detail.organization).collect() } else { Vec::new() };
-        let chain = self.causes(&flow, segment)?;
-        let skipped: Vec<i32> = numbers.filter(|n| self.gone.contains(n) || later.contains(n)).collect();
-        let mut parts = without((segment.first, segment.last), &skipped);
-        let calls_per_batch = flow.definition.calls_per_batch();
-        let of = if calls_per_batch { gather::organizations(&self.group)? } else { Vec::new() };
-        if calls_per_batch {
-            // What a function gets in one call is of one organization.
-            parts = parts.into_iter().flat_map(|part| gather::by_organization(part, &of)).collect();
-        }
-        for (first, last) in parts {
-            let run = Run {
-                flow: &flow,
-                owner: self.installed.owner,
-                batch: &self.group.batch,
-                causes: match &chain {
-                    Chain::Shared(cause) => Causes::Shared(cause, of.get(first as usize - 1).copied()),
-                    Chain::ByTarget(causes) => Causes::ByTarget(causes),
-                    Chain::Each(causes) => Causes::Each(causes),
-                },
-                place: self.place,
-            };
-            if in_shadow {
-                match try_out(&run, &self.group, segment, first, last, &organizations)? {
-                    None => continue,
-                    Some((n, Stop::Broken(failure))) => return self.broken(&flow, &failure.line(), n),
-                }
-            }
-            match apply::apply(&run, first, last) {
-                Ok(failed) => self.failed(&flow, failed, held)?,
-                // Earlier parts have taken effect; everything from here on waits.
-                Err(Stop::Broken(failure)) => return self.broken(&flow, &failure.line(), first),
-            }
-        }
-        Ok(())
-    }
-
-    /// The flow no longer fits: what has not been done from a number on waits.
-    pub(super) fn broken(&mut self, flow: &Flow, reason: &str, first: i32) -> Result<()> {
-        warning!("flow \"{}\" no longer fits the database and is broken: {reason}; its jobs wait", flow.name);
-        flows::set_state(flow.id, Some(reason))?;
-        (first..=self.group.batch.size).for_each(|n| self.give_back(wait_for("flow broken")(n)));
-        self.segments.clear();
-        Ok(())
-    }
-
-    /// Failed jobs are tried again by their flow's rule, or are dead.
-    pub(super) fn failed(&mut self, flow: &Flow, failed: Vec<Failed>, held: &mut HashSet<i64>) -> Result<()> {
-        for Failed { n, failure } in failed {
-            let detail = &self.details()?[n as usize - 1];
-            let (attempts, row_key) = (detail.attempts, detail.row_key);
-            let own = self.given.get(&n).and_then(|given| given.retry.as_ref());
-            let after = own.unwrap_or(&flow.definition.retry).next(attempts, crate::queue::chance());
-            if after.is_some() {
-                held.extend(row_key);
-            }
-            self.give_back(Back {
-                n,
-                waiting_for: after.map(|_| "retry"),
-                after,
-                error: Some(failure.line()),
-                sqlstate: Some(failure.sqlstate),
-                tried: true,
-                ..Back::default()
-            });
-        }
-        Ok(())
-    }
-
-    /// What follow-up jobs inherit. In a circle of flows the trail of each must be exact.
-    fn causes(&mut self, flow: &Flow, segment: Segment) -> Result<Chain> {
-        let hop = segment.hop + 1;
-        // What follows from a call for a whole batch follows from all its jobs: its hops are counted, which ends a circle.
-        if !flow.in_circle || flow.definition.calls_per_batch() {
-            return Ok(Chain::Shared(Cause { hop, ..Cause::default() }));
-        }
-        let causes: Vec<(Cause, pgrx::Uuid)> = self
-            .details()?
-            .iter()
-            .map(|detail| {
-                let mut trail = cause::read_trail(detail.trail.as_deref());
-                trail.extend(detail.step);
-                (Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization)
-            })
-            .collect();
-        // One row per job and a key to find it by: the causes can be told apart after one statement for all.
-        Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
-    }
-}
-
-/// Jobs `first..=last` in shadow, one by one: what they would have done is kept, nothing else. Some: the job at which the
-/// flow turned out not to fit any more.
-fn try_out(
-    run: &Run<'_>,
-    group: &Group,
-    segment: Segment,
-    first: i32,
-    last: i32,
-    organizations: &[pgrx::Uuid],
-) -> Result<Option<(i32, Stop)>> {
-    let cause = Cause { hop: segment.hop + 1, ..Cause::default() };
-    let mut tried = Vec::with_capacity(usize::try_from(last - first + 1).unwrap_or(0));
-    let mut stopped = None;
-    for n in first..=last {
-        match shadow::attempt(run, n, &cause, organizations[n as usize - 1]) {
-            Ok(job) => tried.push(job),
-            Err(stop) => {
-                stopped = Some((n, stop));
-                break;
-            }
-        }
-    }
-    queue_shadow::record(group, segment.version, &tried)?;
-    Ok(stopped)
-}
-
-enum Chain {
-    Shared(Cause),
-    ByTarget(Vec<(Cause, pgrx::Uuid)>),
-    Each(Vec<(Cause, pgrx::Uuid)>),
-}
-
-/// The parts of a range that remain when some numbers are left out.
-fn without((first, last): (i32, i32), skipped: &[i32]) -> Vec<(i32, i32)> {
-    let mut out = Vec::new();
-    let mut from = first;
-    let mut inside: Vec<i32> = skipped.iter().copied().filter(|n| (first..=last).contains(n)).collect();
-    inside.sort_unstable();
-    for n in inside {
-        if from < n {
-            out.push((from, n - 1));
-        }
-        from = n + 1;
-    }
-    if from <= last {
-        out.push((from, last));
-    }
-    out
-}
-
-#[cfg(test)]
-mod unit {
-    use super::without;
-
-    #[test]
-    fn ranges_leave_out_what_is_skipped() {
-        assert_eq!(without((1, 5), &[]), [(1, 5)]);
-        assert_eq!(without((1, 5), &[3]), [(1, 2), (4, 5)]);
-        assert_eq!(without((1, 3), &[3, 1, 2]), []);
-        assert_eq!(without((2, 4), &[1, 4, 9]), [(2, 3)]);
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn nothing_is_lost_or_doubled(last in 0i32..30, skipped in proptest::collection::vec(1i32..30, 0..10)) {
-            let kept: Vec<i32> = without((1, last), &skipped).into_iter().flat_map(|(a, b)| a..=b).collect();
-            let wanted: Vec<i32> = (1..=last).filter(|n| !skipped.contains(n)).collect();
-            proptest::prop_assert_eq!(kept, wanted);
-        }
-    }
 }

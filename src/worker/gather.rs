@@ -10,8 +10,10 @@ use crate::flow::apply::Place;
 use crate::flow::store as flows;
 use crate::pg::shmem::{Mine, Source};
 use crate::pg::{ids, role, xact};
+use crate::queue::followers;
 use crate::queue::gather::{self, Key, Open};
-use crate::queue::store::{self, Back, Group};
+use crate::queue::group::Group;
+use crate::queue::take_back::Back;
 use crate::settings;
 use crate::setup::Installed;
 use pgrx::Uuid;
@@ -185,7 +187,7 @@ pub fn batch(installed: Installed, key: Key, mine: Option<Mine>) -> Result<Done>
         batch::run(client, installed, place, claim)?;
         let _acting = role::internal(installed.owner);
         look_again(key, done.last + 1)?;
-        store::release_followers(&*flows::classes()?)?;
+        followers::release_followers(&*flows::classes()?)?;
         Ok(done)
     })
 }

@@ -1,10 +1,11 @@
 //! Jobs of calls whose work leaves the database are no part of a batch: they are handed over to the caller processes.
 
-use super::batch::{dead, wait_for};
+use super::group::{dead, wait_for};
 use crate::error::Result;
 use crate::flow::cause;
 use crate::pg::xact;
-use crate::queue::store::{self, Back, Group, Segment};
+use crate::queue::group::{self, Group, Segment};
+use crate::queue::take_back::Back;
 use std::collections::{HashMap, HashSet};
 
 /// Where the jobs of a group go that are not `gone` already: of each row the first change to the callers, later ones behind it.
@@ -20,7 +21,7 @@ pub fn places(group: &Group, segments: &[Segment], gone: &HashSet<i32>) -> Resul
         .collect();
     let ended: HashSet<i32> = back.iter().map(|back| back.n).chain(gone.iter().copied()).collect();
     let jobs: Vec<(i32, Option<i64>, i64)> =
-        (1..).zip(store::rows(group)?).map(|(n, (key, seq))| (n, key, seq)).filter(|(n, ..)| !ended.contains(n)).collect();
+        (1..).zip(group::rows(group)?).map(|(n, (key, seq))| (n, key, seq)).filter(|(n, ..)| !ended.contains(n)).collect();
     let first = first_changes(&jobs);
     back.extend(jobs.iter().map(|(n, ..)| {
         let reason = if first.contains(n) { "external call" } else { "earlier change" };

@@ -1,13 +1,15 @@
 //! What of a batch may pass its limits now. The rest waits for its time, and later changes of its rows behind it.
 
-use super::batch::{Work, wait_for};
+use super::group::{Work, wait_for};
 use crate::error::Result;
 use crate::flow::apply::Failed;
 use crate::flow::store::Flow;
 use crate::flow::{limit_keys, store as flows};
 use crate::pg::buckets::{Verdict, Wish};
+use crate::queue::followers;
+use crate::queue::group;
 use crate::queue::limits::{self, Keys, Rule};
-use crate::queue::store::{self, Back};
+use crate::queue::take_back::Back;
 use crate::setup::Installed;
 use pgrx::Uuid;
 use std::collections::{HashMap, HashSet};
@@ -86,14 +88,14 @@ pub fn hold_back(works: &mut [Work]) -> Result<()> {
             None => Vec::new(),
         };
         let waiting: HashMap<i32, Option<String>> = match &limited {
-            Some(_) if work.leaders => store::leaders(&work.group, &flows::siblings(work.id)?)?.into_iter().collect(),
+            Some(_) if work.leaders => followers::leaders(&work.group, &flows::siblings(work.id)?)?.into_iter().collect(),
             _ => HashMap::new(),
         };
         let organizations: Vec<Uuid> = match &limited {
             Some(_) => work.details()?.iter().map(|detail| detail.organization).collect(),
             None => Vec::new(),
         };
-        for (n, (row, seq)) in (1..).zip(store::rows(&work.group)?) {
+        for (n, (row, seq)) in (1..).zip(group::rows(&work.group)?) {
             if work.gone.contains(&n) {
                 continue;
             }

@@ -1,6 +1,7 @@
 //! Workers: the launcher, the loop of one worker process, and running a batch.
 //!
-//! Owns no table; takes jobs through `queue::store` and hands each group to the room that does it. See README.md in this
+//! Owns no table; takes jobs through `queue::store`, applies each group through `flow`, and gives back through `queue::take_back` what is not
+//! done. See README.md in this
 //! folder for the states. Nobody calls this room.
 
 mod api;
@@ -8,6 +9,7 @@ mod aside;
 mod batch;
 mod caller;
 mod gather;
+mod group;
 mod hand_over;
 mod launcher;
 mod limit;

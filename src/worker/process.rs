@@ -9,7 +9,7 @@ use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
 use crate::pg::{catalog, counters, crash, guc, relcache, role, zone};
 use crate::queue::log::Log;
-use crate::queue::{limits, pressure, settle, store};
+use crate::queue::{followers, limits, pressure, settle, store};
 use crate::settings;
 use crate::setup;
 use pgrx::prelude::*;
@@ -430,7 +430,7 @@ impl Loop {
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             // A leader that was cancelled, or died, leaves followers behind.
-            store::release_followers(&*crate::flow::store::classes()?)?;
+            followers::release_followers(&*crate::flow::store::classes()?)?;
             if all {
                 limits::heal(installed)?;
             }
