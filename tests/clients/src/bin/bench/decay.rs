@@ -7,7 +7,7 @@ use usher_clients::{Client, Database, enqueue, flow, json, number, run, server, 
 pub const METHOD: &str = "the rate of draining 100,000 jobs after 1,000,000 have gone through while the hindrance was there, against the \
 rate of the same right before it; source and target are emptied before every drain, the tables of the queue never. Hindrances: a \
 session in REPEATABLE READ that has read, one that has written (it has an xid), a logical slot that nobody reads (wal_level = \
-logical for both), 10,000,000 jobs due tomorrow, 10,000,000 jobs of a disabled flow. Median of 3";
+logical for both), 10,000,000 jobs due tomorrow, 10,000,000 jobs of a paused flow. Median of 3";
 
 const ROUNDS: usize = 3;
 
@@ -42,9 +42,9 @@ pub fn delayed(database: &Database) -> Vec<Figure> {
 
 pub fn paused(database: &Database) -> Vec<Figure> {
     waiting(database, "paused_flow", |client| {
-        run(client, "SELECT usher.disable_flow('decay_paused_flow_later')");
+        run(client, "SELECT usher.pause_jobs(flow => 'decay_paused_flow_later')");
         enqueue(client, "default", "src", "dst", &json!({"action": "paused_flow", "n": 1}));
-        wait::until_true(client, "SELECT count(*) = 1 FROM usher.queue_waiting WHERE waiting_for = 'flow disabled'");
+        wait::until_true(client, "SELECT count(*) = 1 FROM usher.queue_waiting WHERE waiting_for = 'paused'");
     })
 }
 
