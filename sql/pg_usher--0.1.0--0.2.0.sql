@@ -272,157 +272,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    day date;
-    child text;
-    old record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := 'job_history_' || to_char(day, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
-        BEGIN
-            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.job_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child);
-            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.job_history ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy, or the default partition already holds rows of that day: they stay there.
-            NULL;
-        END;
-    END LOOP;
-    FOR old IN
-        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'usher.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
-           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
-    LOOP
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I', old.relname);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            NULL;
-        END;
-    END LOOP;
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
-    width CONSTANT bigint := 16777216;
-    drawn bigint;
-    top bigint;
-    begins text;
-    parent text;
-    child text;
-    settled bigint;
-    segment record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
-    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
-    IF top IS NOT NULL THEN
-        -- A new day, a new segment: the rest of the positions of the last one are left out.
-        SELECT min(x.upper) INTO settled
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper > drawn;
-        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
-             WHERE first.created_at < now() - interval '1 day')
-        THEN
-            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := settled;
-        END IF;
-        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
-        IF drawn >= top THEN
-            top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := top;
-        END IF;
-    END IF;
-    WHILE top IS NULL OR top - drawn < 2 * width LOOP
-        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
-        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
-        BEGIN
-            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
-                child := parent || '_to_' || top;
-                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
-                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
-                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
-            END LOOP;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy: next time.
-            EXIT;
-        END;
-    END LOOP;
-    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
-    FOR segment IN
-        SELECT x.upper
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper <= settled AND x.upper <= drawn
-         ORDER BY x.upper
-    LOOP
-        -- The newest in it, by the index of each lane.
-        CONTINUE WHEN EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day'
-            UNION ALL
-            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
-            SELECT FROM usher.job_batches AS b
-             WHERE b.finished_at >= now() - keep_days * interval '1 day'
-               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            -- Busy: writers have waited long enough.
-            EXIT;
-        END;
-    END LOOP;
-    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
-    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
- RETURNS bigint
- LANGUAGE plpgsql
- STABLE PARALLEL SAFE SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
  RETURNS text
  LANGUAGE plpgsql
@@ -676,6 +525,157 @@ BEGIN
     RETURN last;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    day date;
+    child text;
+    old record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
+        child := 'job_history_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
+        BEGIN
+            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.job_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child);
+            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+            EXECUTE format('ALTER TABLE usher.job_history ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy, or the default partition already holds rows of that day: they stay there.
+            NULL;
+        END;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'usher.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I', old.relname);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := top;
+        END IF;
+    END IF;
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Busy: writers have waited long enough.
+            EXIT;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE PARALLEL SAFE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
  RETURNS integer
  LANGUAGE plpgsql
@@ -842,6 +842,7 @@ CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
 AS $function$
 DECLARE
     tables text;
+    views text;
     dropped integer;
 BEGIN
     IF confirm IS DISTINCT FROM 'remove all data' THEN
@@ -851,7 +852,13 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.queue_limits, usher.pauses, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.ready_jobs;
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
@@ -946,8 +953,6 @@ REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
@@ -956,6 +961,8 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
@@ -1024,9 +1031,6 @@ GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
@@ -1035,6 +1039,9 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
@@ -1103,8 +1110,6 @@ COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at w
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
-COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
 COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
@@ -1113,6 +1118,8 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';

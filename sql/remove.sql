@@ -6,6 +6,7 @@ CREATE FUNCTION usher.remove(confirm text DEFAULT NULL) RETURNS text
     AS $$
 DECLARE
     tables text;
+    views text;
     dropped integer;
 BEGIN
     IF confirm IS DISTINCT FROM 'remove all data' THEN
@@ -15,7 +16,13 @@ BEGIN
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
     PERFORM usher.detach_all();
-    DROP VIEW IF EXISTS usher.schedules, usher.progress, usher.queue, usher.limits, usher.queue_limits, usher.pauses, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.ready_jobs;
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
     SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
       FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;

@@ -6,7 +6,7 @@ use crate::flow::definition::{Definition, When};
 use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, audit};
 use crate::pg::trigger::raise;
-use crate::pg::{self, role};
+use crate::pg::{self, catalog, gauges, role};
 use crate::registry::identity;
 use crate::setup;
 use pgrx::JsonB;
@@ -73,6 +73,9 @@ fn detach_all() -> std::result::Result<i32, ErrorReport> {
     }
     audit::note(installed, None, "usher.triggers.detached", "all", None, None)?;
     let _acting = role::internal(installed.owner);
+    // Before usher.remove() too: what is counted for limits is counted anew if they stay.
+    gauges::keep_none();
+    catalog::invalidate(installed.flows);
     Ok(i32::try_from(attach::detach_all()?).unwrap_or(i32::MAX))
 }
 

@@ -182,11 +182,17 @@ pub fn detach_all() -> Result<usize> {
     let audits = audit::detach_all()?;
     spi::script(
         "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
-         DROP VIEW IF EXISTS usher.schedules, usher.queue, usher.limits, usher.queue_limits, usher.pauses, usher.sync_jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.ready_jobs;
          DO $$
          DECLARE
              statement text;
          BEGIN
+             -- In tables of an older version some of these names are no views.
+             SELECT 'DROP VIEW ' || pg_catalog.string_agg(pg_catalog.format('usher.%I', c.relname), ', ') INTO statement FROM pg_catalog.pg_class c
+              WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind = 'v'
+                AND c.relname IN ('schedules', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+             IF statement IS NOT NULL THEN
+                 EXECUTE statement;
+             END IF;
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid

@@ -126,13 +126,26 @@ fn clear(gauge: &Gauge) {
     gauge.key.store(0, SeqCst);
 }
 
-/// Gives a limit's gauge back.
-pub fn free(number: u32) {
-    if number != WHOLE
-        && let Some(gauge) = existing(number).and_then(Handle::gauge)
-    {
-        clear(gauge);
+/// Gives the gauges of this database's other limits back: of those that are gone, or never came to be. One whose limit is not
+/// committed yet is made again when it is first asked for.
+pub fn keep_only(numbers: &[u32]) {
+    if !super::shmem::available() {
+        return;
     }
+    let mine = super::ids::database();
+    for gauge in &SHARED.get().all {
+        let key = gauge.key.load(SeqCst);
+        let number = key as u32;
+        if key >> 32 == u64::from(mine) && number != WHOLE && !numbers.contains(&number) {
+            clear(gauge);
+        }
+    }
+}
+
+/// The same for all of them, if this transaction commits.
+pub fn keep_none() {
+    register();
+    NONE_LEFT.set(true);
 }
 
 /// What a part of a transaction has added, gauge by gauge and lane by lane.
@@ -144,6 +157,8 @@ thread_local! {
     static HELD: RefCell<Vec<(Handle, usize)>> = const { RefCell::new(Vec::new()) };
     /// Marks that were taken; an abort gives them back.
     static TAKEN: RefCell<Vec<(Handle, usize)>> = const { RefCell::new(Vec::new()) };
+    /// This transaction removes all limits.
+    static NONE_LEFT: Cell<bool> = const { Cell::new(false) };
     static MAIN: Cell<Option<Handle>> = const { Cell::new(None) };
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
     static SILENT: Cell<bool> = const { Cell::new(false) };
@@ -268,6 +283,9 @@ pub fn ended(event: pg_sys::XactEvent::Type) {
     let notes = NOTES.take();
     let held = HELD.take();
     let taken = TAKEN.take();
+    if NONE_LEFT.take() && event == XACT_EVENT_COMMIT {
+        keep_only(&[]);
+    }
     if event == XACT_EVENT_ABORT {
         taken.into_iter().for_each(|(gauge, lane)| put_held(gauge, lane));
         return;

@@ -57,19 +57,19 @@ fn read(row: &pgrx::spi::SpiTupleTable<'_>, first: usize) -> Result<Open> {
     })
 }
 
-/// The first `most` jobs of one gathering from a position on; None when there is none.
-pub fn look(key: Key, from: i64, most: i32) -> Result<Option<Open>> {
+/// The first `most` jobs of one gathering from a position on, with the position of the last; None when there is none.
+pub fn look(key: Key, from: i64, most: i32) -> Result<Option<(Open, i64)>> {
     let mut arguments = Vec::from(key.arguments());
     arguments.extend([spi::arg(from), spi::arg(i64::from(most))]);
     let found = spi::all(
-        "SELECT pg_catalog.count(*), pg_catalog.min(w.due_at), pg_catalog.min(w.seq)
+        "SELECT pg_catalog.count(*), pg_catalog.min(w.due_at), pg_catalog.min(w.seq), pg_catalog.max(w.seq)
            FROM (SELECT w.due_at, w.seq FROM usher.queue_waiting AS w
                   WHERE w.waiting_for = 'batch window' AND w.lane = $1 AND w.flow_id = $2 AND w.organization_id = $3 AND w.seq >= $4
                   ORDER BY w.seq LIMIT $5) AS w",
         &arguments,
-        |row| read(row, 1),
+        |row| Ok((read(row, 1)?, row.get::<i64>(4)?.unwrap_or(0))),
     )?;
-    Ok(found.into_iter().next().filter(|open| open.jobs > 0))
+    Ok(found.into_iter().next().filter(|(open, _)| open.jobs > 0))
 }
 
 /// `$1` lane, `$2` flow, `$3` organization, `$4` the first position, `$5` most jobs.

@@ -11,6 +11,7 @@ use super::group::Group;
 use crate::error::Result;
 use crate::flow::store::Flow;
 use crate::guard::audit;
+use crate::pg::guc::Nest;
 use crate::pg::{self, ids, spi, xact};
 use crate::setup::Installed;
 use pgrx::Uuid;
@@ -223,6 +224,23 @@ pub enum LetGo {
     Later,
 }
 
+/// So many jobs are due already, of all lanes together. Lane by lane, as the index has them: what waits for later is not walked
+/// over.
+fn crowded(most: i32) -> Result<bool> {
+    let _index = Nest::open().index_scans();
+    let crowded = spi::read::<bool>(
+        "SELECT pg_catalog.count(*) >= $1
+           FROM (SELECT FROM unnest('{0,1,2,3,4}'::smallint[]) AS l (lane)
+                  CROSS JOIN LATERAL (SELECT w.seq FROM usher.queue_waiting AS w
+                                       WHERE w.lane = l.lane AND w.due_at <= (SELECT pg_catalog.clock_timestamp())
+                                         AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window')
+                                       ORDER BY w.due_at, w.seq LIMIT $1) AS d
+                  LIMIT $1) AS d",
+        &[spi::arg(i64::from(most))],
+    )?;
+    Ok(crowded == Some(true))
+}
+
 /// Makes the next `most` jobs of a pause due that is over. Runs with the owner's rights.
 pub fn let_go(installed: Installed, most: i32) -> Result<LetGo> {
     let (pauses, now) = (current(installed)?, ids::clock());
@@ -230,12 +248,7 @@ pub fn let_go(installed: Installed, most: i32) -> Result<LetGo> {
     let Some(pause) = over.iter().copied().find(|id| *id == LET_GO.get().0).or(over.first().copied()) else {
         return Ok(LetGo::Nothing(pauses.next_end(now).map(|micros| micros as f64 / 1e6)));
     };
-    let crowded = spi::read::<bool>(
-        "SELECT pg_catalog.count(*) >= $1 FROM (SELECT FROM usher.queue_waiting AS w
-                                                WHERE w.due_at <= (SELECT pg_catalog.clock_timestamp()) AND w.waiting_for NOT IN ('external worker', 'external call', 'batch window') LIMIT $1) AS w",
-        &[spi::arg(i64::from(most))],
-    )?;
-    if crowded == Some(true) {
+    if crowded(most)? {
         return Ok(LetGo::Later);
     }
     let (of, position) = LET_GO.get();

@@ -12,6 +12,7 @@ use crate::error::{Result, UsherError};
 use crate::pg::gauges::{self, Handle};
 use crate::pg::spi::{self, arg};
 use crate::pg::{relcache, role, xact};
+use crate::registry::identity;
 use crate::setup;
 use pgrx::Uuid;
 use pgrx::prelude::*;
@@ -181,12 +182,17 @@ pub fn admit(mut lane: usize, flow: i32, organization: Uuid, asker: Asker) -> Re
     Ok(Place::Ready(lane))
 }
 
+/// How much the installation may do is told to those who run it or watch it.
 fn refused(rule: &Rule) -> UsherError {
-    UsherError::new(
-        PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        format!("the queue is full: {} may have {} ready jobs", rule.what, rule.max),
-    )
-    .hint("Try again later; usher.queue_limits shows the limits and how many jobs are ready.")
+    let tells = identity::has_reader_rights(role::outer());
+    let code = PgSqlErrorCode::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED;
+    if tells {
+        UsherError::new(code, format!("the queue is full: {} may have {} ready jobs", rule.what, rule.max))
+            .hint("Try again later; usher.queue_limits shows the limits and how many jobs are ready.")
+    } else {
+        UsherError::new(code, format!("the queue is full: {} may have no more ready jobs", rule.what))
+            .hint("Try again later; an operator can raise the limit.")
+    }
 }
 
 fn count_by(rules: &[Rule], lane: usize, flow: i32, organization: &[u8; 16], jobs: i64) {
@@ -275,6 +281,22 @@ pub fn look_for_held(lanes: &[i16]) -> Result<()> {
                 gauges::put_held(gauge, usize::try_from(lane).unwrap_or(0));
             }
         }
+    }
+    Ok(())
+}
+
+/// Jobs that wait were moved to a lane: what holds some of them back does so there as well. Runs with the owner's rights.
+pub fn held_in(jobs: &[Uuid], lane: usize) -> Result<()> {
+    if rules()?.is_empty() || jobs.is_empty() {
+        return Ok(());
+    }
+    let limits = spi::one::<Vec<i32>>(
+        "SELECT pg_catalog.array_agg(DISTINCT w.held_by) FROM usher.queue_waiting AS w
+          WHERE w.id = ANY ($1) AND w.waiting_for = 'queue full' AND w.due_at IS NULL AND w.held_by IS NOT NULL",
+        &[arg(jobs.to_vec())],
+    )?;
+    for gauge in limits.into_iter().flatten().filter_map(|id| gauges::existing(u32::try_from(id).ok()?)) {
+        gauges::hold_back(gauge, lane);
     }
     Ok(())
 }
@@ -447,8 +469,15 @@ pub fn forget() -> Result<()> {
     )?;
     if !gone.is_empty() {
         crate::pg::catalog::invalidate(setup::installed()?.flows);
-        gone.into_iter().for_each(|id| gauges::free(u32::try_from(id).unwrap_or(0)));
     }
+    forget_gauges()
+}
+
+/// Gives back what limits had that are gone, or were rolled back.
+pub fn forget_gauges() -> Result<()> {
+    let left = spi::one::<Vec<i32>>("SELECT pg_catalog.array_agg(r.id) FROM usher.queue_limit_rules AS r", &[])?;
+    let left: Vec<u32> = left.into_iter().flatten().filter_map(|id| u32::try_from(id).ok()).collect();
+    gauges::keep_only(&left);
     Ok(())
 }
 

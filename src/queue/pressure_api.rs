@@ -154,7 +154,11 @@ fn limit_queue(
         )?
         .ok_or_else(|| UsherError::internal("a limit was not entered"))?,
     };
-    let Some(gauge) = gauges::gauge(u32::try_from(id).unwrap_or(0)) else {
+    let number = u32::try_from(id).unwrap_or(0);
+    if gauges::gauge(number).is_none() {
+        pressure::forget_gauges()?;
+    }
+    let Some(gauge) = gauges::gauge(number) else {
         return Err(UsherError::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "the server has too many limits of queues")
             .hint("Remove some with usher.unlimit_queue().")
             .into());

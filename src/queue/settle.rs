@@ -123,6 +123,15 @@ pub fn ended(installed: Installed, organization: Uuid, jobs: Vec<Uuid>, fate: &s
     Ok(())
 }
 
+/// The same for jobs of several organizations.
+pub fn all_ended(installed: Installed, organizations: Vec<Uuid>, jobs: Vec<Uuid>, fate: &str) -> Result<()> {
+    if installed.up_to_date {
+        let arguments = [spi::arg(organizations), spi::arg(jobs), spi::arg(fate)];
+        spi::one::<bool>("SELECT usher.jobs_ended($1, $2, $3) IS NULL", &arguments)?;
+    }
+    Ok(())
+}
+
 /// A job was done outside.
 pub fn done_outside(installed: Installed, organization: Uuid, job: Uuid) -> Result<()> {
     if !installed.up_to_date {

@@ -1,7 +1,7 @@
 //! What an admin does with many jobs at once, or with the lane of one.
 
 use super::filter::{Among, Filter};
-use super::{asked, followers, life, limits, settle, store};
+use super::{asked, followers, life, limits, pressure, settle, store};
 use crate::error::{Result, UsherError};
 use crate::flow::definition::lane;
 use crate::flow::ready;
@@ -186,8 +186,8 @@ pub fn retry_dead(organization: &str, wanted: Option<JsonB>, changes: Option<Jso
     Ok(many)
 }
 
-/// Puts a job that has not run into another lane. Earlier changes of its row in slower lanes come along, later ones wait
-/// for it: their order stays.
+/// Puts a job that has not run into another lane. Earlier changes of its row come along, out of the log, where nobody who runs
+/// the moved job would see them; those in slower lanes change theirs as well. Later ones wait for it: their order stays.
 pub fn reprioritise(job: Uuid, priority: &str) -> Result<life::Row> {
     let installed: Installed = setup::current()?;
     let chosen = lane(priority).ok_or_else(|| {
@@ -211,7 +211,7 @@ pub fn reprioritise(job: Uuid, priority: &str) -> Result<life::Row> {
             "WITH j AS (SELECT r.row_key, r.seq FROM ({ready}) AS r WHERE r.organization_id = $1 AND r.id = $2
                         UNION ALL SELECT w.row_key, w.seq FROM usher.queue_waiting w WHERE w.organization_id = $1 AND w.id = $2)
              SELECT r.id, r.lane, r.seq, true FROM ({ready}) AS r
-              WHERE r.organization_id = $1 AND (r.id = $2 OR r.lane > $3 AND r.flow_id = ANY ($4) AND EXISTS (SELECT FROM j WHERE j.row_key = r.row_key AND j.seq > r.seq))
+              WHERE r.organization_id = $1 AND (r.id = $2 OR r.flow_id = ANY ($4) AND EXISTS (SELECT FROM j WHERE j.row_key = r.row_key AND j.seq > r.seq))
              UNION ALL
              SELECT w.id, w.lane, w.seq, false FROM usher.queue_waiting w
               WHERE w.organization_id = $1 AND (w.id = $2 OR w.lane > $3 AND w.flow_id = ANY ($4) AND EXISTS (SELECT FROM j WHERE j.row_key = w.row_key AND j.seq > w.seq))",
@@ -236,16 +236,17 @@ pub fn reprioritise(job: Uuid, priority: &str) -> Result<life::Row> {
         &format!(
             "WITH c AS ({})
              INSERT INTO usher.queue_waiting (seq, row_key, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old, waiting_for, due_at)
-             SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version, $3, c.hop, c.op, c.trail, c.new, c.old,
-                    'run_at', pg_catalog.now() FROM c RETURNING id",
+             SELECT c.seq, c.row_key, c.id, c.organization_id, c.created_at, c.cause, c.flow_id, c.flow_version,
+                    CASE WHEN c.id = $4 THEN $3 ELSE LEAST(c.lane, $3) END, c.hop, c.op, c.trail, c.new, c.old, 'run_at', pg_catalog.now() FROM c RETURNING id",
             store::TAKE_READY
         ),
-        &[spi::arg(place.organization), spi::arg(ids(&ready)), spi::arg(chosen)],
+        &[spi::arg(place.organization), spi::arg(ids(&ready)), spi::arg(chosen), spi::arg(job)],
     )?;
     changed.extend(uuids(
         "UPDATE usher.queue_waiting SET lane = $3 WHERE organization_id = $1 AND id = ANY ($2::uuid[]) RETURNING id",
         &[spi::arg(place.organization), spi::arg(ids(&waiting)), spi::arg(chosen)],
     )?);
+    pressure::held_in(&ids(&waiting), chosen as usize)?;
     // What gathers does so in its lane.
     xact::note_plans_changed();
     if !changed.contains(&job) {

@@ -64,6 +64,11 @@ pub fn has_operator_rights(who: pgrx::pg_sys::Oid) -> bool {
     role::is_superuser(who) || role::by_name("usher_operator").is_some_and(|operator| role::has_rights_of(who, operator))
 }
 
+/// True for those who may see all of the installation: operators and members of `usher_reader`.
+pub fn has_reader_rights(who: pgrx::pg_sys::Oid) -> bool {
+    has_operator_rights(who) || role::by_name("usher_reader").is_some_and(|reader| role::has_rights_of(who, reader))
+}
+
 /// Refuses callers who do not run the installation.
 pub fn require_operator(what: &str) -> Result<Installed> {
     if !is_operator() {

@@ -25,6 +25,9 @@ use std::time::Duration;
 /// What such jobs wait for.
 pub const REASON: &str = "batch window";
 
+/// Microseconds until jobs are looked at again that somebody has locked.
+const IN_OTHER_HANDS: i64 = 50_000;
+
 #[derive(Default)]
 struct Gathers {
     known: bool,
@@ -49,6 +52,13 @@ impl Gathers {
     fn closed(&self, now: i64) -> Option<Key> {
         let ready = self.open.iter().filter(|(_, (open, size))| open.jobs >= *size || open.closes <= now);
         ready.min_by_key(|(key, (open, _))| (key.lane, open.closes, **key)).map(|(key, _)| *key)
+    }
+
+    /// Somebody has its jobs: it is looked at again at that time, and counted anew.
+    fn put_off(&mut self, key: Key, until: i64) {
+        if let Some((open, _)) = self.open.get_mut(&key) {
+            (open.jobs, open.closes) = (0, until);
+        }
     }
 
     fn next(&self) -> Option<i64> {
@@ -91,12 +101,21 @@ fn size(key: Key) -> Result<i64> {
     Ok(flows::newest(key.flow)?.and_then(|flow| flow.definition.batch).map_or(1, |gather| i64::from(gather.size)))
 }
 
-/// Most jobs of the batch that is to run now, if there is one.
-fn ripe(key: Key, from: i64) -> Result<Option<i32>> {
+/// The batch that is to run now, if there is one.
+struct Ripe {
+    most: i32,
+    jobs: i64,
+    first: i64,
+    last: i64,
+}
+
+fn ripe(key: Key, from: i64) -> Result<Option<Ripe>> {
     let batch = flows::newest(key.flow)?.and_then(|flow| flow.definition.batch);
     let most = batch.map_or_else(settings::batch_size, |gather| gather.size);
     let open = gather::look(key, from, most)?;
-    Ok(open.filter(|open| batch.is_none() || open.jobs >= i64::from(most) || open.closes <= ids::clock()).map(|_| most))
+    let is_ripe = |open: &Open| batch.is_none() || open.jobs >= i64::from(most) || open.closes <= ids::clock();
+    let found = open.filter(|(open, _)| is_ripe(open));
+    Ok(found.map(|(open, last)| Ripe { most, jobs: open.jobs, first: open.from, last }))
 }
 
 /// Reads again what is left of one, from a position on. In the transaction that has changed it.
@@ -105,7 +124,7 @@ fn look_again(key: Key, from: i64) -> Result<()> {
     let left = gather::look(key, from, i32::try_from(size).unwrap_or(i32::MAX))?;
     GATHERS.with_borrow_mut(|gathers| {
         gathers.open.remove(&key);
-        if let Some(open) = left {
+        if let Some((open, _)) = left {
             gathers.add(key, open, size);
         }
     });
@@ -170,15 +189,18 @@ pub fn batch(installed: Installed, key: Key, mine: Option<Mine>) -> Result<Done>
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
         let start = from(key);
-        let Some(most) = ripe(key, start)? else {
+        let Some(ripe) = ripe(key, start)? else {
             // Some were cancelled, or are in other hands.
             look_again(key, start)?;
             return Ok(Done::default());
         };
-        let claim = gather::claim(client, key, start, most)?;
+        let claim = gather::claim(client, key, start, ripe.most)?;
         if claim.jobs == 0 {
-            return Ok(Done { busy: true, ..Done::default() });
+            // All are in other hands. What gathers elsewhere goes on meanwhile.
+            GATHERS.with_borrow_mut(|gathers| gathers.put_off(key, ids::clock() + IN_OTHER_HANDS));
+            return Ok(Done::default());
         }
+        let passed_over = i64::from(claim.jobs) < ripe.jobs || claim.last > ripe.last;
         if let Some(mine) = mine {
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
@@ -186,7 +208,7 @@ pub fn batch(installed: Installed, key: Key, mine: Option<Mine>) -> Result<Done>
         let done = batch::done_by(&claim);
         batch::run(client, installed, place, claim)?;
         let _acting = role::internal(installed.owner);
-        look_again(key, done.last + 1)?;
+        look_again(key, if passed_over { ripe.first } else { done.last + 1 })?;
         followers::release_followers(&*flows::classes()?)?;
         Ok(done)
     })

@@ -118,6 +118,9 @@ pub(super) fn is_expired(given: &HashMap<i32, Given>, n: i32) -> bool {
 const NO_ORGANIZATION: &str = "the row belongs to no organization that exists; an operator can run the job for one with \
                                usher.retry_sync_job(job, {\"organization_id\": …})";
 
+/// What a job waits for, with its pause, and for how long.
+type Fate = (Option<&'static str>, Option<i32>, Option<f64>);
+
 /// A group on its way.
 pub(super) struct Work {
     pub(super) id: i32,
@@ -160,15 +163,17 @@ impl Work {
     /// Covered jobs count as done when the one that covers them is. When that one goes back, so do they, to be done by
     /// themselves: an older image may fit where the newest does not.
     pub(super) fn uncover(&mut self) -> Result<()> {
-        let fates: HashMap<i32, (Option<&'static str>, Option<i32>)> =
-            self.back.iter().map(|back| (back.n, (back.waiting_for, back.paused_by))).collect();
+        let fates: HashMap<i32, Fate> =
+            self.back.iter().map(|back| (back.n, (back.waiting_for, back.paused_by, back.after))).collect();
         let mut covered = Vec::new();
         for (n, by) in std::mem::take(&mut self.covers) {
             match fates.get(&by) {
                 _ if fates.contains_key(&n) => {}
                 None => covered.push((n, by)),
-                Some((None | Some("retry"), _)) => self.back.push(Back { after: Some(0.0), ..wait_for("retry")(n) }),
-                Some((Some(reason), paused_by)) => self.back.push(Back { paused_by: *paused_by, ..wait_for(reason)(n) }),
+                Some((None | Some("retry"), ..)) => self.back.push(Back { after: Some(0.0), ..wait_for("retry")(n) }),
+                Some((Some(reason), paused_by, after)) => {
+                    self.back.push(Back { paused_by: *paused_by, after: *after, ..wait_for(reason)(n) });
+                }
             }
         }
         group::note_covered(&self.group, &covered)

@@ -31,6 +31,10 @@ const CROWD: i32 = 8;
 /// Short enough that a thousand jobs a second are no crowd: then fewer than that arrive in one pause.
 const GATHER: Duration = Duration::from_millis(2);
 
+/// Due jobs that cannot be had are looked at again so soon, and ever later, up to the most.
+const LOCKED: Duration = Duration::from_millis(5);
+const LOCKED_MOST: Duration = Duration::from_millis(50);
+
 /// Seconds until it is looked again whether there is room for what limits hold back, if nothing tells before.
 const HELD: f64 = 1.0;
 
@@ -53,6 +57,9 @@ pub(super) struct Loop {
     numbers: Vec<i16>,
     due_at: Option<Instant>,
     due_known: bool,
+    /// Due jobs that somebody has locked are not looked at before.
+    due_after: Option<Instant>,
+    due_pause: Duration,
     /// What expires is looked at from the beginning.
     from_the_start: bool,
     tick_at: Instant,
@@ -102,6 +109,8 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         numbers: Vec::new(),
         due_at: None,
         due_known: false,
+        due_after: None,
+        due_pause: LOCKED,
         from_the_start: true,
         tick_at: now,
         prepared_at: now,
@@ -173,7 +182,7 @@ impl Loop {
             return self.let_go();
         }
         let next = self.next_lane();
-        let due = self.due_at.is_some_and(|due| now >= due);
+        let due = self.due_time().is_some_and(|due| now >= due);
         let gathered = gather::closed().filter(|_| !(due && self.gathered_had_its_turn));
         if (due || gathered.is_some()) && !(self.due_had_its_turn && next.is_some()) {
             self.due_had_its_turn = true;
@@ -201,6 +210,8 @@ impl Loop {
     fn listen(&mut self) {
         if self.mine.take_due_changed() {
             self.due_known = false;
+            // It may be another job, or that one may be free.
+            self.due_after = None;
         }
         if self.mine.take_plans_changed() {
             self.clock.forget();
@@ -338,7 +349,7 @@ impl Loop {
         let most = settings::batch_size();
         let mine = self.mine;
         self.due_known = false;
-        let mut busy = false;
+        let (mut busy, mut jobs) = (false, 0);
         for lane in self.numbers.clone() {
             bgw::set_lane(crate::queue::LANES[lane as usize]);
             match self.work(move |installed| batch::due(installed, &[lane], most, Some(mine))) {
@@ -346,6 +357,7 @@ impl Loop {
                 Ok(Outcome::Did(done)) => {
                     counters::finish(lane as usize, done.jobs, self.took);
                     busy |= done.busy;
+                    jobs += done.jobs;
                     self.long_work.due_batch(done.jobs);
                 }
                 Err(_) => {}
@@ -354,7 +366,15 @@ impl Loop {
         if busy {
             bgw::nap(Duration::from_millis(5));
         }
+        // A session has what is due. Ready jobs do not wait for it, nor does what a session tells us.
+        self.due_after = (jobs == 0).then(|| Instant::now() + self.due_pause);
+        self.due_pause = if jobs == 0 { (self.due_pause * 2).min(LOCKED_MOST) } else { LOCKED };
         true
+    }
+
+    /// When due jobs are to be done.
+    fn due_time(&self) -> Option<Instant> {
+        self.due_at.map(|due| self.due_after.map_or(due, |after| due.max(after)))
     }
 
     fn learn_what_gathers(&mut self) -> bool {
@@ -528,7 +548,7 @@ impl Loop {
             self.settle_at = self.settle_at.map(|at| at.min(now + SETTLE));
         }
         let mut until = self.tick_at;
-        if let Some(due) = self.due_at {
+        if let Some(due) = self.due_time() {
             until = until.min(due);
         }
         if let Some(at) = self.settle_at {

@@ -6,17 +6,20 @@
 use crate::capture;
 use crate::error::{Result, UsherError};
 use crate::flow::drift::{self, Others};
+use crate::flow::ready;
 use crate::pg::{role, spi, xact};
+use crate::queue::settle;
 use crate::registry::identity;
 use crate::setup;
+use pgrx::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Lets the jobs of a restored, cloned or upgraded database run here.
 ///
 /// Arguments: `this_is`: `'moved'`, this database takes the original's place and does everything that was waiting there;
-/// `'copy'`, the original lives on: jobs for workers outside, made before the copy, are cancelled here, those inside the
-/// database are done. Where nothing is held, nothing changes.
+/// `'copy'`, the original lives on: jobs for workers outside and calls that leave the database, made before the copy, are
+/// cancelled here, whatever they wait for; those inside the database are done. Where nothing is held, nothing changes.
 /// Errors: 42501 for callers who are no operators, 22023 for another word, 55000 when the tables are of an older version.
 #[pg_extern(volatile, parallel_unsafe)]
 fn resume(this_is: Option<String>) -> std::result::Result<String, ErrorReport> {
@@ -38,7 +41,7 @@ fn run(this_is: &str) -> Result<String> {
         return Ok("nothing is held: this database is where pg_usher is at home".to_owned());
     }
     let _acting = role::internal(installed.owner);
-    let cancelled = if this_is == "copy" { spi::run(CANCEL_OUTBOUND, &[])? } else { 0 };
+    let cancelled = if this_is == "copy" { cancel_outbound(installed)? } else { 0 };
     setup::make_home(this_is)?;
     // Objects have other numbers here, and a dump may have come without triggers.
     spi::run("DELETE FROM usher.flow_dependencies", &[])?;
@@ -63,13 +66,50 @@ fn run(this_is: &str) -> Result<String> {
     Ok(format!("pg_usher is at home here now; {jobs}{fate}"))
 }
 
-const CANCEL_OUTBOUND: &str = "
-WITH w AS (DELETE FROM usher.queue_waiting AS q
-            WHERE q.waiting_for IN ('external worker', 'external call', 'concurrency limit')
-               OR q.waiting_for = 'rate limit'
-                  AND EXISTS (SELECT FROM usher.flows f WHERE f.id = q.flow_id AND f.definition -> 'then' ->> 'effect' = 'external') RETURNING *)
+/// Whatever leaves the database, ready or waiting for anything. Returns how many jobs.
+fn cancel_outbound(installed: setup::Installed) -> Result<usize> {
+    let flows = spi::one::<Vec<i32>>(
+        "SELECT pg_catalog.array_agg(f.id) FROM usher.flows AS f WHERE f.definition -> 'then' ->> 'effect' = 'external'",
+        &[],
+    )?
+    .unwrap_or_default();
+    let (lanes, positions) = ready::columns(&ready::hold(&flows)?);
+    let mut gone = cancelled(CANCEL_READY, &[spi::arg(lanes), spi::arg(positions)])?;
+    gone.extend(cancelled(CANCEL_WAITING, &[spi::arg(flows)])?);
+    let (organizations, jobs): (Vec<Uuid>, Vec<Uuid>) = gone.into_iter().unzip();
+    if !jobs.is_empty() {
+        spi::run(
+            "DELETE FROM usher.job_keys AS k USING unnest($1::uuid[], $2::uuid[]) AS g (organization_id, id)
+              WHERE k.organization_id = g.organization_id AND k.job_id = g.id",
+            &[spi::arg(organizations.clone()), spi::arg(jobs.clone())],
+        )?;
+        settle::all_ended(installed, organizations, jobs.clone(), "cancelled")?;
+    }
+    Ok(jobs.len())
+}
+
+fn cancelled(taken: &str, arguments: spi::Args<'_>) -> Result<Vec<(Uuid, Uuid)>> {
+    let sql = format!("WITH w AS ({taken}) {INTO_HISTORY}");
+    let gone = spi::all(&sql, arguments, |row| Ok(row.get::<Uuid>(1)?.zip(row.get::<Uuid>(2)?)))?;
+    Ok(gone.into_iter().flatten().collect())
+}
+
+/// `$1` lanes, `$2` positions.
+const CANCEL_READY: &str = "
+DELETE FROM usher.jobs AS q
+ WHERE (q.lane, q.seq) IN (SELECT u.lane, u.seq FROM unnest($1::smallint[], $2::bigint[]) AS u (lane, seq))
+RETURNING q.organization_id, q.id, q.created_at, q.cause, q.flow_id, q.flow_version, 0 AS attempts, q.lane, q.hop, q.op, q.new, q.old,
+          NULL::text AS source_system, NULL::text AS target_system, usher.take_off(q.lane, q.flow_id, q.organization_id) AS off";
+
+/// `$1` the flows whose work leaves the database; jobs without a flow are those of external systems.
+const CANCEL_WAITING: &str = "
+DELETE FROM usher.queue_waiting AS q
+ WHERE q.flow_id IS NULL OR q.flow_id = ANY ($1) OR q.waiting_for IN ('external worker', 'external call')
+RETURNING q.*";
+
+const INTO_HISTORY: &str = "
 INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new, old,
                                error_message, source_system, target_system)
 SELECT w.organization_id, w.id, w.created_at, pg_catalog.now(), w.cause, w.flow_id, w.flow_version, w.attempts, w.lane, w.hop, w.op, true, w.new, w.old,
        'this database is a copy: the original does it', w.source_system, w.target_system
-  FROM w";
+  FROM w RETURNING organization_id, id";

@@ -173,3 +173,20 @@ fn sessions_and_workers_gather_together() {
     until_true(&mut client, "SELECT count(*) = 20 FROM public.done");
     assert_eq!(text(&mut client, "SELECT string_agg(jobs::text, ', ') FROM public.statements"), "10, 10");
 }
+
+/// A job that somebody had locked when its batch ran is of the next one.
+#[test]
+fn a_locked_job_is_not_forgotten() {
+    let (database, mut client) = database("usher_gather_locked");
+    rows(&mut client, 2, "1 day", &json!({"insert": "public.done"}));
+    run(&mut client, "INSERT INTO public.rows VALUES (1, public.org('acme'))");
+    until_true(&mut client, &format!("SELECT count(*) = 1 {GATHERED}"));
+    let mut holder = database.connect();
+    run(&mut holder, &format!("BEGIN; SELECT {GATHERED} FOR UPDATE"));
+    run(&mut client, "INSERT INTO public.rows SELECT n, public.org('acme') FROM generate_series(2, 3) AS n");
+    until_true(&mut client, "SELECT array_agg(id ORDER BY seq) = '{2,3}' FROM public.done");
+    run(&mut holder, "ROLLBACK");
+    run(&mut client, "INSERT INTO public.rows VALUES (4, public.org('acme'))");
+    // Long before everything is looked at anew.
+    until_true_for(&mut client, Duration::from_secs(20), "SELECT array_agg(id ORDER BY seq) = '{2,3,1,4}' FROM public.done");
+}

@@ -148,6 +148,9 @@ fn what_needs_the_new_tables_says_that_setup_is_to_be_run() {
     let unseen = "SELECT coalesce(string_agg(\"check\" || ': ' || finding, '; '), '') FROM usher.doctor() WHERE finding ~ 'could not be looked at'";
     assert_eq!(text(here, unseen), "");
     run(here, "SELECT * FROM usher.status()");
+    // What goes away again can be taken away as it is.
+    run(here, "BEGIN; SELECT usher.remove('remove all data'); ROLLBACK");
+    run(here, "SELECT usher.detach_all()");
     run(here, "SELECT usher.setup(); SELECT usher.metrics(); SELECT * FROM usher.queue");
 }
 

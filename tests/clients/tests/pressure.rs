@@ -340,3 +340,45 @@ fn a_delayed_request_shows_what_it_waits_for() {
     );
     assert!(!storage::anything_open(here));
 }
+
+#[test]
+fn a_change_that_is_moved_overtakes_no_earlier_one() {
+    let (database, mut client) = copy("usher_test_overtake");
+    let here = &mut client;
+    wait::until_true(here, "SELECT bool_and(ready = 0) FROM usher.queue_depth()");
+    for (round, (lane, full)) in [("normal", false), ("low", false), ("low", true)].into_iter().enumerate() {
+        let mut holder = database.connect();
+        run(&mut holder, HOLD);
+        if full {
+            number(here, "SELECT usher.limit_queue(1, flow => 'copy', action => 'delay')::bigint");
+        }
+        run(here, &format!("INSERT INTO public.a VALUES ({round}, 1); UPDATE public.a SET v = 2 WHERE id = {round}"));
+        let second = format!(
+            "FROM usher.sync_jobs WHERE flow = 'copy' AND payload -> 'new' ->> 'id' = '{round}' AND payload -> 'new' ->> 'v' = '2'"
+        );
+        assert_eq!(number(here, &format!("SELECT count(*) {second} AND waiting_for = 'queue full'")), i64::from(full));
+        text(here, &format!("SELECT (usher.reprioritise(id, '{lane}')).priority {second}"));
+        if full {
+            assert!(value::<bool>(here, "SELECT usher.unlimit_queue(id) FROM usher.queue_limits", &[]));
+        }
+        if lane == "low" {
+            // The worker of the other lane has come upon it, while the first one cannot run.
+            wait::until_true(here, &format!("SELECT status = 'synced' OR waiting_for = 'earlier change' {second}"));
+        }
+        run(&mut holder, RELEASE);
+        wait::until_true(here, &format!("SELECT count(*) = 2 FROM public.b WHERE id = {round}"));
+        in_order(here);
+        wait::until_true(here, TRUE);
+    }
+}
+
+#[test]
+fn a_limit_that_is_rolled_back_leaves_nothing_behind() {
+    let (_database, mut client) = copy("usher_test_limit_undone");
+    let here = &mut client;
+    // More than there is room for in shared memory.
+    for _ in 0..1_100 {
+        run(here, "BEGIN; SELECT usher.limit_queue(1, flow => 'copy'); ROLLBACK");
+    }
+    number(here, "SELECT usher.limit_queue(1, flow => 'copy')::bigint");
+}

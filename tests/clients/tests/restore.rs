@@ -16,6 +16,7 @@ fn prepare(client: &mut Client) {
         client,
         "CREATE TABLE public.a (id integer PRIMARY KEY, v integer NOT NULL);
          CREATE TABLE public.b (id integer PRIMARY KEY, v integer NOT NULL CHECK (v >= 0));
+         CREATE FUNCTION public.tell(id integer) RETURNS void LANGUAGE sql AS '';
          CREATE TABLE public.calls (id integer, made_in text NOT NULL DEFAULT current_database());
          GRANT SELECT, INSERT, UPDATE ON public.b, public.calls TO clients_restore",
     );
@@ -128,6 +129,20 @@ fn a_copy_beside_its_original_leaves_the_outside_to_it() {
     let database = Database::create("usher_test_original");
     let (mut client, holder) = with_pending_work(&database);
     let here = &mut client;
+    // Calls that leave the database are the original's as well: ready, and for later.
+    flow(
+        here,
+        "tell",
+        &json!({
+            "from": "left", "to": "right", "run_as": "clients_restore", "when": {"request": "tell"},
+            "then": {"call": "public.tell", "effect": "external"}, "set": {"id": "(job.payload ->> 'id')::integer"}
+        }),
+    );
+    enqueue(here, "default", "left", "right", &json!({"action": "tell", "id": 1}));
+    run(
+        here,
+        "SELECT usher.enqueue_sync_job('default', 'left', 'right', '{\"action\": \"tell\", \"id\": 2}', run_at => now() + interval '1 day', unique_key => 'told')",
+    );
     let file = format!("{}/usher_test.dump", std::env::temp_dir().display());
     let dumped = program("pg_dump").args(["-Fc", "-f", &file, &database.name]).status().expect("pg_dump runs");
     assert!(dumped.success());
@@ -148,7 +163,7 @@ fn a_copy_beside_its_original_leaves_the_outside_to_it() {
     assert_eq!(refused(there, "SELECT usher.resume('moved')").code().code(), "42501");
     run(there, "RESET ROLE");
     let said = text(there, "SELECT usher.resume('copy')");
-    assert!(said.contains("2 jobs go on, 1 for workers outside are cancelled"), "{said}");
+    assert!(said.contains("2 jobs go on, 3 for workers outside are cancelled"), "{said}");
     copy.await_workers();
     settled(there, wait::LONG);
     assert_eq!(number(there, "SELECT count(*) FROM public.b"), 2, "what stays inside the database is done in the copy too");
@@ -156,6 +171,8 @@ fn a_copy_beside_its_original_leaves_the_outside_to_it() {
         text(there, "SELECT status || ': ' || error_message FROM usher.sync_jobs WHERE target_system = 'away'"),
         "cancelled: this database is a copy: the original does it"
     );
+    assert_eq!(number(there, "SELECT count(*) FROM usher.sync_jobs WHERE flow = 'tell' AND status = 'cancelled'"), 2);
+    assert_eq!(number(there, "SELECT count(*) FROM usher.job_keys"), 0, "the keys are free here");
     assert!(text(there, "SELECT usher.resume('moved')").starts_with("nothing is held"), "said once is enough");
     // What flows stand on is known under its numbers here: a change is seen by its statement.
     run(there, "ALTER TABLE public.b RENAME v TO w");

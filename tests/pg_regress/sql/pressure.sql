@@ -59,6 +59,13 @@ SELECT * FROM usher.queue_limits;
 SELECT * FROM usher.queue_depth();
 SELECT usher.admit(3::smallint, 1, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
 RESET ROLE;
+-- Members are told that there is no room, and not how much there is.
+SELECT usher.grant_membership('default', 'role:pr_member', 'admin') IS NOT NULL AS granted;
+BEGIN;
+SET LOCAL ROLE pr_member;
+SELECT usher.enqueue_sync_jobs('default', 'pr.left', 'pr.right', ARRAY['{"action": "note", "id": 3}', '{"action": "note", "id": 4}']::jsonb[]);
+ROLLBACK;
+SELECT usher.revoke_membership('default', 'role:pr_member') IS NOT NULL AS revoked;
 SELECT usher.unlimit_queue(:one), usher.unlimit_queue(:two), usher.unlimit_queue(:two);
 SELECT count(*) FROM usher.queue_limits;
 SELECT action, count(*) FROM usher.audit_log WHERE action LIKE 'usher.queue.%' GROUP BY 1 ORDER BY 1;
