@@ -356,10 +356,11 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<
         return Ok(looked);
     }
     let now = now();
-    let mut columns: (Vec<String>, Vec<i16>, Vec<i64>, Vec<f64>, Vec<bool>) = Default::default();
+    let mut columns: (Vec<String>, Vec<i16>, Vec<i64>, Vec<f64>) = Default::default();
+    let mut gone = Vec::new();
     for (key, lane, spent) in due {
         let rule = rule_of(installed, &key)?;
-        columns.4.push(rule.is_none());
+        gone.push(rule.is_none());
         let (passes, next) = match rule {
             Some((rule, shared)) => {
                 if shared {
@@ -391,14 +392,7 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<
     }
     spi::run(
         PROMOTE,
-        &[
-            spi::arg(columns.0),
-            spi::arg(columns.1),
-            spi::arg(columns.2),
-            spi::arg(columns.3),
-            spi::arg(looked),
-            spi::arg(columns.4),
-        ],
+        &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3), spi::arg(looked), spi::arg(gone)],
     )?;
     Ok(looked)
 }
