@@ -87,7 +87,9 @@ WITH c AS (
 pub fn claim(client: &mut SpiClient<'_>, key: Key, from: i64, most: i32) -> Result<Claim> {
     let mut arguments = Vec::from(key.arguments());
     arguments.extend([spi::arg(from), spi::arg(i64::from(most))]);
-    store::claim_waiting(client, CLAIM, &arguments, true)
+    let mut claim = store::claim_waiting(client, CLAIM, &arguments, true)?;
+    claim.groups.iter_mut().for_each(|group| group.lane = key.lane);
+    Ok(claim)
 }
 
 /// After an unclean end: batches that were to run at that moment become single jobs, which are done one by one. Returns how many

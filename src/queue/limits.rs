@@ -319,22 +319,23 @@ SELECT d.limit_key, d.lane,
                  ORDER BY w.due_at LIMIT $2) AS x) AS d
  ORDER BY d.limit_key";
 
-/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next, `$5` now. Of each key the first ones are due, the
-/// next one gets its time, and who had one before its turn follows again.
+/// `$1` keys, `$2` lanes, `$3` how many pass now, `$4` seconds until the next, `$5` now, `$6` whether the limit is gone. Of each key
+/// the first ones are due, the next one gets its time, and who had one before its turn follows again, unless there is nothing to
+/// wait for any more. Who was due before keeps its place among all that are due.
 const PROMOTE: &str = "
 WITH k AS (
-    SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::float8[]) AS k (key, lane, passes, next)),
+    SELECT * FROM unnest($1::text[], $2::smallint[], $3::bigint[], $4::float8[], $6::boolean[]) AS k (key, lane, passes, next, gone)),
 f AS MATERIALIZED (
-    SELECT x.at, CASE WHEN x.n <= k.passes THEN $5 ELSE pg_catalog.clock_timestamp() + k.next * interval '1 second' END AS due_at
+    SELECT x.at, CASE WHEN x.n <= k.passes OR k.gone THEN LEAST(x.due_at, $5) ELSE pg_catalog.clock_timestamp() + k.next * interval '1 second' END AS due_at
       FROM k CROSS JOIN LATERAL (
-           SELECT y.at, pg_catalog.row_number() OVER (ORDER BY y.seq) AS n
-             FROM (SELECT w.ctid AS at, w.seq FROM usher.queue_waiting w
+           SELECT y.at, y.due_at, pg_catalog.row_number() OVER (ORDER BY y.seq) AS n
+             FROM (SELECT w.ctid AS at, w.seq, w.due_at FROM usher.queue_waiting w
                     WHERE w.limit_key = k.key AND w.lane = k.lane AND w.waiting_for = 'rate limit'
                     ORDER BY w.seq LIMIT k.passes + 1 FOR UPDATE SKIP LOCKED) AS y) AS x),
 h AS MATERIALIZED (
     SELECT y.at FROM k CROSS JOIN LATERAL (
            SELECT w.ctid AS at FROM usher.queue_waiting w
-            WHERE w.limit_key = k.key AND w.lane = k.lane AND w.limit_key IS NOT NULL AND w.waiting_for = 'rate limit' AND w.due_at IS NOT NULL
+            WHERE NOT k.gone AND w.limit_key = k.key AND w.lane = k.lane AND w.limit_key IS NOT NULL AND w.waiting_for = 'rate limit' AND w.due_at IS NOT NULL
               FOR UPDATE SKIP LOCKED) AS y)
 UPDATE usher.queue_waiting w SET due_at = a.due_at
   FROM (SELECT f.at, f.due_at FROM f UNION ALL SELECT h.at, NULL FROM h WHERE h.at NOT IN (SELECT f.at FROM f)) AS a
@@ -356,8 +357,11 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<
     }
     let now = now();
     let mut columns: (Vec<String>, Vec<i16>, Vec<i64>, Vec<f64>) = Default::default();
+    let mut gone = Vec::new();
     for (key, lane, spent) in due {
-        let (passes, next) = match rule_of(installed, &key)? {
+        let rule = rule_of(installed, &key)?;
+        gone.push(rule.is_none());
+        let (passes, next) = match rule {
             Some((rule, shared)) => {
                 if shared {
                     // Callers put jobs behind the first as well: what they are about to write must be seen.
@@ -386,7 +390,10 @@ pub fn promote(installed: Installed, lanes: &[i16], most: i32) -> Result<Option<
         columns.2.push(passes);
         columns.3.push(next);
     }
-    spi::run(PROMOTE, &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3), spi::arg(looked)])?;
+    spi::run(
+        PROMOTE,
+        &[spi::arg(columns.0), spi::arg(columns.1), spi::arg(columns.2), spi::arg(columns.3), spi::arg(looked), spi::arg(gone)],
+    )?;
     Ok(looked)
 }
 
@@ -442,9 +449,21 @@ UPDATE usher.queue_waiting w SET due_at = pg_catalog.clock_timestamp()
         WHERE f.waiting_for = 'rate limit'
           AND NOT EXISTS (SELECT FROM usher.queue_waiting h WHERE h.limit_key = k.limit_key AND h.lane = k.lane AND h.due_at IS NOT NULL)))";
 
+/// Without any limit nobody asks for whom they held: all of them go on, calls that leave the database as well.
+const LET_ALL_GO: &str = "
+UPDATE usher.queue_waiting SET waiting_for = 'run_at', limit_key = NULL, limit_keys = NULL, due_at = pg_catalog.clock_timestamp()
+ WHERE ctid = ANY (ARRAY(SELECT w.ctid FROM usher.queue_waiting w WHERE w.limit_key IS NOT NULL FOR UPDATE SKIP LOCKED))";
+
 pub fn heal(installed: Installed) -> Result<()> {
-    if in_use(installed)? {
-        let _plan = Nest::open().index_scans();
+    if !installed.up_to_date {
+        return Ok(());
+    }
+    let _plan = Nest::open().index_scans();
+    if !in_use(installed)? {
+        if spi::run(LET_ALL_GO, &[])? > 0 {
+            xact::note_due_changed();
+        }
+    } else {
         if spi::run(HEAL, &[])? > 0 {
             xact::note_due_changed();
         }

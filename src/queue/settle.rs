@@ -156,12 +156,21 @@ thread_local! {
 /// Somebody is at work on what must be looked at: so much later it may be through.
 const SOON: f64 = 0.02;
 
-/// Looks at what waits for others, expires or is counted; `all` from the beginning. Returns the seconds until there is
-/// something to do again, if that is known. Runs with the owner's rights.
-pub fn settle(installed: Installed, all: bool) -> Result<Option<f64>> {
+/// What was to be done, and what there is to do later.
+#[derive(Default)]
+pub struct Settled {
+    /// Seconds until there is something to do again, if that is known.
+    pub again: Option<f64>,
+    /// Some expiry was due: the jobs that it has ended may have been the first of a limit, or of a row.
+    pub expired: bool,
+}
+
+/// Looks at what waits for others, expires or is counted; `all` from the beginning. Runs with the owner's rights.
+pub fn settle(installed: Installed, all: bool) -> Result<Settled> {
     if !installed.up_to_date {
-        return Ok(None);
+        return Ok(Settled::default());
     }
+    let mut expired = false;
     // The tables of what nobody uses are empty files.
     let [checks, expiries, batches] = ["job_checks", "job_expiries", "batch_definitions"].map(|name| !catalog::is_unused(name));
     let mut again = None;
@@ -177,6 +186,7 @@ pub fn settle(installed: Installed, all: bool) -> Result<Option<f64>> {
             &[spi::arg(LOOKED_AT.get())],
         )? {
             LOOKED_AT.set(Some(last));
+            expired = true;
         }
         let next = spi::read::<f64>(
             "SELECT EXTRACT(epoch FROM pg_catalog.min(x.expires_at) - pg_catalog.clock_timestamp())::float8 FROM usher.job_expiries AS x
@@ -188,7 +198,7 @@ pub fn settle(installed: Installed, all: bool) -> Result<Option<f64>> {
     if batches {
         batches::settle()?;
     }
-    Ok(again)
+    Ok(Settled { again, expired })
 }
 
 pub fn sooner(one: Option<f64>, other: Option<f64>) -> Option<f64> {

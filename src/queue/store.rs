@@ -100,7 +100,8 @@ WITH c AS (
 /// `$1` lane, `$2` most jobs: the positions that are ready.
 const READY_POSITIONS: &str = "SELECT pg_catalog.array_agg(r.seq) FROM (SELECT j.seq FROM usher.ready_jobs AS j WHERE j.lane = $1 ORDER BY j.seq LIMIT $2) AS r";
 
-/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`). In the order in which
+/// `$1` lanes, `$2` most jobs, `$3` up to when those that limits hold may be claimed (see `limits::promote`), `$4` the position of
+/// the one that is meant. In the order in which
 /// they are due, by the index, however many are: an earlier change of a row that is due later stays behind, and its followers line
 /// up behind it ([`super::followers::parked`]).
 const CLAIM_DUE: &str = "
@@ -112,6 +113,7 @@ WITH c AS (
                                  WHERE r.lane = l.lane AND r.due_at <= (SELECT pg_catalog.clock_timestamp())
                                    AND r.waiting_for NOT IN ('external worker', 'external call', 'batch window')
                                    AND (r.waiting_for <> 'rate limit' OR $3::timestamptz IS NULL OR r.due_at <= $3)
+                                   AND ($4::bigint IS NULL OR r.seq = $4)
                                  ORDER BY r.due_at, r.seq LIMIT $2 FOR UPDATE SKIP LOCKED) AS d
             LIMIT $2))
     RETURNING q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.cause, q.flow_id, q.flow_version, q.lane, q.hop, q.op, q.trail, q.new, q.old,
@@ -243,9 +245,10 @@ pub fn claim_due(
     lanes: &[i16],
     most: i32,
     limited_until: Option<TimestampWithTimeZone>,
+    position: Option<i64>,
 ) -> Result<Claim> {
     let _index = Nest::open().index_scans();
-    let arguments = [spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until)];
+    let arguments = [spi::arg(lanes.to_vec()), spi::arg(i64::from(most)), spi::arg(limited_until), spi::arg(position)];
     let mut claim = claim_waiting(client, CLAIM_DUE, &arguments, false)?;
     claim.groups.iter_mut().for_each(|group| group.lane = lanes.first().copied().unwrap_or(0));
     Ok(claim)

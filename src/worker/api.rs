@@ -5,7 +5,7 @@ use crate::error::{Result, UsherError};
 use crate::pg::role;
 use crate::pg::shmem::LANES;
 use crate::pg::xact;
-use crate::queue::settle;
+use crate::queue::{followers, limits, pressure, settle};
 use crate::registry::identity;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -53,6 +53,10 @@ fn process(most: i32) -> Result<i32> {
     {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;
+        // What a worker does once a minute: nobody else does where there is none.
+        pressure::look_for_held(&(0..LANES as i16).collect::<Vec<_>>())?;
+        limits::heal(installed)?;
+        followers::release_followers(&*crate::flow::store::classes()?)?;
     }
     crate::setup::current()?;
     let mut jobs = 0;

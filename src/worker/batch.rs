@@ -199,7 +199,7 @@ pub fn due(installed: Installed, lanes: &[i16], most: i32, mine: Option<Mine>) -
     Spi::connect_mut(|client| {
         let acting = role::internal(installed.owner);
         let looked = limits::promote(installed, lanes, most)?;
-        let claim = store::claim_due(client, lanes, most, looked)?;
+        let claim = store::claim_due(client, lanes, most, looked, None)?;
         if let Some(mine) = mine {
             mine.busy(Source::Waiting, 0, 0, claim.last);
         }
@@ -231,7 +231,7 @@ fn condemn(installed: Installed, claim: &Claim, job: &Condemned<'_>) -> Result<(
 }
 
 /// The job at one position, by itself: done, or condemned without being tried. It is passed over when it is not there any
-/// more, or when another one would come first.
+/// more, or not due.
 pub fn one(
     installed: Installed,
     source: Source,
@@ -249,14 +249,12 @@ pub fn one(
             Source::Queue => store::claim_at(client, lane, position)?,
             Source::Waiting => {
                 let looked = limits::promote(installed, &[lane as i16], 1)?;
-                store::claim_due(client, &[lane as i16], 1, looked)?
+                // Only this one: who is announced is who runs, whatever has become due meanwhile.
+                store::claim_due(client, &[lane as i16], 1, looked, Some(position))?
             }
         };
         // By itself, not with others.
         claim.groups.iter_mut().for_each(|group| group.gathered = true);
-        if claim.jobs > 0 && claim.last != position && condemned.is_some() {
-            return Err(crate::error::UsherError::internal("another job came first"));
-        }
         mine.busy(source, lane, position - 1, claim.last);
         let done = done_by(&claim);
         match condemned {

@@ -78,7 +78,8 @@ pub fn hold_back(works: &mut [Work]) -> Result<()> {
     if works.iter().all(|work| work.limited.is_none()) {
         return Ok(());
     }
-    let lane = works.iter().find_map(|work| work.group.log);
+    // All of them are of one lane.
+    let lane = works.first().map(|work| work.group.log.unwrap_or(work.group.lane));
     let mut keys = Keys::default();
     let mut jobs: Vec<(Wish, Place)> = Vec::new();
     for (index, work) in works.iter_mut().enumerate() {

@@ -449,12 +449,12 @@ impl Loop {
         let mut logs: Vec<Log> = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.log)).collect();
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
-            // A leader that was cancelled, or died, leaves followers behind.
+            let settled = settle::settle(installed, all)?;
+            // A leader that was cancelled, expired, or died, leaves followers behind, and the first of a limit those after it.
             followers::release_followers(&*crate::flow::store::classes()?)?;
-            if all {
+            if all || settled.expired {
                 limits::heal(installed)?;
             }
-            let again = settle::settle(installed, all)?;
             uncounted = pressure::unsure(&numbers)?;
             if all {
                 pressure::look_for_held(&numbers)?;
@@ -467,7 +467,7 @@ impl Loop {
                     }
                 }
             }
-            due = settle::sooner(settle::sooner(store::next_due(&numbers)?, again), full);
+            due = settle::sooner(settle::sooner(store::next_due(&numbers)?, settled.again), full);
             looked = true;
             Ok(())
         });

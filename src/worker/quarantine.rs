@@ -15,7 +15,7 @@ use super::process::{Loop, Outcome};
 use crate::error::Result;
 use crate::pg::shmem::{LANES, Mine, Source};
 use crate::pg::{bgw, catalog, counters, crash, role, spi};
-use crate::queue::{gather, store};
+use crate::queue::{gather, limits, store};
 use crate::settings;
 use crate::setup::Installed;
 use pgrx::prelude::*;
@@ -162,7 +162,7 @@ impl Suspicion {
         let mut next = None;
         let outcome = worker.work(|installed| {
             let _acting = role::internal(installed.owner);
-            next = self.next()?;
+            next = self.next(installed)?;
             self.announce(next)?;
             Ok(batch::Done::default())
         });
@@ -190,10 +190,12 @@ impl Suspicion {
     }
 
     /// What has to be done by itself, the highest lane first.
-    fn next(&mut self) -> Result<Option<Job>> {
+    fn next(&mut self, installed: Installed) -> Result<Option<Job>> {
         let bound = self.bound;
         for lane in &mut self.lanes {
             if lane.due > 0 {
+                // Before it is looked who is first: it changes who is due.
+                limits::promote(installed, &[lane.number as i16], 1)?;
                 if let Some(seq) = store::first_due(lane.number)?.filter(|seq| *seq <= bound) {
                     return Ok(Some(Job { source: Source::Waiting, lane: lane.number, seq }));
                 }

@@ -154,6 +154,42 @@ fn who_is_held_back_is_not_looked_at_again() {
 }
 
 #[test]
+fn who_lines_up_behind_a_change_is_not_looked_at_again() {
+    let (database, mut client) = open("usher_test_line_scan");
+    run(&mut client, "ALTER TABLE public.done ADD CHECK (id <> 1)");
+    flow(
+        &mut client,
+        "copy",
+        &json!({"when": {"change": "public.orders"}, "then": {"insert": "public.done"}, "run_as": "clients_limited",
+                "set": {"id": "new.id", "account": "new.account", "version": "new.version"}, "retry": {"delays": [3600]}}),
+    );
+    run(&mut client, "INSERT INTO public.orders VALUES (1, 'hot')");
+    wait::until_true(&mut client, "SELECT EXISTS (SELECT FROM usher.queue_waiting WHERE waiting_for = 'retry')");
+    run(
+        &mut client,
+        "DO $$ BEGIN FOR n IN 1..3000 LOOP UPDATE public.orders SET version = version + 1 WHERE id = 1; END LOOP; END $$",
+    );
+    wait::until_true(
+        &mut client,
+        "SELECT count(*) = 3000 FROM usher.queue_waiting WHERE waiting_for = 'earlier change' AND due_at IS NULL",
+    );
+    run(&mut client, "ANALYZE usher.queue_waiting");
+    let read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relid = 'usher.queue_waiting'::regclass";
+    let mut session = database.connect();
+    let mut look = session.transaction().expect("a transaction");
+    look.batch_execute("SELECT usher.hold_lane('normal'); SELECT usher.process_jobs()").expect("a look");
+    let rows: i64 = look.query_one(read, &[]).expect("the counters").get(0);
+    look.commit().expect("the look");
+    assert!(rows < 500, "{rows} of the 3000 changes that line up were read to see that none of them can go");
+    // When nothing is before them any more they follow, in their order.
+    run(&mut client, "ALTER TABLE public.done DROP CONSTRAINT done_id_check");
+    run(&mut client, "SELECT usher.retry_sync_job(id) FROM usher.queue_waiting WHERE waiting_for = 'retry'");
+    settled(&mut client, LONG);
+    let right = "SELECT array_agg(version ORDER BY seq) = array_agg(version ORDER BY version) AND count(*) = 3001 FROM public.done WHERE id = 1";
+    assert!(value::<bool>(&mut client, right, &[]));
+}
+
+#[test]
 fn a_crash_lets_nothing_more_through() {
     let (database, mut client) = open("usher_test_limit_crash");
     limited(&mut client, "copy", json!([{"per": "organization", "rate": "3 per hour", "burst": 3}]));
@@ -216,6 +252,52 @@ fn whoever_goes_away_lets_the_next_one_come() {
     run(&mut client, "INSERT INTO public.orders SELECT g, 'a' FROM generate_series(11, 20) g; SELECT usher.drop_flow('copy')");
     settled(&mut client, LONG);
     assert_eq!(number(&mut client, "SELECT count(*) FROM usher.queue_waiting"), 0);
+}
+
+/// A flow of requests that are limited in all.
+fn asked(client: &mut Client, rate: &str) {
+    run(client, "SELECT usher.create_system('shop'), usher.create_system('books')");
+    flow(
+        client,
+        "ask",
+        &json!({"from": "shop", "to": "books", "when": {"request": "go"}, "then": {"insert": "public.done"}, "run_as": "clients_limited",
+                "set": {"id": "(job.payload->>'id')::integer", "account": "'a'", "version": "1"}, "limits": [{"per": "flow", "rate": rate}]}),
+    );
+}
+
+fn ask(client: &mut Client, first: i32, last: i32, lane: &str, options: Option<Value>) {
+    let sql = "SELECT usher.enqueue_sync_jobs('default', 'shop', 'books',
+        ARRAY(SELECT jsonb_build_object('action', 'go', 'id', g) FROM generate_series($1::integer, $2) g), priority => $3, options => $4)";
+    client.execute(sql, &[&first, &last, &lane, &options]).expect("requests");
+}
+
+#[test]
+fn who_comes_in_a_higher_lane_does_not_wait_behind_a_lower_one() {
+    let (_database, mut client) = open("usher_test_limit_lanes");
+    asked(&mut client, "4 per second");
+    ask(&mut client, 1, 2000, "low", None);
+    wait::until_true(&mut client, "SELECT count(*) > 1900 FROM usher.queue_waiting WHERE waiting_for = 'rate limit'");
+    ask(&mut client, 0, 0, "emergency", None);
+    wait::until_true(&mut client, "SELECT EXISTS (SELECT FROM public.done WHERE id = 0)");
+    assert!(number(&mut client, "SELECT count(*) FROM usher.queue_waiting WHERE waiting_for = 'rate limit'") > 1000);
+    within(&mut client, 1, 4.0, false);
+}
+
+/// Nobody has to look for it once a minute.
+#[test]
+fn when_the_first_one_expires_the_next_one_has_its_time() {
+    let (_database, mut client) = open("usher_test_limit_expiry");
+    asked(&mut client, "1 per hour");
+    ask(&mut client, 1, 1, "normal", None);
+    wait::until_true(&mut client, "SELECT count(*) = 1 FROM public.done");
+    ask(&mut client, 2, 2, "normal", Some(json!({"expires_in": "1 s"})));
+    ask(&mut client, 3, 5, "normal", None);
+    wait::until_true_for(
+        &mut client,
+        Duration::from_secs(15),
+        "SELECT count(*) = 3 AND count(due_at) = 1 FROM usher.queue_waiting WHERE waiting_for = 'rate limit'",
+    );
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.dead_letters WHERE sqlstate = 'US001'"), 1);
 }
 
 /// Two flows of one system share its rate, and each organization has its own share of it.

@@ -126,6 +126,43 @@ fn so_is_one_that_waited_for_its_time() {
     wait::until_true(&mut client, NORMAL);
 }
 
+/// The first that is due waits for a limit: whose turn it is has to be settled before it is announced.
+#[test]
+fn who_waits_for_a_limit_is_not_taken_for_another() {
+    let (database, file) = killer("usher_test_quarantine_limit", CRASH);
+    let mut client = database.connect();
+    flow(
+        &mut client,
+        "slow",
+        &json!({
+            "from": "left", "to": "right", "when": {"request": "slow"}, "limits": [{"per": "flow", "rate": "12 per minute"}],
+            "then": {"insert": "public.done"}, "set": {"id": "(job.payload->>'id')::integer"}, "run_as": "clients_killer"
+        }),
+    );
+    run(
+        &mut client,
+        "SELECT usher.enqueue_sync_jobs('default', 'left', 'right',
+            ARRAY(SELECT jsonb_build_object('action', 'slow', 'id', n) FROM generate_series(1, 2) AS n))",
+    );
+    wait::until_true(&mut client, "SELECT count(*) = 1 FROM usher.queue_waiting WHERE waiting_for = 'rate limit'");
+    run(
+        &mut client,
+        "SELECT usher.enqueue_sync_job('default', 'left', 'right', '{\"action\": \"ask\", \"id\": 13}',
+                                       run_at => (SELECT due_at + interval '1 ms' FROM usher.queue_waiting))",
+    );
+    wait::until_true(&mut client, "SELECT count(due_at) = 2 FROM usher.queue_waiting");
+    // Both are due when the worker comes to look.
+    run(&mut client, "BEGIN; SELECT usher.hold_lane('normal')");
+    wait::until_true(&mut client, "SELECT max(due_at) < clock_timestamp() FROM usher.queue_waiting");
+    run(&mut client, "COMMIT");
+    drop(client);
+    let mut client = await_dead_letter(&database);
+    settled(&mut client, LONG);
+    assert_eq!(text(&mut client, "SELECT string_agg(payload->>'id', ',') FROM usher.sync_jobs WHERE status = 'dead'"), "13");
+    assert_eq!(text(&mut client, "SELECT string_agg(id::text, ',' ORDER BY id) FROM public.done"), "1,2");
+    assert_eq!(times(&file), 4, "with its batch, and three times by itself");
+}
+
 #[test]
 fn one_that_ends_only_its_worker_is_found_as_well() {
     let (database, file) = killer("usher_test_quarantine3", "PERFORM pg_terminate_backend(pg_backend_pid())");

@@ -104,7 +104,28 @@ SELECT count(*) AS none FROM usher.claim_jobs('lim.mailer', 50);
 SELECT per, allowed, available, waiting FROM usher.limits WHERE system = 'lim.mailer';
 SELECT usher.limit_system('lim.mailer', NULL);
 
+-- The first that waits expires: without workers as well, the next one gets its time.
+SELECT usher.create_flow('lim_ask', '{"from": "lim.shop", "to": "lim.books", "when": {"request": "go"}, "then": {"call": "lim.go"}, "set": {"payload": "job.payload"},
+    "run_as": "regress_usher_lim", "limits": [{"per": "flow", "rate": "1 per day"}]}') IS NOT NULL AS made;
+SELECT count(usher.enqueue_sync_job('lim-acme', 'lim.shop', 'lim.books', '{"action": "go"}', options => '{"expires_in": "1 day"}')) FROM generate_series(1, 3);
+CALL public.drain();
+UPDATE usher.job_expiries SET expires_at = now() WHERE job_id = (SELECT id FROM usher.queue_waiting WHERE waiting_for = 'rate limit' AND due_at IS NOT NULL);
+CALL public.drain();
+SELECT waiting_for, due_at > now() + interval '23 h' AS tomorrow FROM usher.queue_waiting WHERE waiting_for <> 'external worker';
+
+-- Those of a flow that was dropped are all due, and stay so; when no limit is left anywhere, nobody waits for one.
+SELECT usher.alter_flow('lim_copy', definition || '{"limits": [{"per": "flow", "rate": "1 per day"}]}') FROM usher.flows WHERE name = 'lim_copy';
+INSERT INTO lim.orders SELECT g, :'acme'::uuid, 'a', 1 FROM generate_series(41, 80) g;
+CALL public.drain();
 SELECT usher.drop_flow('lim_copy');
+UPDATE usher.queue_waiting SET due_at = due_at - interval '1 hour' WHERE op = 'I' AND waiting_for = 'rate limit';
+SELECT usher.process_jobs(10);
+SELECT count(*) AS waiting, count(*) FILTER (WHERE due_at < now() - interval '30 min') AS due_as_before FROM usher.queue_waiting WHERE op = 'I';
+UPDATE usher.queue_waiting SET due_at = NULL, waiting_for = CASE WHEN seq % 2 = 0 THEN 'rate limit' ELSE 'concurrency limit' END WHERE op = 'I';
+SELECT usher.drop_flow('lim_ask');
+CALL public.drain();
+SELECT count(*) AS waiting FROM usher.queue_waiting WHERE waiting_for <> 'external worker';
+
 DELETE FROM usher.queue_waiting;
 DELETE FROM usher.dead_letters WHERE flow_id NOT IN (SELECT id FROM usher.flows);
 DELETE FROM usher.limit_marks;
