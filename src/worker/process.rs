@@ -214,6 +214,8 @@ impl Loop {
             self.due_after = None;
         }
         if self.mine.take_plans_changed() {
+            // The mark comes with the commit, what tells caches of it a moment later.
+            relcache::forget_pauses();
             self.clock.forget();
             self.long_work.look_again();
             self.pauses.look_again();

@@ -40,8 +40,12 @@ fn fifty_kills_lose_and_double_nothing() {
             .expect("orders change");
         acknowledged.extend((first..=last).map(|id| (id, 1)));
         // Every fifth kill comes whenever it comes; the others once a batch is known to be under way, at different points.
-        if round % 5 != 4 {
-            wait::until_true(&mut client, IN_PROGRESS);
+        // None is the third that a job meets: it would be taken for the cause.
+        let crashed = |times: i32| format!("EXISTS (SELECT FROM usher.job_intents WHERE crashes >= {times})");
+        if round % 5 == 4 {
+            wait::until_true(&mut client, &format!("SELECT NOT {}", crashed(1)));
+        } else {
+            wait::until_true(&mut client, &format!("{IN_PROGRESS} AND NOT {}", crashed(2)));
             std::thread::sleep(Duration::from_millis(chance.below(60)));
         }
         let hit = chaos::kill_worker(&database, client);
@@ -54,6 +58,8 @@ fn fifty_kills_lose_and_double_nothing() {
     }
     println!("50 kills, {inside} of them inside an unfinished batch");
     assert!(inside >= 25, "only {inside} of 50 kills met an unfinished batch: the test must aim better");
+    settled(&mut client, LONG);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.dead_letters"), 0, "no job was taken for the cause");
     assert_eq!(chaos::balance(&mut client, &acknowledged, LONG), 1250);
 }
 
