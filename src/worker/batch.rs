@@ -36,7 +36,7 @@ pub struct Done {
     pub last: i64,
     /// Another process works on the lane.
     pub busy: bool,
-    /// Others may have waited for these jobs.
+    /// Something waits for what this batch has done that no mark tells of: a batch of jobs that was passed over, room in the queue.
     pub awaited: bool,
 }
 
@@ -59,8 +59,9 @@ pub fn ready(installed: Installed, lane: usize, log: &mut Log, most: i32, mine: 
         drop(acting);
         let mut done = done_by(&claim);
         let off = store::leaving(lane, &claim)?;
-        done.awaited |= run(client, installed, Place::Worker, claim)?;
+        let passed_over = run(client, installed, Place::Worker, claim)?;
         let _acting = role::internal(installed.owner);
+        done.awaited = passed_over || pressure::any_held(&[lane as i16])?;
         ledger::done(lane, &done.taken)?;
         gauges::add_to_whole(lane, -(done.taken.len() as i64));
         off.into_iter().for_each(|(gauge, jobs)| gauges::add(gauge, lane, -jobs));
@@ -113,7 +114,7 @@ pub(super) fn done_by(claim: &Claim) -> Done {
         picked: claim.picked.clone(),
         last: claim.last,
         busy: false,
-        awaited: claim.jobs > 0 && claim.anything_waits,
+        awaited: false,
     }
 }
 

@@ -307,7 +307,7 @@ impl Loop {
                 self.behind = state.dirty;
                 self.long_work.batch(lane, done.jobs, state.dirty);
                 state.most = state.most.map(|most| most * 2).filter(|most| *most < settings::batch_size());
-                // Others may have waited for these jobs. What began to wait meanwhile has told us itself.
+                // Dependants, followers and what began to wait meanwhile have told us themselves.
                 self.due_known = self.due_known && !done.awaited;
                 // Many writers, each waking us for a job or two: a moment's pause gathers them into one batch, which costs
                 // a fraction. A lone job never waits.

@@ -21,9 +21,11 @@ pub const KILLS: [(&str, Fault); 4] = [
         recover(database, database.connect(), pid.expect("somebody is connected"));
     }),
     ("kill -9 of the postmaster", |database, _, _| {
+        server::spare_the_suspect(&mut database.connect());
         server::kill_postmaster(database);
     }),
     ("immediate stop and start", |database, _, _| {
+        server::spare_the_suspect(&mut database.connect());
         server::crash(database);
     }),
 ];

@@ -30,10 +30,18 @@ pub fn kill(pid: i32) {
     let _ = Command::new("sh").args(["-c", &format!("kill -9 {pid} 2>/dev/null")]).status();
 }
 
+/// Waits until no job of the client's database has been in the middle of two ends of the server: a third would be taken for
+/// its own doing, and put it aside.
+#[track_caller]
+pub fn spare_the_suspect(client: &mut Client) {
+    wait::until_true(client, "SELECT NOT EXISTS (SELECT FROM usher.job_intents WHERE crashes >= 2)");
+}
+
 /// Kills a process with `kill -9` and returns when the server has noticed, restarted all its processes and has its
-/// workers again. `witness` is a connection that the crash must end: that is how "noticed" is known.
+/// workers again; it spares the suspect. `witness` is a connection that the crash must end: that is how "noticed" is known.
 #[track_caller]
 pub fn kill_and_recover(database: &Database, witness: &mut Client, pid: i32) -> Client {
+    spare_the_suspect(witness);
     kill(pid);
     wait::until(Duration::from_secs(60), "the server has noticed the death of one of its processes", || {
         witness.batch_execute("SELECT 1").is_err()
