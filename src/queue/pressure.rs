@@ -8,6 +8,7 @@
 
 use super::LANES;
 use super::log::{Log, written};
+use super::store::first_ready;
 use crate::error::{Result, UsherError};
 use crate::pg::gauges::{self, Handle};
 use crate::pg::spi::{self, arg};
@@ -324,8 +325,6 @@ SELECT j.seq FROM unnest($4::text::int8multirange) AS g (gap)
  CROSS JOIN LATERAL (SELECT q.seq FROM usher.jobs AS q
                       WHERE q.lane = $1 AND q.seq >= pg_catalog.lower(g.gap) AND q.seq < pg_catalog.upper(g.gap) ORDER BY q.seq LIMIT 1) AS j
  LIMIT 1";
-const FIRST_BY_VIEW: &str =
-    "SELECT q.seq FROM usher.ready_jobs AS q WHERE q.lane = $1 AND $4::text IS NULL ORDER BY q.seq LIMIT 1";
 
 /// Lets jobs of a lane go that limits hold back, the oldest first, as many as there is room for, at most `most` of each limit.
 /// The caller has the lane. `log`: what a worker has in mind of it.
@@ -367,7 +366,10 @@ pub fn let_go(lane: usize, log: Option<&Log>, most: i64) -> Result<Left> {
 fn release_of(rule: i32, lane: usize, log: Option<&Log>, most: i64) -> Result<(i64, i64)> {
     // Everything above the floor that is not done: a job may be there that is not read yet.
     let gaps = log.map(|log| written(log.done.gaps(log.floor + 1, i64::MAX - 1).into_iter()));
-    let sql = release(if log.is_some() { FIRST_BY_LOG } else { FIRST_BY_VIEW });
+    let sql = match log {
+        Some(_) => release(FIRST_BY_LOG),
+        None => release(&format!("SELECT f.seq FROM ({}) AS f WHERE $4::text IS NULL", first_ready("seq", "$1", "0"))),
+    };
     let rows = spi::all(&sql, &[arg(lane as i16), arg(rule), arg(most), arg(gaps)], |row| {
         Ok((row.get::<i64>(1)?.unwrap_or(0), row.get::<i64>(2)?.unwrap_or(0)))
     })?;

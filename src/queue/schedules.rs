@@ -57,13 +57,29 @@ pub struct Looked {
     pub next: Option<i64>,
 }
 
+/// The zones in which organizations are: of all together, and of each that a schedule names.
+fn zones(planned: &[Planned]) -> Result<Vec<(Option<String>, String)>> {
+    let open = || planned.iter().filter(|plan| plan.schedule().is_some_and(|s| s.timezone.is_none() && !s.is_interval()));
+    if open().next().is_none() {
+        return Ok(Vec::new());
+    }
+    let named: Vec<pgrx::Uuid> = open().filter_map(Planned::organization).collect();
+    spi::read_all(
+        "SELECT DISTINCT NULL::text, o.timezone FROM usher.organizations o
+         UNION ALL SELECT o.id::text, o.timezone FROM usher.organizations o WHERE o.id = ANY ($1)",
+        &[spi::arg(named)],
+        |row| Ok((row.get::<String>(1)?, row.get::<String>(2)?.unwrap_or_default())),
+    )
+}
+
 /// Makes the jobs of all times that have come. Runs with the owner's rights.
 pub fn run(now: i64) -> Result<Looked> {
     let planned = schedules::planned()?;
+    if planned.is_empty() {
+        return Ok(Looked { jobs: 0, next: None });
+    }
     let mut wanted: Vec<(&Planned, String)> = Vec::new();
-    let zones = spi::read_all("SELECT DISTINCT o.id::text, o.timezone FROM usher.organizations o", &[], |row| {
-        Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
-    })?;
+    let zones = zones(&planned)?;
     for plan in &planned {
         let Some(schedule) = plan.schedule() else { continue };
         let mine = plan.organization().map(|id| id.to_string());
@@ -71,9 +87,7 @@ pub fn run(now: i64) -> Result<Looked> {
             Some(name) => vec![name.clone()],
             // An interval is the same everywhere.
             None if schedule.is_interval() => vec!["UTC".to_owned()],
-            None => {
-                zones.iter().filter(|(id, _)| mine.as_ref().is_none_or(|mine| mine == id)).map(|(_, zone)| zone.clone()).collect()
-            }
+            None => zones.iter().filter(|(id, _)| *id == mine).map(|(_, zone)| zone.clone()).collect(),
         };
         names.sort();
         names.dedup();

@@ -283,12 +283,22 @@ fn claim(client: &mut SpiClient<'_>, sql: &str, arguments: spi::Args<'_>, in_log
     Ok(claim)
 }
 
+/// The first ready job of a lane behind a position, as a query. `usher.ready_jobs` would be read to its end for it, because
+/// its lanes are put together before they are sorted.
+pub fn first_ready(column: &str, lane: &str, after: &str) -> String {
+    format!(
+        "SELECT q.{column} FROM usher.jobs AS q
+          WHERE q.lane = {lane} AND q.seq > {after} AND q.seq > usher.lane_floor({lane})
+            AND NOT COALESCE(q.seq <@ (SELECT pg_catalog.range_agg(b.done) FROM usher.job_batches AS b
+                                        WHERE b.lane = {lane} AND b.last_seq > usher.lane_floor({lane})), false)
+          ORDER BY q.seq LIMIT 1"
+    )
+}
+
 /// The position of the first ready job of a lane behind a position.
 pub fn next_ready(lane: usize, position: i64) -> Result<Option<i64>> {
-    spi::read::<i64>(
-        "SELECT q.seq FROM usher.ready_jobs q WHERE q.lane = $1 AND q.seq > $2 ORDER BY q.seq LIMIT 1",
-        &[spi::arg(lane as i16), spi::arg(position)],
-    )
+    let _plan = Nest::open().one_plan();
+    spi::read::<i64>(&first_ready("seq", "$1", "$2"), &[spi::arg(lane as i16), spi::arg(position)])
 }
 
 /// The position of the job that [`claim_due`] would take first of a lane.

@@ -5,12 +5,22 @@ use crate::error::Result;
 use crate::flow::drift::{self, Others};
 use crate::guard::attach as audits;
 use crate::notify;
+use crate::pg::{relcache, shmem, xact};
 use crate::pg::{role, spi, subxact};
-use crate::pg::{shmem, xact};
 use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
 use crate::settings;
 use crate::setup;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+/// Triggers and renames are looked at when some relation has changed, and this often anyway.
+const AT_LEAST: Duration = Duration::from_secs(3600);
+
+thread_local! {
+    /// The state of all relations in which everything was as it should be, and when that was seen.
+    static LOOKED_AT: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
+}
 
 /// Partitions and segments. In a transaction of its own: attaching and dropping them locks out writers until it ends.
 pub fn partitions() -> Result<()> {
@@ -41,24 +51,34 @@ pub fn run() -> Result<()> {
         queue::forget(settings::history_days())?;
         queue::limits::forget(installed)?;
     }
-    look_at_flows(installed)?;
+    let definitions = relcache::schema_generation();
+    let same = LOOKED_AT.get().is_some_and(|(known, at)| known == definitions && at.elapsed() < AT_LEAST);
+    look_at_flows(installed, same)?;
+    if same {
+        return Ok(());
+    }
+    let mut complete = true;
     // A busy table is left for the next minute.
     if let Err(failure) = subxact::attempt(capture::attach::sync_all) {
         pgrx::log!("usher worker: capture triggers could not be checked: {}", failure.line());
+        complete = false;
     }
     if installed.up_to_date
         && let Err(failure) = subxact::attempt(|| audits::sync_all(capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
+        complete = false;
     }
+    // What changes meanwhile, also by ourselves, moves the generation on: then it is looked at once more.
+    LOOKED_AT.set(complete.then(|| (definitions, Instant::now())));
     Ok(())
 }
 
 /// Rights and roles change without an event, and some statements do not fire any: broken flows are looked at again, what has
-/// no record gets one, renamed columns reach the jobs.
-fn look_at_flows(installed: setup::Installed) -> Result<()> {
+/// no record gets one, renamed columns reach the jobs. `same`: no relation has changed.
+fn look_at_flows(installed: setup::Installed, same: bool) -> Result<()> {
     let mut flows = drift::broken()?;
-    if installed.up_to_date {
+    if installed.up_to_date && !same {
         flows.extend(drift::unrecorded()?);
         flows.extend(drift::follow_renames(None)?);
     }

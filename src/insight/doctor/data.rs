@@ -3,7 +3,7 @@
 use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
 use crate::pg::{shmem, spi};
-use crate::queue::LANES;
+use crate::queue::{LANES, store};
 use crate::setup;
 
 pub fn public_functions() -> Result<Seen> {
@@ -99,13 +99,18 @@ pub fn history() -> Result<Seen> {
 
 pub fn backlog() -> Result<Seen> {
     let runs = shmem::workers().iter().any(|worker| worker.listening);
+    let first = if setup::installed()?.up_to_date {
+        store::first_ready("created_at", "l.lane", "0")
+    } else {
+        setup::for_tables("SELECT q.created_at FROM usher.jobs AS q WHERE q.lane = l.lane ORDER BY q.seq LIMIT 1")?.into_owned()
+    };
     let rows = spi::read_all(
-        &setup::for_tables(
-            "SELECT l, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
-           FROM pg_catalog.generate_series(0, 4) AS l
-           CROSS JOIN LATERAL (SELECT q.created_at FROM usher.ready_jobs q WHERE q.lane = l ORDER BY q.seq LIMIT 1) AS o
-          WHERE o.created_at < pg_catalog.clock_timestamp() - interval '1 minute' ORDER BY l",
-        )?,
+        &format!(
+            "SELECT l.lane::integer, pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - o.created_at)::text
+               FROM (SELECT n::smallint AS lane FROM pg_catalog.generate_series(0, 4) AS n) AS l
+              CROSS JOIN LATERAL ({first}) AS o
+              WHERE o.created_at < pg_catalog.clock_timestamp() - interval '1 minute' ORDER BY l.lane"
+        ),
         &[],
         |row| {
             let lane = usize::try_from(row.get::<i32>(1)?.unwrap_or(0)).unwrap_or(0);

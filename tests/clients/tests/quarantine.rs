@@ -202,3 +202,26 @@ fn a_crash_that_no_job_has_caused_blames_none() {
     assert_eq!(number(&mut client, "SELECT count(DISTINCT id) * 1000 + count(*) FROM public.done WHERE id < 1000"), 60_060);
     assert_eq!(number(&mut client, "SELECT count(*) FROM public.done WHERE id = 1000"), 3);
 }
+
+/// The jobs of before a crash are done one by one; that a hundred thousand others wait behind them costs nothing.
+#[test]
+fn a_long_backlog_is_not_read_for_each_of_them() {
+    let (database, _file) = killer("usher_test_quarantine_backlog", CRASH);
+    let mut client = database.connect();
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
+    run(&mut client, "INSERT INTO public.asked SELECT n, 'v' FROM generate_series(2001, 102000) AS n");
+    let mut client = usher_clients::server::crash(&database);
+    // Nothing that reads the log itself.
+    wait::until_true_for(&mut client, LONG, "SELECT count(*) >= 100000 FROM public.done");
+    assert_eq!(text(&mut client, "SELECT count(*) || ' ' || count(DISTINCT id) FROM public.done"), "100000 100000");
+    // What a worker has read is told when it ends at the latest.
+    run(
+        &mut client,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database()",
+    );
+    let read = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes WHERE schemaname = 'usher' AND relname LIKE 'jobs\\_to\\_%' AND indexrelname LIKE '%pkey'";
+    wait::until_true(&mut client, &format!("SELECT ({read}) >= 100000"));
+    let rows = number(&mut client, read);
+    assert!(rows < 1_000_000, "{rows} entries of the log were read for 100000 jobs");
+}
