@@ -166,14 +166,20 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The word of `known` that is nearest to `given`.
+/// The word of `known` that is nearest to `given`, if about half of it is the same.
 pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
-    known.iter().copied().min_by_key(|word| distance(given, word))
+    let (word, edits) = known.iter().map(|word| (*word, distance(given, word))).min_by_key(|(_, edits)| *edits)?;
+    (edits * 2 <= given.chars().count().max(word.chars().count()) + 1).then_some(word)
+}
+
+/// `Did you mean "…"? ` for the beginning of a hint; nothing, when no word is near.
+pub fn did_you_mean(given: &str, known: &[&str]) -> String {
+    nearest(given, known).map(|near| format!("Did you mean \"{near}\"? ")).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod unit {
-    use super::mask;
+    use super::{did_you_mean, mask};
     use proptest::prelude::*;
 
     #[test]
@@ -181,6 +187,14 @@ mod unit {
         assert_eq!(mask("api_key=abc123 refused"), "api_key=*** refused");
         assert_eq!(mask(r#"{"password": "hunter2", "a": 1}"#), r#"{"password": "***", "a": 1}"#);
         assert_eq!(mask("Authorization: Bearer-xyz"), "Authorization: ***");
+    }
+
+    #[test]
+    fn only_a_word_that_is_near_is_suggested() {
+        let flows = ["invoice_from_order", "key", "once"];
+        assert_eq!(did_you_mean("invoice_form_order", &flows), "Did you mean \"invoice_from_order\"? ");
+        assert_eq!(did_you_mean("kye", &flows), "Did you mean \"key\"? ");
+        assert_eq!((did_you_mean("never", &flows), did_you_mean("x", &[])), (String::new(), String::new()));
     }
 
     #[test]

@@ -25,6 +25,9 @@ CREATE INDEX jobs_organization_idx ON usher.jobs (organization_id, id);
 CREATE INDEX jobs_fallback_idx ON usher.jobs (flow_id, row_key) WHERE fallback;
 COMMENT ON TABLE usher.jobs IS 'the log of jobs: ready ones, and those that went through at once; usher.sync_jobs is the view to read';
 
+COMMENT ON SEQUENCE usher.queue_seq IS 'positions of jobs, in the order in which they were made';
+COMMENT ON SEQUENCE usher.flows_id_seq IS 'numbers of flows';
+
 CREATE TABLE usher.job_batches (
     lane smallint NOT NULL,
     last_seq bigint NOT NULL,

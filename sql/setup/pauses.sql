@@ -18,6 +18,7 @@ CREATE TABLE usher.pause_orders (
 CREATE UNIQUE INDEX pause_orders_scope_idx ON usher.pause_orders
     (COALESCE(organization_id, '00000000-0000-0000-0000-000000000000'), COALESCE(flow_id, 0), COALESCE(target_system, ''));
 COMMENT ON TABLE usher.pause_orders IS 'flows, systems and organizations whose jobs wait; usher.pauses is the view to read';
+COMMENT ON SEQUENCE usher.pause_orders_id_seq IS 'numbers of pauses';
 COMMENT ON COLUMN usher.pause_orders.resumed_at IS 'its jobs are being let go since then';
 
 ALTER TABLE usher.queue_waiting ADD COLUMN paused_by integer;

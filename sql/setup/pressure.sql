@@ -16,6 +16,7 @@ CREATE TABLE usher.queue_limit_rules (
     removed_at timestamptz,
     CONSTRAINT queue_limit_rules_pkey PRIMARY KEY (id)
 );
+COMMENT ON SEQUENCE usher.queue_limit_rules_id_seq IS 'numbers of limits';
 COMMENT ON TABLE usher.queue_limit_rules IS 'how many jobs a lane, flow, system or organization may have ready; usher.queue_limits shows how many they have';
 
 -- Where no worker runs, sessions raise the floors, from one call of usher.process_jobs() to the next.

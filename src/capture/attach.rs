@@ -9,7 +9,8 @@ use crate::pg::trigger::locked;
 use crate::pg::{event, guc::Nest, spi};
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
-use std::collections::{BTreeMap, BTreeSet};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A trigger as it should be: its definition as one string, which is also how an existing one is compared.
 pub(super) type Wanted = BTreeMap<String, String>;
@@ -75,9 +76,9 @@ pub fn sync(table: &str) -> Result<usize> {
 pub const PATIENCE: i64 = 5_000;
 
 /// The same, waiting no longer than so many milliseconds for a table that is busy.
-pub fn sync_within(table: &str, patience: i64) -> Result<usize> {
+pub fn sync_within(given: &str, patience: i64) -> Result<usize> {
     let _nest = Nest::pinned_path().lock_timeout(patience);
-    let Some((schema, name)) = catalog::split(table) else { return Ok(0) };
+    let Some((schema, name)) = catalog::split(given) else { return Ok(0) };
     let table = format!("{schema}.{name}");
     let relations = spi::read_all(
         "SELECT r.oid, pg_catalog.format('%I.%I', n.nspname, r.relname)
@@ -88,6 +89,9 @@ pub fn sync_within(table: &str, patience: i64) -> Result<usize> {
         &[spi::arg(schema.as_str()), spi::arg(name.as_str())],
         |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<String>(2)?.unwrap_or_default())),
     )?;
+    LOOKED_AT.with_borrow_mut(|looked_at| {
+        looked_at.extend(relations.iter().map(|(oid, _)| (oid.to_u32(), given.to_owned())));
+    });
     let listeners = store::listening(Some(&table))?;
     let mut existing = existing(relations.iter().map(|(oid, _)| *oid).collect())?;
     let mut changed = 0;
@@ -144,6 +148,18 @@ pub(super) fn same(wanted: &str, existing: &str) -> bool {
             .collect()
     };
     words(wanted) == words(existing)
+}
+
+thread_local! {
+    /// The relations that were looked at in this process, each with the table of the flows that mean it.
+    static LOOKED_AT: RefCell<HashMap<u32, String>> = RefCell::new(HashMap::new());
+}
+
+/// The tables to which relations that have changed belong, of those that were looked at before in this process.
+pub fn sync_changed(relations: &[Oid]) -> Result<usize> {
+    let tables: BTreeSet<String> = LOOKED_AT
+        .with_borrow(|looked_at| relations.iter().filter_map(|relation| looked_at.get(&relation.to_u32()).cloned()).collect());
+    tables.iter().try_fold(0, |changed, table| Ok(changed + sync(table)?))
 }
 
 /// Every table that has capture triggers or should have some.

@@ -2,7 +2,7 @@
 
 use super::catalog::Function;
 use super::compile::Writer;
-use crate::error::{Result, UsherError};
+use crate::error::{Result, UsherError, did_you_mean};
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::fmt::Write as _;
 
@@ -16,11 +16,14 @@ pub(super) fn call(w: &Writer<'_>, function: &Function) -> Result<(String, Strin
     for name in definition.set.keys().filter(|_| !definition.calls_per_batch()) {
         if !function.names.contains(name) {
             let known: Vec<&str> = function.names.iter().map(String::as_str).collect();
-            let near = super::definition::nearest(name, &known).filter(|near| !near.is_empty());
-            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql)).hint(match near {
-                Some(near) => format!("Did you mean \"{near}\"? \"set\" gives the arguments by name."),
-                None => "Its parameters have no names; give them names, because \"set\" gives the arguments by name.".to_owned(),
-            }));
+            let named: Vec<&str> = known.into_iter().filter(|name| !name.is_empty()).collect();
+            return Err(UsherError::definition(format!("{} has no parameter \"{name}\"", function.sql)).hint(
+                if named.is_empty() {
+                    "Its parameters have no names; give them names, because \"set\" gives the arguments by name.".to_owned()
+                } else {
+                    format!("{}\"set\" gives the arguments by name: {}.", did_you_mean(name, &named), named.join(", "))
+                },
+            ));
         }
     }
     if definition.calls_per_batch() && !function.takes_payload {

@@ -33,7 +33,7 @@ pub fn table(name: &str, at: &str) -> Result<Table> {
             |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
         )?;
         let names: Vec<&str> = near.iter().map(String::as_str).collect();
-        let hint = match super::definition::nearest(name, &names) {
+        let hint = match crate::error::nearest(name, &names) {
             Some(near) => format!("Did you mean {near}? Or create the table first."),
             None => "Create the table first.".to_owned(),
         };

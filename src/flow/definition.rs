@@ -9,7 +9,7 @@ use super::gather::{self, Gather};
 use super::limits::{self, Limit};
 use super::retry::Retry;
 use super::schedule::Schedule;
-pub use crate::error::nearest;
+use crate::error::did_you_mean;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -227,10 +227,7 @@ pub fn changes(on: Option<&Value>) -> Parsed<Vec<Change>> {
             "delete" => Ok(Change::Delete),
             other => refuse(
                 format!("\"{other}\" in \"on\" is not a change"),
-                format!(
-                    "Did you mean \"{}\"? Use insert, update, delete.",
-                    nearest(other, &["insert", "update", "delete"]).unwrap_or_default()
-                ),
+                did_you_mean(other, &["insert", "update", "delete"]) + "Use insert, update, delete.",
             ),
         })
         .collect()

@@ -1,6 +1,6 @@
 //! The parts of a definition's JSON: each read as what it must be, or refused with the remedy. Pure: no pgrx.
 
-use crate::error::nearest;
+use crate::error::did_you_mean;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -22,11 +22,8 @@ pub(super) fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> 
 pub(super) fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
     for key in object.keys() {
         if !known.contains(&key.as_str()) {
-            let near = nearest(key, known).unwrap_or_default();
-            return refuse(
-                format!("unknown key \"{key}\" in {at}"),
-                format!("Did you mean \"{near}\"? Known here: {}.", known.join(", ")),
-            );
+            let near = did_you_mean(key, known);
+            return refuse(format!("unknown key \"{key}\" in {at}"), format!("{near}Known here: {}.", known.join(", ")));
         }
     }
     Ok(())
@@ -73,11 +70,8 @@ pub(super) fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str],
         (Some(one), None) => Ok(one),
         (None, _) => {
             let given = object.keys().next().map_or("", String::as_str);
-            let near = nearest(given, known).unwrap_or_default();
-            refuse(
-                format!("{at} names none of its kinds"),
-                format!("Did you mean \"{near}\"? Known kinds: {}.", known.join(", ")),
-            )
+            let near = did_you_mean(given, known);
+            refuse(format!("{at} names none of its kinds"), format!("{near}Known kinds: {}.", known.join(", ")))
         }
         _ => refuse(format!("{at} names more than one kind"), format!("Choose one of: {}.", known.join(", "))),
     }

@@ -1,8 +1,9 @@
 //! When the jobs of a flow run: its mode, and of mode `batch`, in which jobs gather until there are enough of them or the first has
 //! waited long enough, the rest. Pure.
 
-use super::definition::{Definition, Mode, Then, nearest};
+use super::definition::{Definition, Mode, Then};
 use super::fields::{Parsed, known_keys, object, refuse};
+use crate::error::did_you_mean;
 use serde_json::{Map, Value};
 
 /// Jobs of one batch.
@@ -29,11 +30,8 @@ pub fn mode(word: Option<&str>) -> Parsed<Mode> {
         Some("async") => Ok(Mode::Async),
         Some("batch") => Ok(Mode::Batch),
         Some(other) => {
-            let near = nearest(other, &["transactional", "realtime", "async", "batch"]).unwrap_or_default();
-            refuse(
-                format!("mode \"{other}\" is unknown"),
-                format!("Did you mean \"{near}\"? Use transactional, realtime, async or batch."),
-            )
+            let near = did_you_mean(other, &["transactional", "realtime", "async", "batch"]);
+            refuse(format!("mode \"{other}\" is unknown"), format!("{near}Use transactional, realtime, async or batch."))
         }
     }
 }

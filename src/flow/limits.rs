@@ -2,6 +2,7 @@
 
 use super::definition::{Definition, Mode};
 use super::fields::{Parsed, Refusal, known_keys, refuse, text};
+use crate::error::did_you_mean;
 use serde_json::{Map, Value};
 
 /// What is counted together.
@@ -106,29 +107,26 @@ fn bound(object: &Map<String, Value>) -> Parsed<(Bound, String)> {
         }
         (None, None) => refuse(
             "a limit says neither \"rate\" nor \"concurrency\"",
-            "Write {\"per\": \"flow\", \"rate\": \"100 per minute\"} or {\"per\": \"organization\", \"concurrency\": 3}.",
+            "Add \"rate\": \"100 per minute\", or \"concurrency\": 3.",
         ),
         (Some(_), Some(_)) => refuse("a limit says both \"rate\" and \"concurrency\"", "Make two limits of it."),
     }
 }
 
-fn list(value: &Value) -> Parsed<Vec<&Map<String, Value>>> {
-    let remedy = "Write it as [{\"per\": \"flow\", \"rate\": \"100 per minute\", \"burst\": 10}].";
+/// `per`: what such a limit may be for, as an example.
+fn list<'a>(value: &'a Value, per: &str) -> Parsed<Vec<&'a Map<String, Value>>> {
+    let remedy = format!("Write it as [{{\"per\": \"{per}\", \"rate\": \"100 per minute\", \"burst\": 10}}].");
     let Some(items) = value.as_array().filter(|items| (1..=MOST_LIMITS).contains(&items.len())) else {
         return refuse(format!("\"limits\" must be a list of 1 to {MOST_LIMITS} limits"), remedy);
     };
-    items.iter().map(|item| item.as_object().map_or_else(|| refuse("a limit must be an object", remedy), Ok)).collect()
+    items.iter().map(|item| item.as_object().map_or_else(|| refuse("a limit must be an object", remedy.as_str()), Ok)).collect()
 }
 
 fn per<'a>(object: &'a Map<String, Value>, known: &[&str]) -> Parsed<&'a str> {
     let remedy = format!("Use one of: {}.", known.join(", "));
     match object.get("per").map(Value::as_str) {
         Some(Some(per)) if known.contains(&per) => Ok(per),
-        Some(Some(per)) => {
-            let near =
-                super::definition::nearest(per, known).map(|near| format!("Did you mean \"{near}\"? ")).unwrap_or_default();
-            refuse(format!("a limit per \"{per}\" is unknown"), near + &remedy)
-        }
+        Some(Some(per)) => refuse(format!("a limit per \"{per}\" is unknown"), did_you_mean(per, known) + &remedy),
         Some(None) => refuse("\"per\" is no text", remedy),
         None => refuse("a limit lacks \"per\"", remedy),
     }
@@ -138,7 +136,7 @@ fn per<'a>(object: &'a Map<String, Value>, known: &[&str]) -> Parsed<&'a str> {
 pub fn of_flow(value: Option<&Value>) -> Parsed<Vec<Limit>> {
     let Some(value) = value else { return Ok(Vec::new()) };
     let mut limits = Vec::new();
-    for object in list(value)? {
+    for object in list(value, "flow")? {
         known_keys(object, &["per", "key", "rate", "burst", "concurrency"], "a limit")?;
         if let Some(shared @ ("system" | "connection")) = object.get("per").and_then(Value::as_str) {
             return refuse(
@@ -164,7 +162,7 @@ pub fn of_flow(value: Option<&Value>) -> Parsed<Vec<Limit>> {
 /// The limits of a system: for all of its jobs, or for those of each organization.
 pub fn of_system(value: &Value) -> Parsed<Vec<Limit>> {
     let mut limits = Vec::new();
-    for object in list(value)? {
+    for object in list(value, "system")? {
         known_keys(object, &["per", "rate", "burst", "concurrency"], "a limit")?;
         let per = match per(object, &["system", "connection"])? {
             "connection" => Per::Organization,

@@ -6,7 +6,7 @@ use super::definition::{Definition, When};
 use super::drift::{self, Needs};
 use super::ready;
 use super::store;
-use crate::error::{Result, UsherError};
+use crate::error::{Result, UsherError, did_you_mean};
 use crate::pg::{role, spi, xact};
 use crate::registry::{identity, systems};
 use crate::setup::Installed;
@@ -209,15 +209,18 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
 }
 
 fn exists(installed: Installed, name: &str) -> Result<i32> {
+    // Members may read the names, and no more.
+    let table = if identity::is_operator() { "name FROM usher.flows" } else { "DISTINCT name FROM usher.flow_versions" };
     let _acting = role::internal(installed.owner);
     if let Some(id) = spi::read::<i32>("SELECT id FROM usher.flows WHERE name = $1", &[spi::arg(name)])? {
         return Ok(id);
     }
     let names = spi::read_all("SELECT name FROM usher.flows", &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let hint = match super::definition::nearest(name, &names) {
-        Some(near) => format!("Did you mean \"{near}\"? SELECT name FROM usher.flows lists them."),
-        None => "There are no flows yet: make one with usher.create_flow().".to_owned(),
+    let hint = if names.is_empty() {
+        "There are no flows yet: make one with usher.create_flow().".to_owned()
+    } else {
+        format!("{}SELECT {table} lists them.", did_you_mean(name, &names))
     };
     Err(UsherError::not_found(format!("flow \"{name}\" does not exist")).hint(hint))
 }
@@ -288,7 +291,10 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
         release(name)?;
     }
     let state = if on { "on" } else { "off" };
-    Ok(if changed > 0 { format!("flow {name} is {state}") } else { format!("flow {name} was {state} already") })
+    let broken =
+        spi::read::<String>("SELECT f.reason FROM usher.flows f WHERE f.name = $1 AND f.state = 'broken'", &[spi::arg(name)])?;
+    let but = broken.filter(|_| on).map(|reason| format!(", but it is broken: {reason}; its jobs wait")).unwrap_or_default();
+    Ok(if changed > 0 { format!("flow {name} is {state}{but}") } else { format!("flow {name} was {state} already{but}") })
 }
 
 pub fn drop(installed: Installed, name: &str) -> Result<String> {

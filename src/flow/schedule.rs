@@ -5,7 +5,7 @@
 //! bring a second set of them along. A local time that does not exist is due at the first moment after the gap, one that
 //! comes twice is due the first time only.
 
-use crate::error::nearest;
+use crate::error::did_you_mean;
 use serde_json::{Map, Value};
 
 /// How far a zone's clock is ahead of UTC.
@@ -83,10 +83,10 @@ impl Schedule {
             Some("skip") => Missed::Skip,
             Some("all") => Missed::All,
             Some(other) => {
-                let near = nearest(other, &MISSED).unwrap_or_default();
+                let near = did_you_mean(other, &MISSED);
                 return refuse(
                     format!("missed \"{other}\" is unknown"),
-                    format!("Did you mean \"{near}\"? Use skip (nothing), once (one run now) or all (each one)."),
+                    format!("{near}Use skip (nothing), once (one run now) or all (each one)."),
                 );
             }
         };
@@ -291,8 +291,8 @@ fn timing(text: &str) -> Parsed<Timing> {
         "@yearly" | "@annually" => "0 0 1 1 *",
         other if other.starts_with('@') => {
             let known = ["@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"];
-            let near = nearest(other, &known).unwrap_or_default();
-            return refuse(format!("schedule \"{text}\" is unknown"), format!("Did you mean \"{near}\"? {FORM}"));
+            let near = did_you_mean(other, &known);
+            return refuse(format!("schedule \"{text}\" is unknown"), near + FORM);
         }
         _ => text,
     };

@@ -1,7 +1,7 @@
 //! Flows as a document for git: written out, compared with what is there, applied all or none; and their versions.
 
-use super::definition::nearest;
 use super::{difference, manage};
+use crate::error::did_you_mean;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi, subxact};
@@ -84,10 +84,9 @@ fn about(flow: &str, text: &str) -> UsherError {
 fn known_keys(object: &Map<String, Value>, known: &[&str]) -> std::result::Result<(), (String, String)> {
     match object.keys().find(|key| !known.contains(&key.as_str())) {
         None => Ok(()),
-        Some(key) => Err((
-            format!("unknown key \"{key}\""),
-            format!("Did you mean \"{}\"? Known here: {}.", nearest(key, known).unwrap_or_default(), known.join(", ")),
-        )),
+        Some(key) => {
+            Err((format!("unknown key \"{key}\""), format!("{}Known here: {}.", did_you_mean(key, known), known.join(", "))))
+        }
     }
 }
 

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 pub fn find(name: &str) -> Result<&'static Pack> {
     let names: Vec<&str> = PACKS.iter().map(|pack| pack.name).collect();
     PACKS.iter().find(|pack| pack.name == name).ok_or_else(|| {
-        let near = crate::flow::definition::nearest(name, &names).unwrap_or_default();
+        let near = crate::error::did_you_mean(name, &names);
         UsherError::not_found(format!("there is no pack \"{name}\""))
-            .hint(format!("Did you mean \"{near}\"? This version carries: {}.", names.join(", ")))
+            .hint(format!("{near}This version carries: {}.", names.join(", ")))
     })
 }
 

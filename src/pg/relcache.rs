@@ -6,7 +6,8 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
 thread_local! {
     static REGISTERED: Cell<bool> = const { Cell::new(false) };
@@ -15,7 +16,20 @@ thread_local! {
     static PAUSES_GENERATION: Cell<u64> = const { Cell::new(1) };
     static WATCHED_PAUSES: Cell<u32> = const { Cell::new(0) };
     static SCHEMA_GENERATION: Cell<u64> = const { Cell::new(1) };
+    static CHANGES: RefCell<Changes> = const { RefCell::new(Changes::NotKept) };
 }
+
+/// Which relations have changed since somebody has asked.
+enum Changes {
+    /// Nobody asks.
+    NotKept,
+    These(HashSet<u32>),
+    /// More than are worth a list, or unknown ones.
+    Many,
+}
+
+/// More than these are looked at all together.
+const MOST_CHANGES: usize = 1_000;
 
 #[pg_guard]
 unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: Oid) {
@@ -28,6 +42,15 @@ unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: Oid) {
         PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);
     }
     SCHEMA_GENERATION.set(SCHEMA_GENERATION.get() + 1);
+    CHANGES.with_borrow_mut(|changes| {
+        if let Changes::These(known) = changes {
+            if relation == Oid::INVALID || known.len() >= MOST_CHANGES {
+                *changes = Changes::Many;
+            } else {
+                known.insert(relation.to_u32());
+            }
+        }
+    });
 }
 
 fn register() {
@@ -63,6 +86,15 @@ pub fn pauses_generation() -> u64 {
 pub fn schema_generation() -> u64 {
     register();
     SCHEMA_GENERATION.get()
+}
+
+/// The relations whose definition or statistics have changed since the last call in this process. None: any may have.
+pub fn take_changes() -> Option<Vec<Oid>> {
+    register();
+    match CHANGES.replace(Changes::These(HashSet::new())) {
+        Changes::These(known) => Some(known.into_iter().map(Oid::from).collect()),
+        Changes::NotKept | Changes::Many => None,
+    }
 }
 
 /// This transaction has changed what is paused.

@@ -259,6 +259,12 @@ pub fn sees_new_commits() -> bool {
     unsafe { pg_sys::XactIsoLevel <= pg_sys::XACT_READ_COMMITTED as i32 }
 }
 
+/// True between BEGIN and its end, and inside a block of several statements: what the statement takes outlives it.
+pub fn in_block() -> bool {
+    // SAFETY: reads the state of the transaction.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
 /// What is remembered from the catalog now may be old: a transaction with one snapshot does not see what others have
 /// changed meanwhile. It is forgotten when the transaction ends.
 pub fn remember_only_now() {

@@ -2,7 +2,7 @@
 
 use super::options::{Expiry, Hold, Options};
 use crate::error::{Result, UsherError};
-use crate::pg::{spi, subxact, xact};
+use crate::pg::{ids, spi, subxact, xact};
 use crate::setup;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
@@ -40,9 +40,13 @@ impl Asked {
             return Err(UsherError::invalid("unique_key and the option \"unique\" are both given").hint("Keep one of them."));
         }
         if let Some((_, Hold::Period(period))) = &options.unique {
-            time(&Expiry::In(period.clone()), "\"for\" of \"unique\"")?;
+            span(period, "\"for\" of \"unique\"")?;
         }
-        let expires_at = options.expiry.as_ref().map(|expiry| time(expiry, "the expiry")).transpose()?;
+        let expires_at = match &options.expiry {
+            Some(Expiry::In(given)) => Some(span(given, "\"expires_in\"")?),
+            Some(at) => Some(time(at, "\"expires_at\"")?),
+            None => None,
+        };
         if let (Some(expires_at), Some(run_at)) = (expires_at, run_at)
             && expires_at <= run_at
         {
@@ -116,7 +120,18 @@ impl Asked {
     }
 }
 
-/// A time in the future, or an interval from now, as PostgreSQL reads it.
+/// The end of an interval that begins now and has a length.
+fn span(given: &str, what: &str) -> Result<TimestampWithTimeZone> {
+    let now = ids::clock();
+    let end = time(&Expiry::In(given.to_owned()), what)?;
+    if i64::from(end) <= now {
+        return Err(UsherError::invalid(format!("{what} is over as soon as it begins: \"{given}\""))
+            .hint("Write a positive interval such as \"90 s\" or \"1 hour\"."));
+    }
+    Ok(end)
+}
+
+/// A time, or an interval from now, as PostgreSQL reads it.
 fn time(expiry: &Expiry, what: &str) -> Result<TimestampWithTimeZone> {
     let (sql, given) = match expiry {
         Expiry::In(span) => ("SELECT pg_catalog.clock_timestamp() + $1::interval", span),

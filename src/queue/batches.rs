@@ -17,7 +17,12 @@ fn completion(organization: &str, value: &Value) -> Result<(Request, Value)> {
     known_keys(top, &["source", "target", "payload", "priority"], "completion")?;
     let part = |key: &str| top.get(key).map(|value| text(value, &format!("\"{key}\" of completion"))).transpose();
     let payload = top.get("payload").cloned().unwrap_or_else(|| json!({}));
-    let request = request::check(Some(organization.to_owned()), part("source")?, part("target")?, part("priority")?)?;
+    let (source, target) = (part("source")?, part("target")?);
+    if source.is_none() || target.is_none() {
+        return Err(UsherError::invalid("the completion job lacks its \"source\" or \"target\"")
+            .hint("Write {\"source\": \"shop\", \"target\": \"books\", \"payload\": {\"action\": \"close_day\"}}."));
+    }
+    let request = request::check(Some(organization.to_owned()), source, target, part("priority")?)?;
     Ok((request, payload))
 }
 

@@ -131,7 +131,7 @@ pub fn claim(system: &str, most: i32, seconds: f64) -> Result<Vec<Handed>> {
     if !(1..=MOST).contains(&most) {
         return Err(UsherError::invalid(format!("n is {most}")).hint(format!("Give a number from 1 to {MOST}.")));
     }
-    check_lease(seconds)?;
+    check_lease(seconds, "the lease")?;
     let everywhere = mine.len() > MANY && identity::is_legend()?;
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
@@ -212,11 +212,12 @@ fn tries() -> i32 {
     i32::try_from(Retry::default().delays.len()).unwrap_or(0) + 1
 }
 
-fn check_lease(seconds: f64) -> Result<()> {
+fn check_lease(seconds: f64, what: &str) -> Result<()> {
     if (0.001..=LONGEST_LEASE).contains(&seconds) {
         return Ok(());
     }
-    Err(UsherError::invalid("the lease is no time between a millisecond and a day").hint("Give an interval such as '1 minute'."))
+    Err(UsherError::invalid(format!("{what} is no time between a millisecond and a day"))
+        .hint("Give an interval such as '1 minute'."))
 }
 
 fn forbidden(message: impl Into<String>) -> UsherError {
@@ -267,7 +268,7 @@ fn answer(job: Uuid, lease: Uuid, kind: Kind, installed: Installed) -> Result<An
     let place = spi::read_all(
         "SELECT w.organization_id, CASE WHEN w.waiting_for <> 'external worker' THEN 'is not one for a worker outside'
                                         WHEN w.lease_id = $3 THEN 'was given back under this lease and waits for its next try'
-                                        WHEN w.lease_id IS NULL THEN 'is held by nobody' ELSE 'was taken again under another lease' END, false
+                                        WHEN w.lease_id IS NULL THEN 'is held by nobody' ELSE 'is held under another lease' END, false
            FROM usher.queue_waiting AS w WHERE w.id = $1 AND w.organization_id = ANY ($2)
          UNION ALL SELECT d.organization_id, 'is dead', $4 AND d.flow_id IS NULL AND d.lease_id = $3 FROM usher.dead_letters AS d WHERE d.id = $1 AND d.organization_id = ANY ($2)
          UNION ALL SELECT h.organization_id, CASE WHEN h.cancelled THEN 'is cancelled' ELSE 'is done' END, NOT $4 AND NOT h.cancelled AND h.lease_id = $3
@@ -318,7 +319,7 @@ pub fn end(organization: Uuid, job: Uuid) -> Result<usize> {
         "WITH w AS (DELETE FROM usher.queue_waiting WHERE organization_id = $1 AND id = $2 RETURNING *)
          INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, new, old,
                                         source_system, target_system, lease_id)
-         SELECT w.organization_id, w.id, w.created_at, pg_catalog.now(), w.cause, w.flow_id, w.flow_version, w.attempts, w.lane, w.hop, w.op, w.new, w.old,
+         SELECT w.organization_id, w.id, w.created_at, pg_catalog.clock_timestamp(), w.cause, w.flow_id, w.flow_version, w.attempts, w.lane, w.hop, w.op, w.new, w.old,
                 w.source_system, w.target_system, w.lease_id FROM w",
         &[spi::arg(organization), spi::arg(job)],
     )
@@ -372,7 +373,7 @@ pub fn fail(job: Uuid, lease: Uuid, reason: &str, after: Option<f64>, permanent:
 /// Gives a worker more time; returns when the lease now ends.
 pub fn extend(job: Uuid, lease: Uuid, seconds: f64) -> Result<TimestampWithTimeZone> {
     let installed = setup::current()?;
-    check_lease(seconds)?;
+    check_lease(seconds, "\"by\"")?;
     let Answer::Counts(held) = answer(job, lease, Kind::Extend, installed)? else {
         return Err(UsherError::internal("a lease that is to be extended was answered"));
     };

@@ -95,7 +95,7 @@ mod unit {
     fn a_filter_that_would_mean_other_jobs_than_meant_is_refused() {
         for (bad, among, remedy) in [
             (json!({"flwo": "f"}), Among::Open, "Did you mean \"flow\"?"),
-            (json!({"sqlstate": "23514"}), Among::Open, "Did you mean"),
+            (json!({"sqlstate": "23514"}), Among::Open, "Known keys"),
             (json!({"status": "dead"}), Among::DeadLetters, "Known keys"),
             (json!({"status": "synced"}), Among::Open, "pending"),
             (json!({"jobs": ["x"]}), Among::Open, "the uuid"),

@@ -32,7 +32,7 @@ pub fn read(lane: usize) -> Result<Log> {
 pub fn done(lane: usize, taken: &[i64]) -> Result<()> {
     let Some(last) = taken.last() else { return Ok(()) };
     spi::run(
-        "INSERT INTO usher.job_batches (lane, last_seq, finished_at, jobs, done) VALUES ($1, $2, pg_catalog.now(), $3, $4::text::int8multirange)",
+        "INSERT INTO usher.job_batches (lane, last_seq, finished_at, jobs, done) VALUES ($1, $2, pg_catalog.clock_timestamp(), $3, $4::text::int8multirange)",
         &[spi::arg(lane as i16), spi::arg(*last), spi::arg(taken.len() as i32), spi::arg(written_all(taken))],
     )?;
     Ok(())

@@ -147,9 +147,7 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     };
     if gone == 0 {
         let word = if place.cancelled { "cancelled" } else { "done" };
-        return Err(
-            UsherError::state(format!("job {job} is {word} already")).hint("Only a job that has not run can be cancelled.")
-        );
+        return Err(UsherError::state(format!("job {job} is {word} already")).hint("Nothing of it is left to be cancelled."));
     }
     settle::ended(installed, place.organization, vec![job], "cancelled")?;
     let was = serde_json::json!({"place": place.table});
@@ -212,7 +210,7 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     if again == 0 {
         return Err(UsherError::state(format!("job {job} has nothing to retry"))
             .detail("It is pending, waits for its flow, for other jobs or for an earlier change of its row, or is synced.")
-            .hint("Dead, failed and cancelled jobs can be retried."));
+            .hint("Dead, failed and cancelled jobs can be retried, and those that wait for their time."));
     }
     xact::note_due_changed();
     if installed.up_to_date && place.table != "queue_waiting" {

@@ -1,6 +1,6 @@
 //! What a caller asks of a job beyond its payload: the typed form of the options, without any look at the database. Pure.
 
-use crate::error::{Result, UsherError, nearest};
+use crate::error::{Result, UsherError, did_you_mean};
 use crate::flow::retry::Retry;
 use serde_json::{Map, Value};
 
@@ -54,9 +54,9 @@ const MOST_AFTER: usize = 1_000;
 /// Refuses keys that are not known, with the nearest one that is.
 pub fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Result<()> {
     let Some(unknown) = object.keys().find(|key| !known.contains(&key.as_str())) else { return Ok(()) };
-    let near = nearest(unknown, known).unwrap_or_default();
+    let near = did_you_mean(unknown, known);
     Err(UsherError::invalid(format!("\"{unknown}\" in {at} is not known"))
-        .hint(format!("Did you mean \"{near}\"? Known keys: {}.", known.join(", "))))
+        .hint(format!("{near}Known keys: {}.", known.join(", "))))
 }
 
 pub fn object<'a>(value: &'a Value, at: &str) -> Result<&'a Map<String, Value>> {

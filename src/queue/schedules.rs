@@ -17,6 +17,9 @@ const BEGIN: &str = "
            COALESCE((SELECT pg_catalog.max(s.handled_until) FROM usher.flow_schedules s WHERE s.flow_id = w.flow_id AND s.schedule = w.schedule),
                     pg_catalog.to_timestamp(w.since))
       FROM unnest($1::integer[], $2::text[], $3::text[], $4::float8[]) AS w (flow_id, timezone, schedule, since)
+      -- A flow may be dropped at this moment.
+      JOIN usher.flows f ON f.id = w.flow_id
+       FOR KEY SHARE OF f
     ON CONFLICT ON CONSTRAINT flow_schedules_pkey DO NOTHING";
 
 /// Zones in which nobody is any more.

@@ -37,7 +37,7 @@ pub struct Claim {
 }
 
 /// One set of arrays for each flow, each in the order of its positions; `c` gives the jobs. The last columns: whether all
-/// organizations exist, whether any job waits (of a large table that is taken for granted: many may have waited, and looking through
+/// organizations exist (each is looked up once: there may be thousands), whether any job waits (of a large table that is taken for granted: many may have waited, and looking through
 /// what they have left takes longer than asking for single rows), whether the jobs are set apart (see [`claim_ready`]).
 const GROUPED: &str = "
 SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
@@ -46,7 +46,8 @@ SELECT o.flow_id, pg_catalog.count(*)::integer, pg_catalog.max(o.seq),
        pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.id), pg_catalog.array_agg(o.new), pg_catalog.array_agg(o.old),
        pg_catalog.array_agg(o.op), pg_catalog.array_agg(o.created_at), pg_catalog.array_agg(o.seq), pg_catalog.array_agg(o.row_key),
        pg_catalog.array_agg(o.trail), pg_catalog.array_agg(o.attempts), pg_catalog.array_agg(o.flow_version), pg_catalog.array_agg(o.hop),
-       pg_catalog.bool_and(o.organization_id IN (SELECT g.id FROM usher.organizations g)),
+       (SELECT pg_catalog.bool_and(EXISTS (SELECT FROM usher.organizations g WHERE g.id = u.id))
+          FROM (SELECT DISTINCT x.id FROM unnest(pg_catalog.array_agg(o.organization_id)) AS x (id)) AS u),
        pg_catalog.pg_relation_size('usher.queue_waiting') > 524288 OR EXISTS (SELECT FROM usher.queue_waiting), o.apart
   FROM (SELECT c.* FROM c ORDER BY c.apart, c.flow_id, c.seq) AS o
  GROUP BY o.apart, o.flow_id";

@@ -126,6 +126,9 @@ fn create_system(name: Option<String>, kind: default!(Option<String>, "'local'")
         return Err(UsherError::invalid(format!("kind \"{kind}\" is unknown")).hint("Use local, remote or external.").into());
     }
     let _acting = role::internal(installed.owner);
+    if kind != "external" {
+        systems::refuse_with_jobs_outside(name)?;
+    }
     spi::run(
         "INSERT INTO usher.systems (name, kind) VALUES ($1, $2)
          ON CONFLICT ON CONSTRAINT systems_pkey DO UPDATE SET kind = EXCLUDED.kind",

@@ -40,3 +40,17 @@ pub fn ensure(names: &[&str]) -> Result<()> {
 pub fn kind(name: &str) -> Result<Option<String>> {
     spi::read::<String>("SELECT kind FROM usher.systems WHERE name = $1", &[spi::arg(name)])
 }
+
+/// What was handed to workers outside, or waits for them, would be nobody's when the system is no longer theirs.
+pub fn refuse_with_jobs_outside(name: &str) -> Result<()> {
+    let waiting = spi::read::<i64>(
+        "SELECT pg_catalog.count(*) FROM usher.queue_waiting WHERE target_system = $1 AND waiting_for = 'external worker'",
+        &[spi::arg(name)],
+    )?
+    .unwrap_or(0);
+    if waiting == 0 {
+        return Ok(());
+    }
+    Err(UsherError::state(format!("system \"{name}\" is external, and jobs for it wait for workers outside ({waiting})"))
+        .hint(format!("Let them be done, or end them first: SELECT usher.cancel_sync_jobs('{{\"target\": \"{name}\"}}');")))
+}

@@ -1,6 +1,6 @@
 //! What the catalog says about tables, for whoever writes statements about them.
 
-use crate::error::{Result, UsherError, nearest};
+use crate::error::{Result, UsherError, did_you_mean};
 use crate::pg::spi;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
@@ -68,12 +68,16 @@ impl Table {
     pub fn expect(&self, name: &str, at: &str) -> Result<&Column> {
         self.column(name).ok_or_else(|| {
             let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-            let near = nearest(name, &names).unwrap_or_default();
+            let near = did_you_mean(name, &names);
             UsherError::new(
                 pgrx::PgSqlErrorCode::ERRCODE_UNDEFINED_COLUMN,
                 format!("column \"{name}\" in {at} does not exist in {}", self.name),
             )
-            .hint(format!("Did you mean \"{near}\"?"))
+            .hint(if near.is_empty() {
+                format!("It has: {}.", names.join(", "))
+            } else {
+                near.trim_end().to_owned()
+            })
         })
     }
 }

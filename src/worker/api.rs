@@ -30,6 +30,9 @@ fn hold_lane(lane: Option<String>) -> std::result::Result<(), ErrorReport> {
         UsherError::invalid(format!("lane \"{named}\" is unknown"))
             .hint(format!("Use one of: {}.", crate::queue::LANES.join(", ")))
     })?;
+    if !xact::in_block() {
+        warning!("usher.hold_lane() holds until the end of the transaction, which is this statement: BEGIN one first");
+    }
     crate::pg::locks::hold_lane(lane as i16);
     Ok(())
 }

@@ -52,6 +52,8 @@ struct Launcher {
     /// What workers have found in the databases that `*` names.
     found: HashMap<u32, Found>,
     complained_at: Option<Instant>,
+    /// Listed databases that do not exist, of which the log knows.
+    missing: Vec<String>,
     /// Slots of processes that an earlier launcher has started and that have not ended yet.
     orphans: Vec<usize>,
 }
@@ -91,10 +93,15 @@ fn end_orphans() -> Vec<usize> {
 }
 
 /// None when the databases could not be read: then everything stays as it is.
-fn wanted() -> Option<Vec<(Database, u32)>> {
+fn wanted(missing: &mut Vec<String>) -> Option<Vec<(Database, u32)>> {
     let listed = settings::databases();
     let held = shmem::held();
     let all = bgw::transaction(|_| None, || Ok(catalog::databases())).ok()?;
+    let gone = absent(&all, &listed);
+    for name in gone.iter().filter(|name| !missing.contains(name)) {
+        log!("usher launcher: usher.databases names \"{name}\", and there is no such database");
+    }
+    *missing = gone;
     let databases = chosen(all, &listed).into_iter().filter(|database| !held.contains(&database.oid));
     let lanes: &[u32] = if settings::workers() >= 2 { &[LANES_REST, LANES_TOP] } else { &[LANES_TOP | LANES_REST] };
     // Callers only where a flow or a job wants them: most databases have none, and processes are few.
@@ -104,6 +111,11 @@ fn wanted() -> Option<Vec<(Database, u32)>> {
         all.into_iter().map(move |lanes| (database.clone(), lanes))
     });
     Some(posts.collect())
+}
+
+/// What is listed and does not exist.
+fn absent(all: &[(u32, String)], listed: &[String]) -> Vec<String> {
+    listed.iter().filter(|name| *name != "*" && !all.iter().any(|(_, known)| known == *name)).cloned().collect()
 }
 
 /// The databases of a list in which `*` stands for all.
@@ -135,7 +147,7 @@ impl Launcher {
     }
 
     fn align(&mut self) {
-        let Some(wanted) = wanted() else { return };
+        let Some(wanted) = wanted(&mut self.missing) else { return };
         let is = |post: &Post, (database, lanes): &(Database, u32)| {
             database.oid == post.database.oid && database.name == post.database.name && *lanes == post.lanes
         };
@@ -285,6 +297,7 @@ mod unit {
         assert_eq!(names(&["*"]), [("shop".to_owned(), true), ("crm".to_owned(), true)]);
         assert_eq!(names(&["shop", "*"]), [("shop".to_owned(), false), ("crm".to_owned(), true)]);
         assert!(names(&[]).is_empty());
+        assert_eq!(absent(&all(), &["*".to_owned(), "gone".to_owned(), "crm".to_owned()]), ["gone"]);
     }
 
     #[test]

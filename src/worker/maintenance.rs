@@ -11,15 +11,16 @@ use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
 use crate::settings;
 use crate::setup;
+use pgrx::pg_sys::Oid;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-/// Triggers and renames are looked at when some relation has changed, and this often anyway.
+/// Triggers and renames are looked at where a relation has changed, and everywhere this often.
 const AT_LEAST: Duration = Duration::from_secs(3600);
 
 thread_local! {
-    /// The state of all relations in which everything was as it should be, and when that was seen.
-    static LOOKED_AT: Cell<Option<(u64, Instant)>> = const { Cell::new(None) };
+    /// When everything was last looked at, if nothing has been left out since.
+    static COMPLETE_AT: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Partitions and segments. In a transaction of its own: attaching and dropping them locks out writers until it ends.
@@ -51,36 +52,43 @@ pub fn run() -> Result<()> {
         queue::forget(settings::history_days())?;
         queue::limits::forget(installed)?;
     }
-    let definitions = relcache::schema_generation();
-    let same = LOOKED_AT.get().is_some_and(|(known, at)| known == definitions && at.elapsed() < AT_LEAST);
-    look_at_flows(installed, same)?;
-    if same {
-        return Ok(());
+    let complete = COMPLETE_AT.take().filter(|at| at.elapsed() < AT_LEAST);
+    let changes = relcache::take_changes().filter(|changes| complete.is_some() && !changes.contains(&installed.flows));
+    look_at_flows(installed, changes.as_deref())?;
+    if look_at_triggers(installed, changes.as_deref()) {
+        COMPLETE_AT.set(complete.filter(|_| changes.is_some()).or_else(|| Some(Instant::now())));
     }
+    Ok(())
+}
+
+/// Triggers of captured and audited tables: of those among which some have changed, or of all. False: not all could be looked at.
+fn look_at_triggers(installed: setup::Installed, changes: Option<&[Oid]>) -> bool {
     let mut complete = true;
     // A busy table is left for the next minute.
-    if let Err(failure) = subxact::attempt(capture::attach::sync_all) {
+    let sync = || changes.map_or_else(capture::attach::sync_all, capture::attach::sync_changed);
+    if let Err(failure) = subxact::attempt(sync) {
         pgrx::log!("usher worker: capture triggers could not be checked: {}", failure.line());
         complete = false;
     }
     if installed.up_to_date
+        && changes.is_none_or(|changes| !changes.is_empty())
         && let Err(failure) = subxact::attempt(|| audits::sync_all(capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
         complete = false;
     }
-    // What changes meanwhile, also by ourselves, moves the generation on: then it is looked at once more.
-    LOOKED_AT.set(complete.then(|| (definitions, Instant::now())));
-    Ok(())
+    complete
 }
 
 /// Rights and roles change without an event, and some statements do not fire any: broken flows are looked at again, what has
-/// no record gets one, renamed columns reach the jobs. `same`: no relation has changed.
-fn look_at_flows(installed: setup::Installed, same: bool) -> Result<()> {
+/// no record gets one, renamed columns reach the jobs. `changes`: the relations that have changed, if they are known.
+fn look_at_flows(installed: setup::Installed, changes: Option<&[Oid]>) -> Result<()> {
     let mut flows = drift::broken()?;
-    if installed.up_to_date && !same {
+    if installed.up_to_date && changes.is_none() {
         flows.extend(drift::unrecorded()?);
-        flows.extend(drift::follow_renames(None)?);
+    }
+    if installed.up_to_date && changes.is_none_or(|changes| !changes.is_empty()) {
+        flows.extend(drift::follow_renames(changes)?);
     }
     for finding in drift::look_again(&flows, Others::LookAt)? {
         pgrx::log!("usher worker: {}", finding.line());

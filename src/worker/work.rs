@@ -30,6 +30,15 @@ fn flow_named(installed: Installed, name: &str) -> Result<Rc<Flow>> {
     flows::get(id, version)?.ok_or_else(|| UsherError::internal("a flow has no current version"))
 }
 
+/// What is begun now and does not run yet is no riddle.
+fn say_that_it_waits(flow: &Flow) {
+    if let Some(reason) = &flow.broken {
+        notice!("flow \"{}\" is broken, and this waits until it fits again: {reason}", flow.name);
+    } else if !flow.enabled {
+        notice!("flow \"{0}\" is off, and this waits for usher.enable_flow('{0}')", flow.name);
+    }
+}
+
 fn begun(installed: Installed, begin: Begin) -> Result<Uuid> {
     let _acting = role::internal(installed.owner);
     let shown = json!({"kind": begin.kind.word(), "flow": begin.name, "where": begin.condition});
@@ -52,6 +61,7 @@ pub fn backfill(name: &str, condition: Option<String>, slice: i32) -> Result<Uui
         return Err(UsherError::forbidden(format!("\"where\" would be evaluated as {runs_as}, which you may not become"))
             .hint(format!("Leave \"where\" out, or ask for GRANT {runs_as} TO your role.")));
     }
+    say_that_it_waits(&flow);
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
     let source = Source::of(installed, flow.clone(), condition.as_deref())?;
@@ -93,6 +103,7 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
             UsherError::invalid("the time to replay is empty").hint("Give a \"from\" that is before \"to\" and before now.")
         );
     }
+    say_that_it_waits(&flow);
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
     let total = store::count_finished(flow.id, first, last)?;

@@ -127,6 +127,8 @@ BEGIN
 END
 $$;
 
+-- Its jobs would be nobody's.
+SELECT usher.create_system('xt.printer', 'local');
 -- What leaves the database is held: nothing is handed out, and it says why.
 SET usher.outbound = off;
 SELECT count(*) FROM usher.claim_jobs('xt.printer', 10);

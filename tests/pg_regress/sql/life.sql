@@ -47,6 +47,10 @@ SELECT options, try(format('SELECT lf.ask(''x'', %L)', options)) AS said FROM (V
     (12, '{"after": ["00000000-0000-7000-8000-000000000000"]}'), (13, '{"on_failure": "run"}'), (14, '{"batch": "00000000-0000-7000-8000-000000000000"}')) AS o (n, options) ORDER BY n;
 SELECT try($$ SELECT usher.enqueue_sync_job('lf-acme', 'lf.a', 'lf.b', '{"action": "work"}', unique_key => 'k', options => '{"unique": {"key": "k"}}') $$);
 SELECT try($$ SELECT usher.enqueue_sync_job('lf-acme', 'lf.a', 'lf.b', '{"action": "work"}', run_at => now() + interval '2 h', options => '{"expires_in": "1 hour"}') $$);
+SELECT try($$ SELECT usher.enqueue_sync_job('lf-acme', 'lf.a', 'lf.b', '{"action": "work"}', options => '{"expires_in": "-1 hour"}') $$);
+SELECT try($$ SELECT usher.create_batch('lf-acme', 'bad', '{"source": "lf.a"}') $$);
+-- A lane is held for a transaction, and this one is over at once.
+SELECT usher.hold_lane('low');
 SELECT try($$ SELECT usher.enqueue_sync_jobs('lf-acme', 'lf.a', 'lf.b', ARRAY['{"action": "work"}']::jsonb[], options => '{"unique": {"key": "k"}}') $$);
 \pset format aligned
 \pset tuples_only off
