@@ -194,4 +194,39 @@ mod tests {
         assert_eq!(number("SELECT count(*) FROM usher.sync_jobs WHERE status = 'cancelled'"), 1);
         assert_eq!(number("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.src'::regclass"), 0);
     }
+
+    /// What a worker looks at once a minute: everything at first, then what has changed.
+    #[pg_test]
+    fn a_trigger_that_vanishes_is_put_back_within_a_minute() {
+        shop();
+        flow("copy", COPY);
+        let minute = || crate::worker::maintenance::run().unwrap();
+        let triggers = || number("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'public.src'::regclass AND NOT tgisinternal");
+        let drop_one = || {
+            // As where event triggers are switched off.
+            let _ours = crate::pg::event::ours();
+            spi::script(
+                "DO $$ BEGIN EXECUTE (SELECT format('DROP TRIGGER %I ON public.src', tgname) FROM pg_trigger
+                   WHERE tgrelid = 'public.src'::regclass AND NOT tgisinternal ORDER BY tgname LIMIT 1); END $$",
+            )
+            .unwrap();
+        };
+        let all = triggers();
+        for _ in 0..3 {
+            drop_one();
+            assert_eq!(triggers(), all - 1);
+            minute();
+            assert_eq!(triggers(), all);
+        }
+        let scans = || number("SELECT seq_scan + idx_scan FROM pg_stat_xact_sys_tables WHERE relname = 'pg_trigger'");
+        let looks = |minute: &dyn Fn()| {
+            let before = scans();
+            minute();
+            scans() - before
+        };
+        // Our own CREATE TRIGGER was a change, too.
+        minute();
+        let (none, unchanged) = (looks(&|| ()), looks(&minute));
+        assert!(unchanged <= none, "nothing has changed, and pg_trigger was read {unchanged} times");
+    }
 }

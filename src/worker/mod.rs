@@ -13,7 +13,7 @@ mod group;
 mod hand_over;
 mod launcher;
 mod limit;
-mod maintenance;
+pub mod maintenance;
 mod pausing;
 mod process;
 mod quarantine;
