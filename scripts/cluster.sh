@@ -94,8 +94,9 @@ start() {
     say "scratch cluster: restarting, $reason"
     stop fast
   fi
+  # A long patience: after a crash all files are flushed first, which may take a busy disk minutes.
   for try in 1 2 3 4 5; do
-    if as_pg "$PG_BIN/pg_ctl" start -D "$DATA" -l "$LOG" -w -t 60 >/dev/null </dev/null; then
+    if as_pg "$PG_BIN/pg_ctl" start -D "$DATA" -l "$LOG" -w -t 600 >/dev/null </dev/null; then
       say "scratch cluster: PostgreSQL $PG_MAJOR running in $HOME_DIR"
       return
     fi
@@ -128,7 +129,7 @@ standby() {
 
 stop() {
   if running; then
-    as_pg "$PG_BIN/pg_ctl" stop -D "$DATA" -m "$1" -w -t 60 >/dev/null
+    as_pg "$PG_BIN/pg_ctl" stop -D "$DATA" -m "$1" -w -t 300 >/dev/null
     say "scratch cluster: stopped"
   else
     say "scratch cluster: not running"

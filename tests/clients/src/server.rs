@@ -143,7 +143,7 @@ impl Standby {
              mkdir -m 700 '{home}'; chown --reference='{own}/data' '{home}'
              cd '{home}'; own '{bin}/pg_basebackup' -h '{own}' -D '{home}/data' -R -X stream -c fast
              echo \"unix_socket_directories = '{home}'\" >>'{home}/data/postgresql.auto.conf'
-             own '{bin}/pg_ctl' start -D '{home}/data' -l '{home}/log' -w -t 60 >/dev/null </dev/null"
+             own '{bin}/pg_ctl' start -D '{home}/data' -l '{home}/log' -w -t 600 >/dev/null </dev/null"
         );
         let output = Command::new("bash").args(["-c", &script]).output().expect("bash runs");
         assert!(output.status.success(), "the standby: {}", String::from_utf8_lossy(&output.stderr));
