@@ -61,14 +61,13 @@ pub fn backfill(name: &str, condition: Option<String>, slice: i32) -> Result<Uui
         return Err(UsherError::forbidden(format!("\"where\" would be evaluated as {runs_as}, which you may not become"))
             .hint(format!("Leave \"where\" out, or ask for GRANT {runs_as} TO your role.")));
     }
-    say_that_it_waits(&flow);
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
     let source = Source::of(installed, flow.clone(), condition.as_deref())?;
     source.check_condition()?;
     let end = source.last_key()?;
     let (total, exact) = source.total()?;
-    begun(
+    let id = begun(
         installed,
         Begin {
             kind: Kind::Backfill,
@@ -84,7 +83,9 @@ pub fn backfill(name: &str, condition: Option<String>, slice: i32) -> Result<Uui
             exact,
             by,
         },
-    )
+    )?;
+    say_that_it_waits(&flow);
+    Ok(id)
 }
 
 /// Jobs of one slice of a replay.
@@ -103,11 +104,10 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
             UsherError::invalid("the time to replay is empty").hint("Give a \"from\" that is before \"to\" and before now.")
         );
     }
-    say_that_it_waits(&flow);
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
     let total = store::count_finished(flow.id, first, last)?;
-    begun(
+    let id = begun(
         installed,
         Begin {
             kind: Kind::Replay,
@@ -123,7 +123,9 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
             empty: total == 0,
             by,
         },
-    )
+    )?;
+    say_that_it_waits(&flow);
+    Ok(id)
 }
 
 pub fn steer(id: Option<Uuid>, wish: Wish) -> Result<String> {
