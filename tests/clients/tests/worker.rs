@@ -27,7 +27,7 @@ const IN_PROGRESS: &str = "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE stat
 
 #[test]
 fn fifty_kills_lose_and_double_nothing() {
-    let (database, mut client) = shop("usher_test_worker", 0.02, 0.3);
+    let (database, mut client) = shop("usher_test_worker", 0.014, 0.3);
     run(&mut client, "ALTER SYSTEM SET usher.batch_size = 100");
     reload(&mut client);
     let mut chance = Chance::new(50);
@@ -49,7 +49,7 @@ fn fifty_kills_lose_and_double_nothing() {
             wait::until_true(&mut client, &format!("SELECT NOT {}", crashed(1)));
         } else {
             wait::until_true(&mut client, &format!("SELECT {AT_WORK} AND NOT {}", crashed(2)));
-            std::thread::sleep(Duration::from_millis(chance.below(60)));
+            std::thread::sleep(Duration::from_millis(chance.below(40)));
         }
         let hit = chaos::kill_worker(&database, client);
         inside += i32::from(hit.inside_batch);
