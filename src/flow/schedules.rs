@@ -3,8 +3,9 @@
 use super::definition::When;
 use super::schedule::{self, Schedule};
 use super::store::{self, Flow};
-use crate::error::{Result, UsherError};
+use crate::error::Result;
 use crate::pg::{spi, zone};
+use crate::registry::zones;
 use pgrx::Uuid;
 use std::rc::Rc;
 
@@ -14,21 +15,10 @@ impl schedule::Zone for zone::Zone {
     }
 }
 
-/// The zone of that name, or the remedy.
-pub fn zone(name: &str) -> Result<zone::Zone> {
-    // PostgreSQL would take an offset of its own writing for a zone too.
-    let listed =
-        spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(name)])?;
-    zone::Zone::named(name).filter(|_| listed == Some(true)).ok_or_else(|| {
-        UsherError::invalid(format!("time zone \"{name}\" is unknown"))
-            .hint("Use an IANA name such as Europe/Berlin; SELECT name FROM pg_timezone_names lists them.")
-    })
-}
-
 /// Refuses a schedule in a zone that does not exist.
 pub fn check_zone(schedule: &Schedule) -> Result<()> {
     match &schedule.timezone {
-        Some(name) => zone(name).map(|_| ()),
+        Some(name) => zones::named(name).map(|_| ()),
         None => Ok(()),
     }
 }

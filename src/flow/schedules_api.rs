@@ -1,9 +1,9 @@
 //! SQL functions for schedules.
 
 use super::schedule::Schedule;
-use super::schedules;
 use crate::error::UsherError;
 use crate::pg::{ids, zone};
+use crate::registry::zones;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -23,10 +23,7 @@ fn next_runs(
     let object = serde_json::json!({"schedule": text});
     let schedule = Schedule::parse(object.as_object().unwrap_or(&serde_json::Map::new()))
         .map_err(|(message, hint)| UsherError::invalid(message).hint(hint))?;
-    let zone = {
-        let _path = crate::pg::guc::Nest::pinned_path();
-        schedules::zone(&timezone.unwrap_or_else(|| "UTC".to_owned()))?
-    };
+    let zone = zones::named(timezone.as_deref().unwrap_or("UTC"))?;
     let count = count.unwrap_or(5);
     if !(1..=1_000).contains(&count) {
         return Err(UsherError::invalid(format!("count is {count}")).hint("Give a number from 1 to 1000.").into());

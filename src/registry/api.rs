@@ -1,9 +1,9 @@
 //! SQL functions of the registry.
 
 use super::identity::{self, Right};
-use super::systems;
+use super::{systems, zones};
 use crate::error::{Result, UsherError};
-use crate::pg::{guc, ids, role, spi, xact};
+use crate::pg::{ids, role, spi, xact};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -27,15 +27,7 @@ fn create_organization(
     let slug = given(&slug, "the organization's slug")?;
     systems::well_formed(slug, &['-', '_'], "slug")?;
     let timezone = timezone.as_deref().unwrap_or("UTC");
-    let path = guc::Nest::pinned_path();
-    let known =
-        spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_timezone_names WHERE name = $1)", &[spi::arg(timezone)])?;
-    drop(path);
-    if known != Some(true) {
-        return Err(UsherError::invalid(format!("time zone \"{timezone}\" is unknown"))
-            .hint("Use an IANA name such as Europe/Berlin; SELECT name FROM pg_timezone_names lists them.")
-            .into());
-    }
+    zones::named(timezone)?;
     let id = ids::uuid_v7();
     // Flows with a schedule may have to look at one more time zone.
     xact::note_plans_changed();

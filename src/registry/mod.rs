@@ -8,3 +8,4 @@ pub mod identity;
 pub mod links;
 pub mod systems;
 pub mod tables;
+pub mod zones;

@@ -98,6 +98,11 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
+/// The highest rate: for sides that cannot be measured in turns.
+pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
+    rates.fold(f64::NAN, f64::max)
+}
+
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
