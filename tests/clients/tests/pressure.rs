@@ -35,6 +35,8 @@ fn copy(name: &str) -> (Database, Client) {
     requests["then"] = json!({"insert": "public.n"});
     requests["set"] = json!({"id": "(job.payload ->> 'id')::bigint"});
     flow(&mut client, "note", &requests);
+    // A worker counts once it has come, and not while somebody holds its lane.
+    wait::until_true(&mut client, "SELECT bool_and(ready IS NOT NULL) FROM usher.queue_depth()");
     (database, client)
 }
 
