@@ -104,7 +104,8 @@ pub fn depths(organizations: Vec<Uuid>, all: bool) -> Result<Vec<Depth>> {
              SELECT x.lane, x.flow_id, x.organization_id, pg_catalog.sum(x.n) / 5.0 AS rate
                FROM (SELECT j.lane, j.flow_id, j.organization_id, pg_catalog.count(*) AS n
                        FROM usher.job_batches b CROSS JOIN LATERAL unnest(b.done) AS r (range)
-                       JOIN usher.jobs j ON j.lane = b.lane AND j.seq >= pg_catalog.lower(r.range) AND j.seq < pg_catalog.upper(r.range)
+                      CROSS JOIN LATERAL (SELECT q.lane, q.flow_id, q.organization_id FROM usher.jobs q
+                                           WHERE q.lane = b.lane AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range) OFFSET 0) AS j
                       WHERE b.finished_at > pg_catalog.now() - interval '5 minutes' AND ($2 OR j.organization_id = ANY ($1)) GROUP BY 1, 2, 3
                      UNION ALL
                      SELECT lane, flow_id, organization_id, pg_catalog.count(*) FROM usher.job_history

@@ -71,14 +71,18 @@ WITH c AS (
        AND ($5::bigint[] IS NULL OR q.row_key IS NULL OR NOT q.row_key = ANY ($5))
      ORDER BY q.seq LIMIT $3)";
 
-/// `$1` lane, `$2` the positions, as ranges, `$3` rows that are held.
+/// `$1` lane, `$2` the positions, as ranges, `$3` rows that are held. OFFSET 0 keeps the two apart: from range to range through the
+/// key, and never the other way round, which would be through the whole log, and looks cheaper to the planner.
 const READ_PICKED: &str = "
 WITH c AS (
-    SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
-           1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
-      FROM unnest($2::text::int8multirange) AS r (range)
-      JOIN usher.jobs AS q ON q.lane = $1 AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range)
-     WHERE $3::bigint[] IS NULL OR q.row_key IS NULL OR NOT q.row_key = ANY ($3))";
+    SELECT q.* FROM unnest($2::text::int8multirange) AS r (range)
+     CROSS JOIN LATERAL (
+           SELECT q.seq, q.row_key, q.id, q.organization_id, q.created_at, q.flow_id, q.flow_version, q.hop, q.op, q.trail, q.new, q.old,
+                  1 AS attempts, q.fallback OR q.xmax <> 0 AS apart
+             FROM usher.jobs AS q
+            WHERE q.lane = $1 AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range)
+              AND ($3::bigint[] IS NULL OR q.row_key IS NULL OR NOT q.row_key = ANY ($3))
+           OFFSET 0) AS q)";
 
 /// `$1` lane, `$2` position, `$3` most, `$4` what is done behind the position.
 const SCOUT: &str = "
@@ -430,7 +434,8 @@ pub fn count_finished(flow: i32, first: TimestampWithTimeZone, last: TimestampWi
         "SELECT (SELECT pg_catalog.count(*) FROM usher.job_history h WHERE h.flow_id = $1 AND h.finished_at >= $2 AND h.finished_at < $3 AND NOT h.cancelled)
               + (SELECT pg_catalog.count(*)
                    FROM usher.job_batches b CROSS JOIN LATERAL unnest(b.done) AS r (range)
-                   JOIN usher.jobs j ON j.lane = b.lane AND j.seq >= pg_catalog.lower(r.range) AND j.seq < pg_catalog.upper(r.range)
+                  CROSS JOIN LATERAL (SELECT q.flow_id FROM usher.jobs q
+                                       WHERE q.lane = b.lane AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range) OFFSET 0) AS j
                   WHERE b.finished_at >= $2 AND b.finished_at < $3 AND j.flow_id = $1)",
         &[spi::arg(flow), spi::arg(first), spi::arg(last)],
     )?

@@ -1,6 +1,7 @@
 //! The log of jobs: what is done is done once, whatever commits late; nobody keeps others waiting.
 
 use std::thread;
+use std::time::Duration;
 use usher_clients::chaos::Chance;
 use usher_clients::{Client, Database, Uuid, flow, json, number, reload, role, run, settled, text, value, wait};
 
@@ -193,4 +194,38 @@ fn nothing_overtakes_a_job_that_somebody_has_locked() {
         Ok(()) => assert_eq!((order.as_str(), cancelled), ("7,8,2", 1)),
         Err(code) => assert_eq!((order.as_str(), cancelled, code.as_str()), ("7,8,1,2", 0, "55000")),
     }
+}
+
+/// A share for each organization is read position by position, through the key; that a long log lies before them costs nothing.
+#[test]
+fn a_long_log_is_not_read_for_each_batch_of_several_organizations() {
+    let (database, mut client) = copy("usher_test_long_log");
+    let here = &mut client;
+    let (one, two) = (organization(here, "one"), organization(here, "two"));
+    let insert = |organization: &Uuid, rows: i32| {
+        format!("INSERT INTO public.a (organization_id) SELECT '{organization}' FROM generate_series(1, {rows})")
+    };
+    run(here, &insert(&one, 60_000));
+    settled(here, wait::LONG);
+    // What a planner thinks of a log of many millions, at the size of a test.
+    run(here, "ANALYZE usher.jobs; ALTER DATABASE usher_test_long_log SET random_page_cost = 400");
+    run(here, "ALTER SYSTEM SET usher.batch_size = 100");
+    reload(here);
+    let end_workers = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database()";
+    run(here, end_workers);
+    database.await_workers();
+    let mut holder = database.connect();
+    run(&mut holder, HOLD);
+    run(here, &insert(&one, 5_000));
+    run(here, &insert(&two, 5_000));
+    run(here, "SELECT pg_stat_reset()");
+    run(&mut holder, RELEASE);
+    // Nothing that reads the log itself.
+    wait::until_true_for(here, Duration::from_secs(120), "SELECT count(*) = 70000 FROM public.b");
+    // What a worker has read is told when it ends at the latest.
+    run(here, end_workers);
+    let read = "SELECT coalesce(sum(idx_tup_read), 0)::bigint FROM pg_stat_user_indexes WHERE schemaname = 'usher' AND relname LIKE 'jobs\\_to\\_%' AND indexrelname LIKE '%pkey'";
+    wait::until_true(here, &format!("SELECT ({read}) >= 10000"));
+    let rows = number(here, read);
+    assert!(rows < 1_000_000, "{rows} entries of the log were read for 10000 jobs");
 }
