@@ -7,6 +7,7 @@
 use super::{call_limits, external, limits, pauses, settle};
 use crate::error::Result;
 use crate::flow::store::Flow;
+use crate::pg::guc::Nest;
 use crate::pg::spi;
 use crate::setup::{self, Installed};
 use pgrx::Uuid;
@@ -69,8 +70,11 @@ pub fn put_aside(job: &Taken, pause: i32) -> Result<()> {
 
 /// Any job, or any flow, that wants a caller process.
 pub fn wanted() -> Result<bool> {
+    // By the two indexes of calls: millions may wait for something else.
+    let _index = Nest::open().index_scans();
     Ok(spi::read::<bool>(
-        "SELECT EXISTS (SELECT FROM usher.queue_waiting WHERE waiting_for = 'external call')
+        "SELECT EXISTS (SELECT FROM usher.queue_waiting WHERE waiting_for = 'external call' AND due_at IS NULL)
+             OR EXISTS (SELECT FROM usher.queue_waiting WHERE waiting_for = 'external call' AND due_at IS NOT NULL)
              OR EXISTS (SELECT FROM usher.flows AS f WHERE f.enabled AND f.definition -> 'then' ->> 'effect' = 'external')",
         &[],
     )?
