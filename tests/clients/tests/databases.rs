@@ -5,8 +5,7 @@ use usher_clients::{Client, Database, connect, flow, json, number, refused, relo
 
 const LONG: Duration = Duration::from_secs(60);
 /// The server itself waits five seconds for others to leave a database.
-/// A fraction of the half minute that a job in the way takes.
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(4);
 
 fn mirror(name: &str) -> (Database, Client) {
     let database = Database::create(name);

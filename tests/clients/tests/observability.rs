@@ -206,7 +206,7 @@ fn whoever_pins_the_horizon_is_named() {
         text(
             &mut client,
             &format!(
-                "SELECT concat_ws(' ', pid, query, age_transactions >= 10, age > interval '0') FROM usher.horizon() WHERE pid = {pid}"
+                "SELECT concat_ws(' ', pid, query, age_transactions >= 10, age > interval '0') FROM usher.horizon() WHERE kind = 'session' AND pid = {pid}"
             )
         ),
         format!("{pid} SELECT pg_backend_pid()::text t t")
@@ -221,11 +221,20 @@ fn whoever_pins_the_horizon_is_named() {
     run(&mut client, "GRANT usher_reader TO clients_reader");
     let mut reader = database.connect_as("clients_reader");
     assert_eq!(
-        text(&mut reader, &format!("SELECT concat_ws(' ', pid, query IS NULL) FROM usher.horizon() WHERE pid = {pid}")),
+        text(
+            &mut reader,
+            &format!("SELECT concat_ws(' ', pid, query IS NULL) FROM usher.horizon() WHERE kind = 'session' AND pid = {pid}")
+        ),
         format!("{pid} t")
     );
     run(&mut client, "GRANT pg_read_all_stats TO clients_reader");
-    assert_eq!(text(&mut reader, &format!("SELECT (query IS NOT NULL)::text FROM usher.horizon() WHERE pid = {pid}")), "true");
+    assert_eq!(
+        text(
+            &mut reader,
+            &format!("SELECT (query IS NOT NULL)::text FROM usher.horizon() WHERE kind = 'session' AND pid = {pid}")
+        ),
+        "true"
+    );
     run(&mut client, "REVOKE pg_read_all_stats FROM clients_reader");
 
     run(&mut old, "COMMIT");

@@ -59,10 +59,13 @@ pub fn measure(database: &Database) -> Vec<Figure> {
         wait::until(wait::LONG, "the long call has begun", || status(here, &sleeper) == "in_progress");
         let mut watcher = database.connect();
         times[2].push(calls(here, || status(&mut watcher, &sleeper) == "in_progress"));
-        if status(here, &sleeper) == "in_progress" {
-            stop = stop.max(ended(here));
-        }
-        wait::until(wait::LONG, "the long call has been made, again if it must", || status(here, &sleeper) == "synced");
+        run(here, &format!("SELECT usher.wait_for('{sleeper}', '30 s')"));
+
+        // One of its own, so that the worker is surely in the middle of it.
+        let sleeper = enqueue(here, "default", "src", "dst", &json!({"action": "sleep", "n": 2}));
+        wait::until(wait::LONG, "another long call has begun", || status(here, &sleeper) == "in_progress");
+        stop = stop.max(ended(here));
+        wait::until(wait::LONG, "the call that was ended is made again", || status(here, &sleeper) == "synced");
     }
     let [idle, crowd, call] = times.map(median);
     [
