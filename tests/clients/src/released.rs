@@ -86,7 +86,9 @@ pub fn load(scripts: &Scripts, version: &str, name: &str, place: As) -> Database
     let database = Database::create_empty(name);
     let mut client = database.connect();
     // Roles are not in the dump of a database.
-    ["upgrade_books", "usher_live_events"].iter().for_each(|name| role(&mut client, name, "NOLOGIN"));
+    ["upgrade_books", "usher_live_events", "usher_member"].iter().for_each(|name| role(&mut client, name, "NOLOGIN"));
+    // As installing the pack does. Other tests take the role away.
+    run(&mut client, "GRANT usher_member TO usher_live_events");
     let dump = file(&format!("{version}/dump.sql"));
     assert!(dump.contains(LOADS_VERSION), "the dump creates the extension");
     let home = "UPDATE usher.installation SET database = (SELECT oid FROM pg_database WHERE datname = current_database());";
