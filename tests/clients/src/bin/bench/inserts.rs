@@ -59,7 +59,7 @@ fn compare(database: &Database, client: &mut Client, clients: usize) -> Vec<Figu
 }
 
 /// Rows per second of all clients together.
-fn rate(database: &Database, table: &'static str, clients: usize) -> f64 {
+pub fn rate(database: &Database, table: &'static str, clients: usize) -> f64 {
     let begin = Instant::now() + Duration::from_millis(300);
     let threads: Vec<_> = (0..clients)
         .map(|_| {

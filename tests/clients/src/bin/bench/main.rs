@@ -5,6 +5,7 @@
 //! groups whose title contains it are measured, and nothing is written. BENCH_JOBS, BENCH_CHURN, BENCH_WAITING and BENCH_FLOWS make
 //! it smaller (see docs/performance.md); what was used is printed and written.
 
+mod audit;
 mod capture;
 mod decay;
 mod drain;
@@ -15,6 +16,7 @@ mod latency;
 mod peer;
 mod pipe;
 mod scale;
+mod tenants;
 mod urgent;
 mod wal;
 
@@ -106,7 +108,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 14] = [
+const GROUPS: [Group; 16] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -121,11 +123,18 @@ const GROUPS: [Group; 14] = [
     ("single-row INSERTs, captured and not", inserts::METHOD, inserts::measure),
     ("many flows on a table, a million rows", capture::METHOD, capture::measure),
     ("ticket revenue taken in and booked", ingestion::METHOD, ingestion::measure),
+    ("audit", audit::METHOD, audit::measure),
+    ("tenants kept apart", tenants::METHOD, tenants::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 4] =
-    [("BENCH_JOBS", 100_000), ("BENCH_CHURN", 1_000_000), ("BENCH_WAITING", 10_000_000), ("BENCH_FLOWS", 10_000)];
+const SIZES: [(&str, i64); 5] = [
+    ("BENCH_JOBS", 100_000),
+    ("BENCH_CHURN", 1_000_000),
+    ("BENCH_WAITING", 10_000_000),
+    ("BENCH_FLOWS", 10_000),
+    ("BENCH_ENTRIES", 1_000_000),
+];
 
 fn main() {
     let begin = Instant::now();
