@@ -172,3 +172,40 @@ GRANT EXECUTE ON FUNCTION usher.paused_jobs TO usher_member, usher_reader;
 COMMENT ON FUNCTION usher.pause_jobs IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.resume_jobs IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.paused_jobs IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
+
+-- The audit's chain.
+GRANT EXECUTE ON FUNCTION usher.verify_audit_log, usher.audit_anchor, usher.audit_entry_hash TO usher_reader, usher_operator;
+GRANT EXECUTE ON FUNCTION usher.seal_audit_log, usher.retire_audit_log, usher.maintain_days, usher.protect_entries TO usher_operator;
+COMMENT ON FUNCTION usher.verify_audit_log IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
+COMMENT ON FUNCTION usher.audit_anchor IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
+COMMENT ON FUNCTION usher.audit_entry_hash IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
+COMMENT ON FUNCTION usher.retire_audit_log IS 'drops the oldest day of the audit log that is kept no longer; the chain says so';
+COMMENT ON FUNCTION usher.seal_audit_log IS 'puts settled entries into the chain now; returns how many';
+
+-- The application's own organizations and members.
+GRANT EXECUTE ON FUNCTION usher.adopt_organizations, usher.adopt_memberships, usher.release_organizations, usher.release_memberships TO usher_operator;
+COMMENT ON FUNCTION usher.adopt_organizations IS 'has a table of the application say which organizations there are';
+COMMENT ON FUNCTION usher.adopt_memberships IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
+COMMENT ON FUNCTION usher.release_organizations IS 'ends usher.adopt_organizations(); the organizations stay';
+GRANT EXECUTE ON FUNCTION usher.follow_organizations TO usher_operator;
+COMMENT ON FUNCTION usher.follow_organizations IS 'internal: keeps usher.organizations in line with the adopted table';
+COMMENT ON FUNCTION usher.release_memberships IS 'ends usher.adopt_memberships()';
+
+-- Secrets.
+GRANT EXECUTE ON FUNCTION usher.set_secret, usher.delete_secret, usher.secret TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.refer_secret, usher.reseal_secrets TO usher_operator;
+COMMENT ON FUNCTION usher.set_secret IS 'keeps a secret, sealed; give the value as a parameter';
+COMMENT ON FUNCTION usher.refer_secret IS 'names a secret that Supabase Vault keeps';
+COMMENT ON FUNCTION usher.delete_secret IS 'forgets a secret';
+COMMENT ON FUNCTION usher.secret IS 'the plain value, for the database roles that are its readers';
+COMMENT ON FUNCTION usher.reseal_secrets IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
+
+-- Rates of calls.
+GRANT EXECUTE ON FUNCTION usher.limit_rpc, usher.unlimit_rpc TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.check_rate, usher.rpc_calls_left TO usher_member, usher_reader;
+COMMENT ON FUNCTION usher.limit_rpc IS 'limits how often a function may be called for an organization';
+COMMENT ON FUNCTION usher.unlimit_rpc IS 'ends a limit of calls';
+COMMENT ON FUNCTION usher.check_rate IS 'for functions of your own: counts a call, or refuses it with PT429';
+COMMENT ON FUNCTION usher.rpc_calls_left IS 'internal: how many calls a rule lets pass now, for the view usher.rpc_limits';
+GRANT EXECUTE ON FUNCTION usher.memberships_changed TO usher_operator;
+COMMENT ON FUNCTION usher.memberships_changed IS 'internal: has every session look at memberships again';

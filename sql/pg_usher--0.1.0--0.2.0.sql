@@ -33,10 +33,28 @@ CREATE OR REPLACE FUNCTION usher.admit(lane smallint, flow integer, organization
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$admit_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.adopt_memberships(relation regclass, organization_column text DEFAULT 'organization_id'::text, user_column text DEFAULT 'user_id'::text, role_column text DEFAULT 'role'::text, roles jsonb DEFAULT NULL::jsonb, condition jsonb DEFAULT NULL::jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$adopt_memberships_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.adopt_organizations(relation regclass, id_column text DEFAULT 'id'::text, slug_column text DEFAULT NULL::text, name_column text DEFAULT NULL::text, timezone_column text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$adopt_organizations_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAULT false, remove_missing boolean DEFAULT false)
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$apply_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit_anchor()
+ RETURNS TABLE(block bigint, hash text, made_at timestamp with time zone)
+ LANGUAGE c
+ STABLE STRICT
+AS 'MODULE_PATHNAME', $function$audit_anchor_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit_entry_hash("position" bigint, recorded_at timestamp with time zone, id uuid, correlation_id uuid, organization_id uuid, actor text, role text, action text, object text, old text, new text, flow text)
+ RETURNS bytea
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$audit_entry_hash_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.audit_table(target regclass, columns text[] DEFAULT NULL::text[])
  RETURNS text
  LANGUAGE c
@@ -57,6 +75,10 @@ CREATE OR REPLACE FUNCTION usher.cancel_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$cancel_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.check_rate(function text, organization uuid DEFAULT NULL::uuid)
+ RETURNS boolean
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$check_rate_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.claim_jobs(system text, n integer DEFAULT 1, lease interval DEFAULT '00:01:00'::interval)
  RETURNS TABLE(job uuid, organization_id uuid, flow text, source_system text, payload jsonb, priority text, attempt integer, lease uuid, lease_until timestamp with time zone)
  LANGUAGE c
@@ -65,6 +87,10 @@ CREATE OR REPLACE FUNCTION usher.create_batch(organization text, name text, comp
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$create_batch_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.delete_secret(organization text, name text)
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$delete_secret_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::interval)
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
@@ -122,6 +148,10 @@ CREATE OR REPLACE FUNCTION usher.limit_queue(max_jobs bigint, lane text DEFAULT 
  RETURNS integer
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$limit_queue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.limit_rpc(rate text, function text DEFAULT NULL::text, organization text DEFAULT NULL::text, role text DEFAULT NULL::text, burst bigint DEFAULT NULL::bigint)
+ RETURNS integer
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$limit_rpc_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.limit_states()
  RETURNS TABLE(per text, flow text, system text, organization text, key text, allowed text, available bigint, in_flight bigint, waiting bigint, next_at timestamp with time zone)
  LANGUAGE c
@@ -177,6 +207,20 @@ CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$read_notice_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.refer_secret(organization text, name text, vault_id uuid, readers text[] DEFAULT NULL::text[])
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$refer_secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.release_memberships()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$release_memberships_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.release_organizations()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$release_organizations_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.renew_api()
  RETURNS integer
  LANGUAGE c
@@ -190,6 +234,11 @@ CREATE OR REPLACE FUNCTION usher.reprioritise(job uuid, priority text)
  RETURNS usher.sync_job
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$reprioritise_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reseal_secrets(most integer DEFAULT 1000)
+ RETURNS TABLE(resealed bigint, remaining bigint)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$reseal_secrets_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
@@ -202,6 +251,11 @@ CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.retire_audit_log()
+ RETURNS text
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$retire_audit_log_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.retry_dead_letters(organization text, filter jsonb, changes jsonb DEFAULT NULL::jsonb, "limit" integer DEFAULT 1000)
  RETURNS bigint
  LANGUAGE c
@@ -214,10 +268,28 @@ CREATE OR REPLACE FUNCTION usher.rollback_flow(name text, version integer DEFAUL
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$rollback_flow_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.rpc_calls_left(rule integer, organization uuid)
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$rpc_calls_left_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.seal_audit_log()
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$seal_audit_log_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.seal_batch(batch uuid)
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$seal_batch_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.secret(organization text, name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.set_secret(organization text, name text, value text, readers text[] DEFAULT NULL::text[])
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$set_secret_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
  RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
  LANGUAGE c
@@ -255,6 +327,14 @@ CREATE OR REPLACE FUNCTION usher.unlimit_queue(id integer)
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$unlimit_queue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unlimit_rpc(id integer)
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$unlimit_rpc_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.verify_audit_log(block bigint DEFAULT NULL::bigint, hash text DEFAULT NULL::text)
+ RETURNS TABLE(intact boolean, blocks bigint, entries bigint, unsealed bigint, broken_block bigint, broken_position bigint, message text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$verify_audit_log_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.wake_waiting()
  RETURNS void
  LANGUAGE c
@@ -268,10 +348,50 @@ CREATE OR REPLACE FUNCTION usher.audit_log_stays()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$audit_log_stays_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.follow_organizations()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$follow_organizations_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.memberships_changed()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$memberships_changed_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -507,7 +627,7 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
@@ -521,14 +641,17 @@ DECLARE
     dropped integer := 0;
 BEGIN
     FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := 'job_history_' || to_char(day, 'YYYYMMDD');
+        child := parent || '_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
         BEGIN
             -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.job_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child);
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
             EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.job_history ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            IF parent = 'audit_log' THEN
+                PERFORM usher.protect_entries(child);
+            END IF;
             made := made + 1;
         EXCEPTION WHEN lock_not_available OR check_violation THEN
             -- Busy, or the default partition already holds rows of that day: they stay there.
@@ -537,7 +660,7 @@ BEGIN
     END LOOP;
     FOR old IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'usher.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
+         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
            AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
     LOOP
         BEGIN
@@ -547,8 +670,27 @@ BEGIN
             NULL;
         END;
     END LOOP;
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
     RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN usher.maintain_days('job_history', keep_days);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
@@ -816,38 +958,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -869,7 +979,7 @@ BEGIN
     -- In tables of an older version some of these names are no views.
     SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
     IF views IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || views;
     END IF;
@@ -880,7 +990,7 @@ BEGIN
     IF dropped > 0 THEN
         EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
     END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
@@ -897,14 +1007,20 @@ $function$;
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_anchor() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.delete_secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) FROM PUBLIC;
@@ -919,6 +1035,7 @@ REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_states() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_system(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limited_jobs(integer) FROM PUBLIC;
@@ -931,16 +1048,25 @@ REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.refer_secret(text,text,uuid,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.release_memberships() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.release_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reseal_secrets(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.retire_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.rpc_calls_left(integer,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.seal_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_batch(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.secret(text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.set_secret(text,text,text,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.take_later_seq() FROM PUBLIC;
@@ -949,10 +1075,16 @@ REVOKE ALL ON FUNCTION usher.try_settling(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unaudit_table(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unlimit_queue(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unlimit_rpc(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.verify_audit_log(bigint,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -960,23 +1092,32 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_sync_jobs(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.delete_secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) TO usher_member;
@@ -992,6 +1133,7 @@ GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.limit_system(text,jsonb) TO usher_operator;
@@ -1009,16 +1151,26 @@ GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.refer_secret(text,text,uuid,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.release_memberships() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.release_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reseal_secrets(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.retire_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.rpc_calls_left(integer,uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.rpc_calls_left(integer,uuid) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.seal_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_batch(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.secret(text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.set_secret(text,text,text,text[]) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.take_later_seq() TO usher_operator;
@@ -1027,10 +1179,17 @@ GRANT EXECUTE ON FUNCTION usher.try_settling(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unaudit_table(regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unlimit_queue(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unlimit_rpc(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.verify_audit_log(bigint,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.verify_audit_log(bigint,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1038,14 +1197,14 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1054,14 +1213,20 @@ COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was take
 COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
 COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
+COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
+COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
+COMMENT ON FUNCTION usher.audit_anchor() IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
+COMMENT ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
 COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
+COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
+COMMENT ON FUNCTION usher.delete_secret(text,text) IS 'forgets a secret';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) IS 'asks for a job: the flow whose request names source, target and payload.action takes it; returns the job';
 COMMENT ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) IS 'asks for up to 100000 jobs, all or none; returns their ids in the order of the payloads';
@@ -1076,6 +1241,7 @@ COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up wh
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) IS 'limits the ready jobs of a lane, flow, system or organization; more are refused, delayed or shed to a lower lane';
+COMMENT ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) IS 'limits how often a function may be called for an organization';
 COMMENT ON FUNCTION usher.limit_states() IS 'internal: what the view usher.limits shows';
 COMMENT ON FUNCTION usher.limit_system(text,jsonb) IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
 COMMENT ON FUNCTION usher.limited_jobs(integer) IS 'internal: the jobs that a limit counts, from shared memory';
@@ -1088,16 +1254,25 @@ COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait 
 COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
+COMMENT ON FUNCTION usher.refer_secret(text,text,uuid,text[]) IS 'names a secret that Supabase Vault keeps';
+COMMENT ON FUNCTION usher.release_memberships() IS 'ends usher.adopt_memberships()';
+COMMENT ON FUNCTION usher.release_organizations() IS 'ends usher.adopt_organizations(); the organizations stay';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
+COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
+COMMENT ON FUNCTION usher.retire_audit_log() IS 'drops the oldest day of the audit log that is kept no longer; the chain says so';
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
+COMMENT ON FUNCTION usher.rpc_calls_left(integer,uuid) IS 'internal: how many calls a rule lets pass now, for the view usher.rpc_limits';
+COMMENT ON FUNCTION usher.seal_audit_log() IS 'puts settled entries into the chain now; returns how many';
 COMMENT ON FUNCTION usher.seal_batch(uuid) IS 'says that no more jobs join a batch; true when this call has sealed it';
+COMMENT ON FUNCTION usher.secret(text,text) IS 'the plain value, for the database roles that are its readers';
+COMMENT ON FUNCTION usher.set_secret(text,text,text,text[]) IS 'keeps a secret, sealed; give the value as a parameter';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
 COMMENT ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) IS 'internal: draws the position of a job that limits count';
 COMMENT ON FUNCTION usher.take_later_seq() IS 'internal: draws the position of a job that a limit holds back';
@@ -1106,10 +1281,16 @@ COMMENT ON FUNCTION usher.try_settling(boolean) IS 'internal: tells those that e
 COMMENT ON FUNCTION usher.unaudit_table(regclass) IS 'enters changes of a table no more; its entries stay';
 COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
 COMMENT ON FUNCTION usher.unlimit_queue(integer) IS 'removes a limit and lets go what it holds back; false when there is none';
+COMMENT ON FUNCTION usher.unlimit_rpc(integer) IS 'ends a limit of calls';
+COMMENT ON FUNCTION usher.verify_audit_log(bigint,text) IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
 COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at waiting jobs after the commit';
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
+COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organizations in line with the adopted table';
+COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1117,11 +1298,11 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -1,7 +1,7 @@
--- Makes the history's partitions for today and the days ahead, drops those that are older than the days to keep. Returns
--- what it did in words. Days are UTC days. Runs in the worker once a minute and in usher.setup(); a busy table is left
--- for the next time.
-CREATE FUNCTION usher.maintain_history(keep_days integer) RETURNS text
+-- Makes a table's partitions for today and the days ahead, drops those that are older than the days to keep (NULL: keeps
+-- all). Returns what it did in words. Days are UTC days. Runs in the worker once a minute and in usher.setup(); a busy
+-- table is left for the next time.
+CREATE FUNCTION usher.maintain_days(parent text, keep_days integer) RETURNS text
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '200ms'
@@ -14,14 +14,17 @@ DECLARE
     dropped integer := 0;
 BEGIN
     FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := 'job_history_' || to_char(day, 'YYYYMMDD');
+        child := parent || '_' || to_char(day, 'YYYYMMDD');
         CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
         BEGIN
             -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.job_history INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child);
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
             EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.job_history ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            IF parent = 'audit_log' THEN
+                PERFORM usher.protect_entries(child);
+            END IF;
             made := made + 1;
         EXCEPTION WHEN lock_not_available OR check_violation THEN
             -- Busy, or the default partition already holds rows of that day: they stay there.
@@ -30,7 +33,7 @@ BEGIN
     END LOOP;
     FOR old IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'usher.job_history'::regclass AND c.relname ~ '^job_history_[0-9]{8}$'
+         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
            AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
     LOOP
         BEGIN
@@ -40,11 +43,32 @@ BEGIN
             NULL;
         END;
     END LOOP;
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
     RETURN format('%s made, %s dropped', made, dropped);
 END
 $$;
+COMMENT ON FUNCTION usher.maintain_days(text, integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+-- The history of jobs, by days.
+CREATE FUNCTION usher.maintain_history(keep_days integer) RETURNS text
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN usher.maintain_days('job_history', keep_days);
+END
+$$;
 COMMENT ON FUNCTION usher.maintain_history(integer) IS 'makes and drops the day partitions of usher.job_history; the worker calls it';
+-- A statement that names a partition does not fire the triggers of its table: each has its own.
+CREATE FUNCTION usher.protect_entries(relation text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
+END
+$$;
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 -- Makes the segments of the log ahead of the positions that are drawn, begins a new one each day, and drops those in which
 -- nothing is left to be done and that are older than the days to keep. Returns what it did in words. Runs in the worker once
 -- a minute and in usher.setup(); a busy table is left for the next time.

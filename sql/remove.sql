@@ -19,7 +19,7 @@ BEGIN
     -- In tables of an older version some of these names are no views.
     SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
     IF views IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || views;
     END IF;
@@ -30,7 +30,7 @@ BEGIN
     IF dropped > 0 THEN
         EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
     END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $$;

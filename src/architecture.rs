@@ -11,7 +11,11 @@ const ROWS: &[&[&str]] = &[
     &["revenue"],
     &["capture"],
     &["queue"],
+    // Below what clients call; its words of a rate are those of flows.
+    &["rates"],
     &["flow"],
+    // Below the flows: what a flow calls may need one.
+    &["secrets"],
     &["guard"],
     &["registry"],
     &["setup"],

@@ -20,8 +20,10 @@ mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
 mod pg;
 mod queue;
+mod rates;
 mod registry;
 mod revenue;
+mod secrets;
 mod settings;
 mod setup;
 mod worker;

@@ -18,6 +18,7 @@ static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static NOTICE_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(5);
 static NOTICE_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(600);
 static HISTORY_DAYS: GucSetting<i32> = GucSetting::<i32>::new(30);
+static AUDIT_DAYS: GucSetting<i32> = GucSetting::<i32>::new(0);
 
 pub fn register() {
     GucRegistry::define_string_guc(
@@ -109,6 +110,16 @@ pub fn register() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
+        c"usher.audit_days",
+        c"Days that entries of the audit log are kept; 0 keeps them for ever.",
+        c"The chain of hashes says which days were dropped, and keeps what it needs to verify the others.",
+        &AUDIT_DAYS,
+        0,
+        36500,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
         c"usher.notice_failures",
         c"Failed attempts of a flow in one organization, within usher.notice_window, that make a notice; 0 makes none.",
         c"",
@@ -177,6 +188,11 @@ pub fn outbound() -> bool {
 
 pub fn batch_size() -> i32 {
     BATCH_SIZE.get()
+}
+
+/// None: for ever.
+pub fn audit_days() -> Option<i32> {
+    Some(AUDIT_DAYS.get()).filter(|days| *days > 0)
 }
 
 pub fn history_days() -> i32 {

@@ -133,6 +133,12 @@ SELECT r.id, usher.lane_name(r.lane) AS lane, (SELECT f.name FROM usher.flows f 
   FROM usher.queue_limit_rules r WHERE r.removed_at IS NULL;
 COMMENT ON VIEW usher.queue_limits IS 'limits of parts of the queue: how many jobs each may have ready, how many it has, how many it holds back';
 
+CREATE OR REPLACE VIEW usher.rpc_limits WITH (security_invoker = true) AS
+SELECT r.id, r.of_function AS function, o.slug AS organization, r.of_role AS role, r.rate, r.burst,
+       usher.rpc_calls_left(r.id, o.id) AS calls_left
+  FROM usher.rpc_rules r JOIN usher.organizations o ON o.id = COALESCE(r.of_organization, o.id);
+COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how many calls each organization has left now';
+
 DO $$
 DECLARE
     relation record;
@@ -175,6 +181,10 @@ DROP POLICY IF EXISTS member_reads ON usher.notices;
 DROP POLICY IF EXISTS admin_reads ON usher.notices;
 CREATE POLICY admin_reads ON usher.notices FOR SELECT TO usher_member
     USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
+DROP POLICY IF EXISTS member_reads ON usher.secrets;
+DROP POLICY IF EXISTS admin_reads ON usher.secrets;
+CREATE POLICY admin_reads ON usher.secrets FOR SELECT TO usher_member
+    USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
 -- What is paused for everybody is for everybody to see.
 DROP POLICY IF EXISTS everybody_reads ON usher.pause_orders;
 CREATE POLICY everybody_reads ON usher.pause_orders FOR SELECT TO usher_member USING (organization_id IS NULL);
@@ -187,9 +197,16 @@ REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits TO usher_member;
+DROP POLICY IF EXISTS everybody_reads ON usher.rpc_rules;
+CREATE POLICY everybody_reads ON usher.rpc_rules FOR SELECT TO usher_member
+    USING (of_organization IS NULL OR of_organization = ANY ((SELECT usher.member_organizations())::uuid[]));
+GRANT SELECT ON usher.rpc_rules, usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
+-- Of secrets, which there are: by their admins and by those who run the installation.
+REVOKE ALL ON usher.secrets FROM usher_reader;
+GRANT SELECT (organization_id, name, key_id, vault_id, readers, created_at, changed_at, changed_by) ON usher.secrets TO usher_member, usher_reader;
 DO $$
 DECLARE
     partition regclass;
@@ -202,6 +219,11 @@ BEGIN
 END
 $$;
 GRANT DELETE ON usher.flows TO usher_operator;
+
+-- Whoever changes who belongs where, by whatever way: every session hears of it.
+CREATE OR REPLACE TRIGGER usher_memberships_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON usher.memberships
+    FOR EACH STATEMENT EXECUTE FUNCTION usher.memberships_changed();
+ALTER TABLE usher.memberships ENABLE ALWAYS TRIGGER usher_memberships_changed;
 
 -- The flows table is the truth: whoever changes it, the capture triggers of the tables follow.
 DROP TRIGGER IF EXISTS usher_flows_changed ON usher.flows;
@@ -227,6 +249,7 @@ BEGIN
     FOR own IN SELECT * FROM (VALUES
         ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
+        ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
     LOOP
         FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
@@ -240,13 +263,14 @@ BEGIN
     END LOOP;
 END
 $$;
-CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.audit_log
-    FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays();
+SELECT usher.protect_entries(c.relname)
+  FROM pg_catalog.pg_partition_tree('usher.audit_log') AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.relid;
 GRANT SELECT ON usher.audit_log TO usher_member;
 GRANT SELECT ON usher.job_results TO usher_member;
 GRANT SELECT ON usher.pauses, usher.pause_orders TO usher_member;
 
 SELECT usher.maintain_history(30);
+SELECT usher.maintain_days('audit_log', NULL);
 SELECT usher.maintain_segments(30);
 
 -- Tables whose flows are known get their triggers (again): after a restore, a re-install, a migration.

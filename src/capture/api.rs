@@ -7,6 +7,7 @@ use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, audit};
 use crate::pg::trigger::raise;
 use crate::pg::{self, catalog, gauges, role};
+use crate::registry::adopt::organizations;
 use crate::registry::identity;
 use crate::setup;
 use pgrx::JsonB;
@@ -93,6 +94,8 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
             warning!("{}", finding.line());
         }
         changed += audits::sync_all(attach::PATIENCE)?;
+        changed += organizations::attach(installed, attach::PATIENCE)?;
+        organizations::reconcile(installed)?;
     }
     Ok(i32::try_from(changed).unwrap_or(i32::MAX))
 }

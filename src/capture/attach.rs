@@ -7,6 +7,7 @@ use crate::flow::store::{self, Listener};
 use crate::guard::attach as audit;
 use crate::pg::trigger::locked;
 use crate::pg::{event, guc::Nest, spi};
+use crate::registry::adopt::organizations;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::cell::RefCell;
@@ -195,7 +196,7 @@ pub fn detach_all() -> Result<usize> {
     }
     // What else stands on the extension's functions: audits, what was exposed, the view, the policies and triggers of its
     // own tables.
-    let audits = audit::detach_all()?;
+    let audits = audit::detach_all()? + organizations::detach_from(None)?;
     spi::script(
         "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
          DO $$
@@ -205,14 +206,14 @@ pub fn detach_all() -> Result<usize> {
              -- In tables of an older version some of these names are no views.
              SELECT 'DROP VIEW ' || pg_catalog.string_agg(pg_catalog.format('usher.%I', c.relname), ', ') INTO statement FROM pg_catalog.pg_class c
               WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind = 'v'
-                AND c.relname IN ('schedules', 'queue', 'limits', 'queue_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+                AND c.relname IN ('schedules', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
              IF statement IS NOT NULL THEN
                  EXECUTE statement;
              END IF;
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads')
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads', 'everybody_reads')
                  UNION ALL
                  SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
                    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid

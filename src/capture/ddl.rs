@@ -7,7 +7,7 @@
 use super::attach;
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
-use crate::guard::attach as audits;
+use crate::guard::{attach as audits, ddl as audit_ddl};
 use crate::pg::guc::Nest;
 use crate::pg::{event, role, spi, subxact};
 use crate::registry::identity;
@@ -35,6 +35,7 @@ callable!(pg_finfo_usher_follow_drop);
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(changed);
+    follow_audits(audit_ddl::changed);
     pg_sys::Datum::from(0)
 }
 
@@ -43,6 +44,7 @@ pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> 
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(dropped);
+    follow_audits(audit_ddl::dropped);
     pg_sys::Datum::from(0)
 }
 
@@ -77,26 +79,33 @@ fn follow(look: impl FnOnce(Audience) -> Outcome<()>) {
         let why = if audience == Audience::Operator { format!(": {}", failure.line()) } else { String::new() };
         warning!("pg_usher could not follow this change of the schema{why}; a worker tries again within a minute");
     }
-    follow_audits();
 }
 
 /// Audit triggers that were dropped, new partitions of audited tables: by itself, so that neither undoes the other. A busy
-/// table is left to the worker's minute.
-fn follow_audits() {
-    let outcome = subxact::attempt(|| {
-        let Ok(installed) = setup::installed() else { return Ok(()) };
-        if !(installed.home && installed.up_to_date) {
-            return Ok(());
-        }
-        let _ours = event::ours();
-        let _acting = role::internal(installed.owner);
-        if spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])? == Some(true) {
-            audits::sync_all(LOCK_PATIENCE)?;
-        }
-        Ok(())
-    });
-    if outcome.is_err() {
+/// table is left to the worker's minute. What was done to an audited table is entered.
+fn follow_audits(enter: impl FnOnce(setup::Installed) -> Outcome<()>) {
+    if event::is_ours() {
+        return;
+    }
+    let Ok(installed) = setup::installed() else { return };
+    if !(installed.home && installed.up_to_date) {
+        return;
+    }
+    let _ours = event::ours();
+    let _acting = role::internal(installed.owner);
+    let audited = subxact::attempt(|| spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[]));
+    if !matches!(audited, Ok(Some(true))) {
+        return;
+    }
+    // First: a renamed table is known by its triggers. Each by itself: a trigger that cannot be made again is the more reason to
+    // enter who has dropped it.
+    let synced = subxact::attempt(|| audits::sync_all(LOCK_PATIENCE));
+    let entered = subxact::attempt(|| enter(installed));
+    if synced.is_err() {
         warning!("audit triggers could not be looked at; a worker tries again within a minute");
+    }
+    if entered.is_err() {
+        warning!("this change of an audited table could not be entered into usher.audit_log");
     }
 }
 

@@ -86,6 +86,20 @@ fn whole_number(value: &Value, most: i64, name: &str) -> Parsed<i64> {
     }
 }
 
+/// How often something may be called: without a burst, as many at once as the rate has calls.
+pub fn calls(text: &str, burst: Option<i64>) -> Parsed<Rate> {
+    let interval = interval(text)?;
+    let all = text.split_whitespace().next().and_then(|calls| calls.parse::<i64>().ok()).unwrap_or(1);
+    let burst = burst.unwrap_or(all.min(MOST_BURST));
+    if !(1..=MOST_BURST).contains(&burst) || interval as f64 * burst as f64 > 10.0 * YEAR {
+        return refuse(
+            format!("a burst of {burst} is out of range"),
+            format!("Give a number from 1 to {MOST_BURST}, of at most ten years of its rate."),
+        );
+    }
+    Ok(Rate { interval, burst })
+}
+
 fn bound(object: &Map<String, Value>) -> Parsed<(Bound, String)> {
     match (object.get("rate"), object.get("concurrency")) {
         (Some(rate), None) => {

@@ -6,7 +6,7 @@
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::trigger::locked;
-use crate::pg::{role, spi};
+use crate::pg::{role, spi, subxact};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -61,13 +61,12 @@ pub fn sync(table: Oid, columns: &[String], patience: i64) -> Result<usize> {
         if fitting == Some(EVENTS.len() as i64) {
             continue;
         }
-        drop_from(&relation)?;
         let list = columns.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
         for (event, tables) in EVENTS {
             locked(
                 &relation.sql,
                 &format!(
-                    "CREATE TRIGGER usher_audit_{event} AFTER {} ON {} {tables} FOR EACH STATEMENT EXECUTE FUNCTION usher.audit({list})",
+                    "CREATE OR REPLACE TRIGGER usher_audit_{event} AFTER {} ON {} {tables} FOR EACH STATEMENT EXECUTE FUNCTION usher.audit({list})",
                     event.to_uppercase(),
                     relation.sql
                 ),
@@ -135,11 +134,15 @@ pub fn sync_all(patience: i64) -> Result<usize> {
         &[],
         |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<Vec<String>>(2)?.unwrap_or_default())),
     )?;
-    let mut made = 0;
+    let (mut made, mut first) = (0, None);
     for (table, columns) in tables {
-        made += sync(table, &columns, patience)?;
+        // One that is busy, or whose owner has taken a right away, does not keep the others from theirs.
+        match subxact::attempt(|| sync(table, &columns, patience)) {
+            Ok(count) => made += count,
+            Err(failure) => first = first.or(Some(failure)),
+        }
     }
-    Ok(made)
+    first.map_or(Ok(made), |failure| Err(failure.into()))
 }
 
 /// Drops every audit trigger on the application's tables; what is to be audited stays known. Runs with the owner's rights.

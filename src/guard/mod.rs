@@ -5,10 +5,17 @@
 //!
 //! * [`audit`] knows whose act it is and writes single entries.
 //! * [`statement`] writes the one INSERT that turns a statement's rows into entries; [`trigger`] is what PostgreSQL calls.
+//! * [`chain`] is the chain of hashes over the entries, pure; [`seal`] makes it, behind the writers; [`verify`] goes through it.
+//! * [`ddl`] enters what schema changes do to audited tables.
 //! * [`attach`] creates and drops the triggers.
 
 mod api;
 pub mod attach;
 pub mod audit;
+mod chain;
+mod chain_api;
+pub mod ddl;
+pub mod seal;
 mod statement;
 mod trigger;
+mod verify;

@@ -107,13 +107,14 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
     report.check("library", server::library);
     report.check("setup", || server::setup(installed));
     report.check("workers", server::workers);
-    report.check("key file", || Ok(server::key_file()));
+    report.check("key file", || server::key_file(installed.is_some_and(|installed| installed.up_to_date)));
     report.check("transactions", || server::transactions(patience));
     report.check("prepared transactions", || server::prepared(patience));
     report.check("public functions", data::public_functions);
     report.check("search paths", || data::search_paths(installed.is_some()));
     if let Some(installed) = installed {
         report.check("row security", data::row_security);
+        report.check("adopted tables", || data::adoptions(installed));
         report.check("copy", || Ok(server::home(installed)));
         report.check("flows", flows::flows);
         report.check("triggers", flows::triggers);

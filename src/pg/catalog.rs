@@ -104,3 +104,14 @@ pub fn invalidate(relation: Oid) {
     // SAFETY: registers an invalidation message for an existing relation in the current transaction.
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }
 }
+
+/// The relation that a qualified name means now.
+pub fn relation(schema: &str, name: &str) -> Option<Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: catalog look-ups with NUL-terminated names; what is missing is InvalidOid.
+    let found = unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == Oid::INVALID { Oid::INVALID } else { pg_sys::get_relname_relid(name.as_ptr(), namespace) }
+    };
+    (found != Oid::INVALID).then_some(found)
+}

@@ -1,4 +1,4 @@
-//! Looking at files of the server's machine, without reading them.
+//! Files of the server's machine.
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -42,4 +42,13 @@ pub fn guarded(path: &str) -> Guarded {
         return Guarded::Foreign;
     }
     if file.mode() & 0o077 != 0 { Guarded::Open } else { Guarded::Well }
+}
+
+/// The text of a small file; None when it cannot be read, is no text, or has more bytes.
+pub fn text(path: &str, most: u64) -> Option<String> {
+    let file = std::fs::File::open(path).ok()?;
+    if file.metadata().ok()?.len() > most {
+        return None;
+    }
+    std::io::read_to_string(std::io::Read::take(file, most)).ok()
 }

@@ -1,6 +1,7 @@
 //! Ids and time.
 
 use pgrx::pg_sys;
+use ring::rand::{SecureRandom, SystemRandom};
 
 /// A version 7 uuid (RFC 9562): 48 bits of Unix milliseconds first, so that new rows go to the right edge of an index.
 /// The random bits come from a generator that each process seeds at its first id; the postmaster, from which all others
@@ -25,4 +26,12 @@ pub fn database() -> u32 {
 pub fn system() -> i64 {
     // SAFETY: reads the control data that every process has.
     unsafe { pg_sys::GetSystemIdentifier() }.cast_signed()
+}
+
+/// A number that nobody can guess.
+pub fn random() -> u64 {
+    let mut bytes = [0; 8];
+    // The system has random bytes long before a database runs on it.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    u64::from_ne_bytes(bytes)
 }

@@ -108,3 +108,9 @@ pub fn try_settling(alone: bool) -> bool {
     let result = unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, true) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
+
+/// Keeps a relation from being altered, renamed or dropped until the transaction ends; waits for who is at it.
+pub fn keep(relation: pg_sys::Oid) {
+    // SAFETY: takes an ordinary lock, for a relation that may be gone: then it locks a number that nobody uses.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as i32) }
+}

@@ -88,6 +88,13 @@ pub fn schema_generation() -> u64 {
     SCHEMA_GENERATION.get()
 }
 
+/// Learns now what others have committed: inside a transaction PostgreSQL looks only when it takes a lock.
+pub fn accept() {
+    register();
+    // SAFETY: reads the queue of messages inside a transaction, as taking any lock does.
+    unsafe { pg_sys::AcceptInvalidationMessages() }
+}
+
 /// The relations whose definition or statistics have changed since the last call in this process. None: any may have.
 pub fn take_changes() -> Option<Vec<Oid>> {
     register();

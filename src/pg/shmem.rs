@@ -125,6 +125,7 @@ pub fn init() {
     pg_shmem_init!(SHARED);
     super::counters::init();
     super::buckets::init();
+    super::meters::init();
     super::gauges::init();
 }
 

@@ -124,6 +124,32 @@ fn collect<T>(mut table: SpiTupleTable<'_>, row: impl Fn(&SpiTupleTable<'_>) -> 
     Ok(out)
 }
 
+/// Calls `row` for every row of a query that only reads, without ever having more than `slice` of them in memory.
+pub fn each(sql: &str, args: Args<'_>, slice: i64, mut row: impl FnMut(&SpiTupleTable<'_>) -> Result<()>) -> Result<()> {
+    let mut cursor = Spi::connect(|client| -> Result<String> {
+        let plan = plan(client, sql, args)?;
+        Ok(client.open_cursor(&*plan, args).detach_into_name())
+    })?;
+    loop {
+        // A connection of its own for each slice: its rows go when it ends.
+        let next = Spi::connect(|client| -> Result<Option<String>> {
+            let mut open = client.find_cursor(&cursor)?;
+            let got = {
+                let mut table = open.fetch(slice)?;
+                while table.next().is_some() {
+                    row(&table)?;
+                }
+                table.len() as i64
+            };
+            Ok((got == slice).then(|| open.detach_into_name()))
+        })?;
+        match next {
+            Some(name) => cursor = name,
+            None => return Ok(()),
+        }
+    }
+}
+
 /// Runs a script of several statements without arguments (set-up, packs). Nothing is kept.
 pub fn script(sql: &str) -> Result<()> {
     Ok(Spi::run(sql)?)

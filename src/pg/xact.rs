@@ -227,6 +227,12 @@ pub fn began_at() -> i64 {
     unsafe { pg_sys::GetCurrentTransactionStartTimestamp() }
 }
 
+/// When the client's statement arrived, in microseconds since 2000-01-01 UTC.
+pub fn statement_began_at() -> i64 {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
 /// This database may want workers from the commit on.
 pub fn note_launcher() {
     register();
@@ -244,6 +250,18 @@ pub fn is_mine(xid: i64) -> bool {
     let xid = u32::try_from(xid).unwrap_or(0);
     // SAFETY: looks through this backend's own list of transaction ids.
     unsafe { pg_sys::TransactionIdIsCurrentTransactionId(pg_sys::TransactionId::from(xid)) }
+}
+
+/// Gives this transaction its number now, if it has none yet.
+pub fn take_number() {
+    // SAFETY: gives this transaction its id; fails, by PostgreSQL's own error, where nothing can be written.
+    unsafe { pg_sys::GetTopTransactionId() };
+}
+
+/// False in a transaction that only reads, and on a standby.
+pub fn may_write() -> bool {
+    // SAFETY: both read variables of this process.
+    unsafe { !pg_sys::XactReadOnly && !pg_sys::RecoveryInProgress() }
 }
 
 /// The number that the next transaction gets. A snapshot's upper bound is not that: transactions that run may be beyond it.

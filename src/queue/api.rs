@@ -4,8 +4,10 @@ use super::life;
 use super::options::Options;
 use super::request;
 use crate::error::{self, UsherError};
+use crate::guard::audit;
 use crate::pg::argument::JsonbArray;
 use crate::pg::{locks, shmem, xact};
+use crate::rates;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -35,6 +37,8 @@ fn enqueue_sync_job_with_options(
     options: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let asked = request::check(organization, source_system, target_system, priority)?;
+    audit::note_legend("enqueue_sync_job", Some(asked.organization))?;
+    rates::take("enqueue_sync_job", Some(asked.organization))?;
     let payload = payload.unwrap_or_else(|| JsonB(serde_json::json!({})));
     let options = options.map(|options| Options::parse(&options.0)).transpose()?;
     Ok(request::one(&asked, payload, run_at, unique_key, options.as_ref())?)
@@ -54,6 +58,8 @@ fn enqueue_sync_jobs_with_options(
     options: default!(Option<JsonB>, "NULL"),
 ) -> Sql<Vec<Uuid>> {
     let asked = request::check(organization, source_system, target_system, priority)?;
+    audit::note_legend("enqueue_sync_jobs", Some(asked.organization))?;
+    rates::take("enqueue_sync_jobs", Some(asked.organization))?;
     let options = options.map(|options| Options::parse(&options.0)).transpose()?;
     let payloads =
         payloads.ok_or_else(|| UsherError::invalid("the payloads are missing").hint("Give an array of JSON objects."))?;
@@ -88,7 +94,10 @@ fn enqueue_sync_jobs(
 /// Cancels a job that has not run. Errors: 42501, 42704 for a job that is not the caller's, 55000 when it has ended.
 #[pg_extern(volatile, parallel_unsafe)]
 fn cancel_sync_job(job: Option<Uuid>) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
-    Ok(life::cancel(job)?)
+    rates::take("cancel_sync_job", None)?;
+    let row = life::cancel(job)?;
+    audit::note_legend("cancel_sync_job", None)?;
+    Ok(row)
 }
 
 /// Runs a dead, failed or cancelled job again. `changes` are merged over the row image or payload that it carries.
@@ -98,7 +107,10 @@ fn retry_sync_job(
     job: Option<Uuid>,
     changes: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
-    Ok(life::retry(job, changes)?)
+    rates::take("retry_sync_job", None)?;
+    let row = life::retry(job, changes)?;
+    audit::note_legend("retry_sync_job", None)?;
+    Ok(row)
 }
 
 /// Waits until a job has ended (synced, dead or cancelled) or `timeout` is over; returns it as it then stands.
@@ -108,6 +120,7 @@ fn wait_for(
     job: Option<Uuid>,
     timeout: default!(Option<Interval>, "'10 s'"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
+    rates::take("wait_for", None)?;
     let timeout = timeout.map(seconds).transpose()?.unwrap_or(Duration::from_secs(10));
     Ok(life::wait(job, timeout)?)
 }

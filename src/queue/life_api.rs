@@ -2,6 +2,8 @@
 
 use super::{batches, steer};
 use crate::error::UsherError;
+use crate::guard::audit;
+use crate::rates;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
@@ -17,7 +19,10 @@ type Sql<T> = std::result::Result<T, ErrorReport>;
 fn create_batch(organization: Option<String>, name: Option<String>, completion: default!(Option<JsonB>, "NULL")) -> Sql<Uuid> {
     let organization = UsherError::given(organization, "the organization")?;
     let name = UsherError::given(name, "the name of the batch")?;
-    Ok(batches::create(&organization, &name, completion.as_ref())?)
+    rates::take_named("create_batch", &organization)?;
+    let done = batches::create(&organization, &name, completion.as_ref())?;
+    audit::note_legend("create_batch", None)?;
+    Ok(done)
 }
 
 /// Says that no more jobs join a batch: it is finished when those that did have ended, an empty one at once. True when this
@@ -25,7 +30,10 @@ fn create_batch(organization: Option<String>, name: Option<String>, completion: 
 #[pg_extern(volatile, parallel_unsafe)]
 fn seal_batch(batch: Option<Uuid>) -> Sql<bool> {
     let batch = batch.ok_or_else(|| UsherError::missing("the batch"))?;
-    Ok(batches::seal(batch)?)
+    rates::take("seal_batch", None)?;
+    let done = batches::seal(batch)?;
+    audit::note_legend("seal_batch", None)?;
+    Ok(done)
 }
 
 /// Puts a job that has not run into another lane (emergency, critical, high, normal, low) and returns it. Earlier changes of
@@ -37,7 +45,10 @@ fn reprioritise(
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let job = job.ok_or_else(|| UsherError::missing("the job's id"))?;
     let priority = UsherError::given(priority, "the priority")?;
-    Ok(steer::reprioritise(job, &priority)?)
+    rates::take("reprioritise", None)?;
+    let done = steer::reprioritise(job, &priority)?;
+    audit::note_legend("reprioritise", None)?;
+    Ok(done)
 }
 
 /// Cancels the jobs of an organization that a filter means. Returns how many.
@@ -48,7 +59,10 @@ fn reprioritise(
 #[pg_extern(volatile, parallel_unsafe)]
 fn cancel_sync_jobs(organization: Option<String>, filter: Option<JsonB>) -> Sql<i64> {
     let organization = UsherError::given(organization, "the organization")?;
-    Ok(steer::cancel(&organization, filter)?)
+    rates::take_named("cancel_sync_jobs", &organization)?;
+    let done = steer::cancel(&organization, filter)?;
+    audit::note_legend("cancel_sync_jobs", None)?;
+    Ok(done)
 }
 
 /// Runs the dead letters of an organization again that a filter means, oldest first. Returns how many.
@@ -64,5 +78,8 @@ fn retry_dead_letters(
     limit: default!(Option<i32>, 1000),
 ) -> Sql<i64> {
     let organization = UsherError::given(organization, "the organization")?;
-    Ok(steer::retry_dead(&organization, filter, changes, limit.unwrap_or(1000))?)
+    rates::take_named("retry_dead_letters", &organization)?;
+    let done = steer::retry_dead(&organization, filter, changes, limit.unwrap_or(1000))?;
+    audit::note_legend("retry_dead_letters", None)?;
+    Ok(done)
 }

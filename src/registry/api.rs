@@ -2,14 +2,14 @@
 
 use super::identity::{self, Right};
 use super::{systems, zones};
-use crate::error::{Result, UsherError};
-use crate::pg::{ids, role, spi, xact};
+use crate::error::{Result as Outcome, UsherError};
+use crate::pg::{catalog, ids, role, spi, xact};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 type Sql<T> = std::result::Result<T, ErrorReport>;
 
-fn given<'a>(value: &'a Option<String>, what: &str) -> Result<&'a str> {
+fn given<'a>(value: &'a Option<String>, what: &str) -> Outcome<&'a str> {
     value.as_deref().map(str::trim).filter(|text| !text.is_empty()).ok_or_else(|| UsherError::missing(what))
 }
 
@@ -127,6 +127,16 @@ fn create_system(name: Option<String>, kind: default!(Option<String>, "'local'")
         &[spi::arg(name), spi::arg(kind)],
     )?;
     Ok(())
+}
+
+/// Memberships have changed: every session forgets what it knew of them when this commits.
+#[pg_trigger]
+fn memberships_changed<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+    let relation = trigger.relid().map_err(|e| UsherError::internal(e.to_string()))?;
+    catalog::invalidate(relation);
+    Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
 }
 
 /// For whom this session acts: a JWT's sub, the user that a trusted pooler set, or `role:NAME`.

@@ -4,12 +4,19 @@
 //! counts only when a trusted gateway logged in (`usher.claims_roles`). A database role acts for itself as `role:NAME`.
 
 use crate::error::{Result, UsherError};
-use crate::pg::{guc, role, spi};
+use crate::pg::{guc, relcache, role, spi, xact};
+use crate::registry::adopt::binding;
+use crate::registry::adopt::members::Members;
 use crate::settings;
 use crate::setup::{self, Installed};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
 
 thread_local! {
+    /// The last right to manage that was asked for is there because the person is a legend, and for no other reason.
+    static BY_LEGEND: Cell<bool> = const { Cell::new(false) };
+    static PEOPLE: RefCell<People> = RefCell::default();
     /// While a flow runs, its statements may call RPCs for the organization of its job, and for no other.
     static FLOW_ORGANIZATION: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
 }
@@ -21,6 +28,11 @@ pub fn for_flow(organization: Option<pgrx::Uuid>) -> ForFlow {
     ForFlow(FLOW_ORGANIZATION.replace(organization.map(|id| *id.as_bytes())))
 }
 
+/// A flow is at work.
+pub fn in_flow() -> bool {
+    FLOW_ORGANIZATION.get().is_some()
+}
+
 impl Drop for ForFlow {
     fn drop(&mut self) {
         FLOW_ORGANIZATION.set(self.0);
@@ -30,6 +42,27 @@ impl Drop for ForFlow {
 /// The user of this session: a JWT's `sub`, the user that a trusted pooler set, or `role:NAME`.
 pub fn actor() -> String {
     user().unwrap_or_else(|| named(role::current()))
+}
+
+/// What says for whom the session acts, apart from the role: cheaper to compare than to work out again.
+pub struct Inputs {
+    session: pgrx::pg_sys::Oid,
+    user: Option<String>,
+    /// Claims count in this session, and which these are.
+    trusted: bool,
+    claims: Option<String>,
+}
+
+pub fn inputs() -> Inputs {
+    let trusted = trusts_claims();
+    Inputs { session: role::session(), user: settings::user_id(), trusted, claims: trusted.then(claims).flatten() }
+}
+
+impl Inputs {
+    /// Nothing has changed, inside one statement.
+    pub fn same(&self) -> bool {
+        self.session == role::session() && self.user == settings::user_id() && (!self.trusted || self.claims == claims())
+    }
 }
 
 /// Whose statement this is: as [`actor`], also where our own code or a SECURITY DEFINER function acts as another role.
@@ -46,13 +79,26 @@ fn user() -> Option<String> {
     if let Some(user) = settings::user_id() {
         return Some(user);
     }
-    let trusted = settings::claims_roles().iter().any(|name| role::by_name(name) == Some(role::session()));
-    if !trusted {
+    if !trusts_claims() {
         return None;
     }
-    let claims = serde_json::from_str::<serde_json::Value>(&guc::custom(c"request.jwt.claims")?).ok()?;
+    let claims = serde_json::from_str::<serde_json::Value>(&claims()?).ok()?;
     // A token must not pass for a database role.
     claims.get("sub")?.as_str().filter(|sub| !sub.starts_with("role:")).map(str::to_owned)
+}
+
+/// A gateway has logged in whose claims count.
+fn trusts_claims() -> bool {
+    settings::claims_roles().iter().any(|name| role::by_name(name) == Some(role::session()))
+}
+
+fn claims() -> Option<String> {
+    guc::custom(c"request.jwt.claims")
+}
+
+/// True, once, when the last right to manage was there only because the person is a legend.
+pub fn took_legend_right() -> bool {
+    BY_LEGEND.take()
 }
 
 /// True for superusers and members of `usher_operator`: they run the installation.
@@ -88,25 +134,92 @@ pub enum Right {
 /// The organizations in which the caller has the right.
 pub fn organizations(right: Right) -> Result<Vec<pgrx::Uuid>> {
     let installed = setup::installed()?;
+    BY_LEGEND.set(false);
     if let Some(id) = FLOW_ORGANIZATION.get() {
         return Ok(vec![pgrx::Uuid::from_bytes(id)]);
     }
     let everywhere = is_operator();
     let user = actor();
+    let own = own(installed, &user)?;
+    BY_LEGEND.set(own.legend && !everywhere && right == Right::Manage);
+    if everywhere || own.legend {
+        let _acting = role::internal(installed.owner);
+        let all = spi::read::<Vec<pgrx::Uuid>>("SELECT pg_catalog.array_agg(o.id) FROM usher.organizations AS o", &[])?;
+        return Ok(all.unwrap_or_default());
+    }
+    let mut ids = own.with(right).to_vec();
+    if let Some(adopted) = adopted(installed)? {
+        let _acting = role::internal(installed.owner);
+        ids.extend(adopted.organizations(&user, right)?);
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    Ok(ids)
+}
+
+fn adopted(installed: Installed) -> Result<Option<Rc<Members>>> {
+    binding::held(installed, binding::members, |adopted| &adopted.table)
+}
+
+/// What `usher.memberships` says of a person.
+struct Own {
+    legend: bool,
+    manages: Vec<pgrx::Uuid>,
+    reads: Vec<pgrx::Uuid>,
+}
+
+impl Own {
+    fn with(&self, right: Right) -> &[pgrx::Uuid] {
+        if right == Right::Manage { &self.manages } else { &self.reads }
+    }
+}
+
+/// Known until somebody commits a change of the table, whose trigger tells every session.
+#[derive(Default)]
+struct People {
+    generation: (u64, u64),
+    known: HashMap<String, Rc<Own>>,
+}
+
+/// More than these are looked up again: a pooler's session serves many.
+const MOST_PEOPLE: usize = 1_000;
+
+fn own(installed: Installed, user: &str) -> Result<Rc<Own>> {
+    // Also in the middle of a transaction a right that was taken is gone in the next statement.
+    relcache::accept();
+    let generation = (relcache::generation(), relcache::schema_generation());
+    let found = PEOPLE.with_borrow_mut(|people| {
+        if people.generation != generation || people.known.len() > MOST_PEOPLE {
+            *people = People { generation, known: HashMap::new() };
+        }
+        people.known.get(user).cloned()
+    });
+    if let Some(found) = found {
+        return Ok(found);
+    }
+    xact::remember_only_now();
     let _acting = role::internal(installed.owner);
-    let ids = spi::read::<Vec<pgrx::Uuid>>(
-        "SELECT pg_catalog.array_agg(o.id) FROM usher.organizations o
-          WHERE $1
-             OR EXISTS (SELECT FROM usher.memberships m WHERE m.user_id = $2 AND m.role = 'legend')
-             OR EXISTS (SELECT FROM usher.memberships m WHERE m.user_id = $2 AND m.organization_id = o.id
-                           AND ($3 OR m.role = 'admin'))",
-        &[spi::arg(everywhere), spi::arg(user.as_str()), spi::arg(right == Right::Read)],
+    let rows = spi::read_all(
+        "SELECT COALESCE(pg_catalog.bool_or(m.role = 'legend'), false), pg_catalog.array_agg(m.organization_id) FILTER (WHERE m.role = 'admin'),
+                pg_catalog.array_agg(m.organization_id)
+           FROM usher.memberships AS m WHERE m.user_id = $1",
+        &[spi::arg(user)],
+        |row| {
+            let ids = |column| Ok::<_, UsherError>(row.get::<Vec<pgrx::Uuid>>(column)?.unwrap_or_default());
+            Ok(Own { legend: row.get::<bool>(1)?.unwrap_or(false), manages: ids(2)?, reads: ids(3)? })
+        },
     )?;
-    Ok(ids.unwrap_or_default())
+    let own = Rc::new(rows.into_iter().next().ok_or_else(|| UsherError::internal("an aggregate gave no row"))?);
+    // Tables of an older version have no trigger that would tell.
+    if installed.up_to_date {
+        PEOPLE.with_borrow_mut(|people| people.known.insert(user.to_owned(), own.clone()));
+    }
+    Ok(own)
 }
 
 /// True when the caller has the right in one organization, which exists. The others are not looked at.
 fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<bool> {
+    BY_LEGEND.set(false);
     if let Some(id) = FLOW_ORGANIZATION.get() {
         return Ok(organization.as_bytes() == &id);
     }
@@ -114,13 +227,18 @@ fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<b
         return Ok(true);
     }
     let user = actor();
-    let _acting = role::internal(installed.owner);
-    Ok(spi::read::<bool>(
-        "SELECT EXISTS (SELECT FROM usher.memberships m
-                         WHERE m.user_id = $1 AND (m.role = 'legend' OR m.organization_id = $2 AND ($3 OR m.role = 'admin')))",
-        &[spi::arg(user.as_str()), spi::arg(organization), spi::arg(right == Right::Read)],
-    )?
-    .unwrap_or(false))
+    let own = own(installed, &user)?;
+    if own.with(right).contains(&organization) {
+        return Ok(true);
+    }
+    if let Some(adopted) = adopted(installed)? {
+        let _acting = role::internal(installed.owner);
+        if adopted.has(&user, organization, right)? {
+            return Ok(true);
+        }
+    }
+    BY_LEGEND.set(own.legend && right == Right::Manage);
+    Ok(own.legend)
 }
 
 /// True when the caller may do everything everywhere.
@@ -129,13 +247,7 @@ pub fn is_legend() -> Result<bool> {
     if is_operator() {
         return Ok(true);
     }
-    let user = actor();
-    let _acting = role::internal(installed.owner);
-    Ok(spi::read::<bool>(
-        "SELECT EXISTS (SELECT FROM usher.memberships WHERE user_id = $1 AND role = 'legend')",
-        &[spi::arg(user.as_str())],
-    )?
-    .unwrap_or(false))
+    Ok(own(installed, &actor())?.legend)
 }
 
 /// The organization named by slug or id, for a caller who has the right in it. Whether another organization exists is

@@ -1,8 +1,10 @@
 //! Who and what takes part: organizations, memberships, systems, links.
 //!
-//! Owns `usher.organizations`, `usher.memberships`, `usher.systems`, `usher.links`. Called by every room above; calls
-//! `setup` and `pg`. [`identity`] is the one place that decides for whom a session acts.
+//! Owns `usher.organizations`, `usher.memberships`, `usher.systems`, `usher.links`, `usher.adoptions`. Called by every room above;
+//! calls `setup` and `pg`. [`identity`] is the one place that decides for whom a session acts; [`adopt`] binds it to the
+//! application's own tables.
 
+pub mod adopt;
 mod api;
 pub mod identity;
 pub mod links;

@@ -3,6 +3,8 @@
 use super::sale::{Given, Sale};
 use super::{binding, ingest};
 use crate::error::UsherError;
+use crate::guard::audit;
+use crate::rates;
 use crate::registry::identity::{self, Right};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -32,6 +34,8 @@ fn ingest_ticket_revenue(
     idempotency_key: default!(Option<String>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    audit::note_legend("ingest_ticket_revenue", Some(organization))?;
+    rates::take("ingest_ticket_revenue", Some(organization))?;
     let sale = Sale::check(Given {
         project_code,
         event_code,
@@ -56,7 +60,10 @@ fn reverse_ticket_revenue(
     ingestion: Option<Uuid>,
     reason: Option<String>,
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
-    Ok(ingest::reverse(ingestion, reason)?)
+    rates::take("reverse_ticket_revenue", None)?;
+    let row = ingest::reverse(ingestion, reason)?;
+    audit::note_legend("reverse_ticket_revenue", None)?;
+    Ok(row)
 }
 
 /// Names the functions that resolve codes and book ticket revenue (`schema.function`), in place of those bound before.

@@ -36,6 +36,9 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/gathering.sql"),
             include_str!("../../sql/setup/pressure.sql"),
             include_str!("../../sql/setup/waiting.sql"),
+            include_str!("../../sql/setup/adoption.sql"),
+            include_str!("../../sql/setup/secrets.sql"),
+            include_str!("../../sql/setup/rates.sql"),
         ],
     ),
 ];

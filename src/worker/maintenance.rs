@@ -3,12 +3,13 @@
 use crate::capture;
 use crate::error::Result;
 use crate::flow::drift::{self, Others};
-use crate::guard::attach as audits;
+use crate::guard::{attach as audits, seal};
 use crate::notify;
 use crate::pg::{relcache, shmem, xact};
 use crate::pg::{role, spi, subxact};
 use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
+use crate::registry::adopt::organizations;
 use crate::settings;
 use crate::setup;
 use pgrx::pg_sys::Oid;
@@ -29,6 +30,10 @@ pub fn partitions() -> Result<()> {
     let _acting = role::internal(installed.owner);
     spi::one::<String>("SELECT usher.maintain_history($1)", &[spi::arg(settings::history_days())])?;
     if installed.up_to_date {
+        spi::one::<String>("SELECT usher.maintain_days('audit_log', NULL)", &[])?;
+        if let Some(days) = settings::audit_days() {
+            seal::retire(installed, days)?;
+        }
         spi::one::<String>("SELECT usher.maintain_segments($1)", &[spi::arg(settings::history_days())])?;
     }
     Ok(())
@@ -39,6 +44,10 @@ pub fn run() -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
     if installed.up_to_date {
+        // First of all: a look at who still runs must not find ourselves.
+        if let Err(failure) = subxact::attempt(|| seal::seal(&seal::look()?)) {
+            pgrx::log!("usher worker: the audit log could not be put into its chain: {}", failure.line());
+        }
         spi::run(
             "DELETE FROM usher.shadow_results WHERE recorded_at < pg_catalog.now() - $1 * interval '1 day'",
             &[spi::arg(settings::history_days())],
@@ -55,6 +64,11 @@ pub fn run() -> Result<()> {
     let complete = COMPLETE_AT.take().filter(|at| at.elapsed() < AT_LEAST);
     let changes = relcache::take_changes().filter(|changes| complete.is_some() && !changes.contains(&installed.flows));
     look_at_flows(installed, changes.as_deref())?;
+    if installed.up_to_date
+        && let Err(failure) = subxact::attempt(|| organizations::reconcile(installed))
+    {
+        pgrx::log!("usher worker: the organizations could not be brought in line with their table: {}", failure.line());
+    }
     if look_at_triggers(installed, changes.as_deref()) {
         COMPLETE_AT.set(complete.filter(|_| changes.is_some()).or_else(|| Some(Instant::now())));
     }
@@ -75,6 +89,13 @@ fn look_at_triggers(installed: setup::Installed, changes: Option<&[Oid]>) -> boo
         && let Err(failure) = subxact::attempt(|| audits::sync_all(capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
+        complete = false;
+    }
+    if installed.up_to_date
+        && changes.is_none_or(|changes| !changes.is_empty())
+        && let Err(failure) = subxact::attempt(|| organizations::attach(installed, capture::attach::PATIENCE))
+    {
+        pgrx::log!("usher worker: the triggers of the organizations' table could not be checked: {}", failure.line());
         complete = false;
     }
     complete

@@ -4,7 +4,8 @@ use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
 use crate::pg::{shmem, spi};
 use crate::queue::{LANES, store};
-use crate::setup;
+use crate::registry::adopt::binding::{self, Bound};
+use crate::setup::{self, Installed};
 
 pub fn public_functions() -> Result<Seen> {
     let rows = spi::read_all(
@@ -158,6 +159,24 @@ pub fn waiting() -> Result<Seen> {
         },
     )?;
     Ok(("no job waits for a flow".to_owned(), listed(rows)))
+}
+
+/// The application's tables that say who belongs where.
+pub fn adoptions(installed: Installed) -> Result<Seen> {
+    let broken = |what: &str, state: &str, why: String| {
+        problem(
+            format!("{what} are adopted, but {why}: {state}"),
+            format!("Mend it, call usher.adopt_{what}() again for the table that is right, or usher.release_{what}()."),
+        )
+    };
+    let mut findings = Vec::new();
+    if let Bound::Broken(why) = binding::organizations(installed)? {
+        findings.push(broken("organizations", "new ones are not known", why));
+    }
+    if let Bound::Broken(why) = binding::members(installed)? {
+        findings.push(broken("memberships", "it gives nobody a right", why));
+    }
+    Ok(("every adopted table can be read".to_owned(), findings))
 }
 
 /// What was paused and forgotten.

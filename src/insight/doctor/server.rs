@@ -4,6 +4,7 @@ use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
 use crate::pg::files::{self, Guarded};
 use crate::pg::{shmem, spi};
+use crate::secrets::store as secrets;
 use crate::settings;
 use crate::setup::{self, Installed};
 use std::cmp::Ordering;
@@ -198,13 +199,35 @@ fn judge(seen: &Workers) -> Vec<Finding> {
     findings
 }
 
-/// Where the file is, is not told: only superusers may read that setting.
-pub fn key_file() -> Seen {
+/// Where the file is, is not told: only superusers may read that setting. `sealed`: there are tables that may hold what it
+/// opens.
+pub fn key_file(sealed: bool) -> Result<Seen> {
     let Some(path) = settings::key_file() else {
-        return ("none is set, and nothing is sealed yet".to_owned(), Vec::new());
+        let held = if sealed { secrets::sealed()? } else { 0 };
+        let finding = (held > 0).then(|| {
+            problem(
+                format!("usher.key_file is not set, but secrets are sealed: {held}"),
+                "Put the key file back, name it in usher.key_file, and SELECT pg_reload_conf();",
+            )
+        });
+        return Ok(("none is set, and nothing is sealed".to_owned(), finding.into_iter().collect()));
     };
     let finding = match files::guarded(&path) {
-        Guarded::Well => None,
+        Guarded::Well => match if sealed { secrets::missing_keys() } else { Ok(Vec::new()) } {
+            Ok(missing) => {
+                let told = missing.into_iter().map(|(id, count)| {
+                    problem(
+                        format!("secrets are sealed with key \"{id}\", which is not in the key file: {count}"),
+                        "Put that key back into the file, below the newest one; usher.reseal_secrets() then makes it needless.",
+                    )
+                });
+                return Ok((
+                    "it is there, outside the data directory, and only the server may read it".to_owned(),
+                    told.collect(),
+                ));
+            }
+            Err(error) => Some(problem(error.message, error.hint.unwrap_or_default())),
+        },
         Guarded::Missing => Some(problem(
             "usher.key_file names a file that is not there, or that the server cannot reach",
             "Put the key there, on every standby too, or correct the setting; back the file up apart from the database.",
@@ -223,7 +246,7 @@ pub fn key_file() -> Seen {
             Some(problem("others than the server may read the key file", "chmod 600 it, and think of the key as known."))
         }
     };
-    ("it is there, outside the data directory, and only the server may read it".to_owned(), finding.into_iter().collect())
+    Ok(("it is there, outside the data directory, and only the server may read it".to_owned(), finding.into_iter().collect()))
 }
 
 pub fn transactions(patience: f64) -> Result<Seen> {

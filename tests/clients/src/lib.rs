@@ -113,9 +113,17 @@ impl Database {
     fn create_empty_in(host: &str, name: &str) -> Self {
         let mut admin = connect_at(host, "postgres", None);
         // Known settings to begin with: a test that failed may have left its own behind.
-        for setting in
-            ["batch_size", "workers", "callers", "claims_roles", "history_days", "notice_failures", "notice_window", "key_file"]
-        {
+        for setting in [
+            "batch_size",
+            "workers",
+            "callers",
+            "claims_roles",
+            "history_days",
+            "audit_days",
+            "notice_failures",
+            "notice_window",
+            "key_file",
+        ] {
             run(&mut admin, &format!("ALTER SYSTEM RESET usher.{setting}"));
         }
         set_databases(&mut admin, "postgres");

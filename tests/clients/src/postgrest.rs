@@ -49,6 +49,12 @@ impl Rest {
         Self { client: database.connect_as("authenticator"), schema: schema.to_owned(), role: "authenticated".to_owned(), claims }
     }
 
+    /// Signed in with claims of one's own making.
+    #[track_caller]
+    pub fn with_claims(database: &Database, schema: &str, claims: Value) -> Self {
+        Self { client: database.connect_as("authenticator"), schema: schema.to_owned(), role: "authenticated".to_owned(), claims }
+    }
+
     /// Without a token.
     #[track_caller]
     pub fn anonymous(database: &Database, schema: &str) -> Self {
@@ -212,12 +218,20 @@ fn conditions(name: &str, filters: &[(&str, &str)]) -> String {
 fn refusal(error: &postgres::Error, role: &str) -> Answer {
     let Some(said) = error.as_db_error() else { panic!("not an answer of the server: {}", wait::describe(error)) };
     let code = said.code().code();
+    if code == "PGRST" {
+        // The error says the whole response: its body, and status and headers.
+        let part = |text: Option<&str>| serde_json::from_str::<Value>(text.unwrap_or_default()).unwrap_or(Value::Null);
+        let (mut body, response) = (part(Some(said.message())), part(said.detail()));
+        body["headers"] = response["headers"].clone();
+        return Answer { status: response["status"].as_u64().and_then(|status| u16::try_from(status).ok()).unwrap_or(500), body };
+    }
     let status = match code {
         "42501" if role == "anon" => 401,
         "42501" => 403,
         "42883" | "42P01" => 404,
         "23503" | "23505" => 409,
         "25006" => 405,
+        _ if code.starts_with("PT") => code[2..].parse().unwrap_or(500),
         _ if code.starts_with("08") || code.starts_with("53") => 503,
         _ if code.starts_with("XX") => 500,
         _ => 400,

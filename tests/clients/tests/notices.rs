@@ -249,6 +249,8 @@ fn the_doctor_finds_nothing_in_good_health_and_says_what_is_wrong() {
     program(here, &format!("cat >{file}; chmod 640 {file}"));
     assert_eq!(key(here, &file), "problem: others than the server may read the key file");
     program(here, &format!("cat >/dev/null; chmod 600 {file}"));
+    assert!(key(here, &file).starts_with("problem: secrets cannot be sealed or opened: line 1 of the key file is not a name"));
+    run(here, &format!("COPY (SELECT 'test ' || repeat('0f', 32)) TO PROGRAM 'cat >{file}'"));
     assert!(key(here, &file).starts_with("ok: it is there"));
     program(here, &format!("cat >{data}/usher-test-key; chmod 600 {data}/usher-test-key"));
     assert!(key(here, &format!("{data}/usher-test-key")).starts_with("problem: the key file is inside the data directory"));

@@ -303,3 +303,103 @@ fn an_ordinary_writer_needs_rights_on_its_own_table_only() {
         0
     );
 }
+
+#[test]
+fn what_a_legend_does_elsewhere_is_entered() {
+    let (database, mut client) = two_organizations("usher_test_legend");
+    let here = &mut client;
+    role(here, "clients_legend", "LOGIN");
+    run(here, "GRANT usher_member TO clients_legend; SELECT usher.grant_membership('north', 'role:clients_legend', 'legend')");
+    let ask = "SELECT usher.enqueue_sync_job('south', 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')";
+    let mut legend = database.connect_as("clients_legend");
+    run(&mut legend, ask);
+    run(&mut legend, "SELECT usher.cancel_sync_job(id) FROM usher.sync_jobs WHERE status = 'pending' AND run_at > now() LIMIT 1");
+    // Those who belong there are not entered, nor is what was refused.
+    run(&mut database.connect_as("clients_south_admin"), ask);
+    assert_eq!(refused(&mut legend, "SELECT usher.cancel_sync_job(gen_random_uuid())").code(), &SqlState::UNDEFINED_OBJECT);
+    let entered = "SELECT string_agg(concat_ws(' ', l.actor, l.object, o.slug), ', ' ORDER BY l.position)
+                     FROM usher.audit_log l LEFT JOIN usher.organizations o ON o.id = l.organization_id WHERE l.action = 'usher.legend.called'";
+    assert_eq!(text(here, entered), "role:clients_legend enqueue_sync_job south, role:clients_legend cancel_sync_job");
+}
+
+/// Rights are remembered from statement to statement, and forgotten the moment they are others.
+#[test]
+fn a_membership_that_is_taken_ends_in_the_middle_of_a_transaction() {
+    let (database, mut client) = two_organizations("usher_test_taken");
+    let here = &mut client;
+    let mut member = database.connect_as("clients_north");
+    let count = "SELECT count(*) FROM usher.links";
+    run(&mut member, "BEGIN");
+    assert!(number(&mut member, count) > 0);
+    run(here, "SELECT usher.revoke_membership('north', 'role:clients_north')");
+    assert_eq!(number(&mut member, count), 0, "in the same transaction");
+    run(here, "SELECT usher.grant_membership('north', 'role:clients_north')");
+    assert!(number(&mut member, count) > 0);
+    // As replication writes it, and by hand.
+    run(
+        here,
+        "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM usher.memberships WHERE user_id = 'role:clients_north'; COMMIT",
+    );
+    assert_eq!(number(&mut member, count), 0);
+    run(&mut member, "COMMIT");
+    // One that was rolled back is not remembered.
+    run(here, "BEGIN; SELECT usher.grant_membership('north', 'role:clients_north'); ROLLBACK");
+    assert_eq!(number(&mut member, count), 0);
+    // A transaction with one snapshot sees what it saw, and does not hand it on to the next.
+    run(&mut member, "BEGIN ISOLATION LEVEL REPEATABLE READ");
+    assert_eq!(number(&mut member, count), 0);
+    run(here, "SELECT usher.grant_membership('north', 'role:clients_north')");
+    assert_eq!(number(&mut member, count), 0);
+    run(&mut member, "COMMIT");
+    assert!(number(&mut member, count) > 0);
+}
+
+/// Between the look at an adopted table and its reading its owner puts a view in its place, whose function would run with the
+/// rights of pg_usher's owner.
+#[test]
+fn a_view_in_the_place_of_an_adopted_table_is_not_read() {
+    let (database, mut client) = two_organizations("usher_test_swapped");
+    let here = &mut client;
+    role(here, "clients_team_owner", "LOGIN");
+    run(
+        here,
+        "CREATE SCHEMA app AUTHORIZATION clients_team_owner;
+         SET ROLE clients_team_owner;
+         CREATE TABLE app.people (organization_id uuid, user_id text, role text);
+         CREATE INDEX ON app.people (user_id);
+         CREATE TABLE app.ran (as_whom text); GRANT INSERT ON app.ran TO PUBLIC; GRANT USAGE ON SCHEMA app TO PUBLIC;
+         CREATE FUNCTION app.evil() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN INSERT INTO app.ran VALUES (current_user); RETURN true; END';
+         GRANT SELECT ON app.people TO PUBLIC;
+         RESET ROLE;
+         SELECT usher.adopt_memberships('app.people')",
+    );
+    let mut member = database.connect_as("clients_north");
+    let count = "SELECT count(*) FROM usher.links";
+    assert!(number(&mut member, count) > 0);
+    let mut owner = database.connect_as("clients_team_owner");
+    for swap in [
+        "ALTER TABLE app.people RENAME TO people_; CREATE VIEW app.people AS SELECT * FROM app.people_ WHERE app.evil(); GRANT SELECT ON app.people TO PUBLIC",
+        // Back again, and with a policy.
+        "DROP VIEW app.people; ALTER TABLE app.people_ RENAME TO people; ALTER TABLE app.people ENABLE ROW LEVEL SECURITY; ALTER TABLE app.people FORCE ROW LEVEL SECURITY;
+         CREATE POLICY evil ON app.people USING (app.evil())",
+    ] {
+        run(&mut owner, "BEGIN");
+        run(&mut owner, swap);
+        let asking = {
+            let database = database.clone();
+            std::thread::spawn(move || {
+                let mut member = database.connect_as("clients_north");
+                number(&mut member, "SELECT count(*) FROM usher.links")
+            })
+        };
+        wait::until_true(
+            here,
+            "SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = 'clients_north' AND wait_event_type = 'Lock'",
+        );
+        run(&mut owner, "COMMIT");
+        assert!(asking.join().expect("the member is answered") > 0, "what usher.memberships says stays");
+        assert!(number(&mut member, count) > 0);
+        assert_eq!(number(here, "SELECT count(*) FROM app.ran WHERE as_whom <> 'clients_team_owner'"), 0, "{swap}");
+    }
+    run(here, "SELECT usher.release_memberships(); DROP OWNED BY clients_team_owner CASCADE");
+}
