@@ -87,16 +87,19 @@ fn follow_audits(enter: impl FnOnce(setup::Installed) -> Outcome<()>) {
     if event::is_ours() {
         return;
     }
-    let Ok(installed) = setup::installed() else { return };
-    if !(installed.home && installed.up_to_date) {
-        return;
-    }
+    // A restore may have brought half of our tables: what they say is looked for in an attempt of its own.
+    let found = subxact::attempt(|| {
+        let Ok(installed) = setup::installed() else { return Ok(None) };
+        if !(installed.home && installed.up_to_date) {
+            return Ok(None);
+        }
+        let _acting = role::internal(installed.owner);
+        let audited = spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])?;
+        Ok((audited == Some(true)).then_some(installed))
+    });
+    let Ok(Some(installed)) = found else { return };
     let _ours = event::ours();
     let _acting = role::internal(installed.owner);
-    let audited = subxact::attempt(|| spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[]));
-    if !matches!(audited, Ok(Some(true))) {
-        return;
-    }
     // First: a renamed table is known by its triggers. Each by itself: a trigger that cannot be made again is the more reason to
     // enter who has dropped it.
     let synced = subxact::attempt(|| audits::sync_all(LOCK_PATIENCE));
