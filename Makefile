@@ -5,6 +5,7 @@
 #   USHER_HOME=…     where the scratch cluster lives
 #   LAYERS="…"       which of: unit regress isolation clients   (make test)
 #   SOAK_KILLS=…     how many kill -9; also SOAK_PROMOTIONS, SOAK_DISK_FULL, SOAK_SECONDS, SOAK_SEED   (make soak)
+#   USHER_FUZZ_SECONDS=…  how long each parser gets random input; also USHER_FUZZ_SEED                   (make soak)
 #   BENCH_JOBS=…     how large; also BENCH_CHURN, BENCH_WAITING, BENCH_FLOWS                           (make bench)
 #   DRY_RUN=1        say it, do not do it                       (make deps)
 
@@ -50,7 +51,7 @@ coverage: ## run the tests with a library that counts lines; writes target/cover
 bench: ## measure against baselines of the same run; writes target/bench.json
 	@scripts/goal.sh bench
 
-soak: ## kill it, promote its standby, fill its disk, again and again, and check that nothing is lost
+soak: ## feed its parsers random input, then kill it, promote its standby, fill its disk, again and again, and check that nothing is lost
 	@scripts/goal.sh soak
 
 clean: ## remove the scratch cluster and target/; installed packages stay

@@ -40,6 +40,7 @@ case $goal in
   build) STEPS=$((STEPS + 1)) ;;
   install) STEPS=$((STEPS + 2)) ;;
   cluster | psql) STEPS=$((STEPS + 3)) ;;
+  soak) STEPS=$((STEPS + 5)) ;;
   *) STEPS=$((STEPS + 4)) ;;
 esac
 
@@ -55,6 +56,9 @@ case $goal in
   psql) exec scripts/cluster.sh psql ;;
   cluster) say "'make psql' opens psql in it, 'make stop' stops it." ;;
   *)
+    # before the servers are tormented: an input that breaks a parser is found in minutes
+    [ "$goal" != soak ] || step fuzz "random input for every parser" "5 minutes, and 4 to build the first time" \
+      env USHER_FUZZ_SECONDS="${USHER_FUZZ_SECONDS:-20}" cargo test --release -p "$EXTENSION" --lib "${CARGO_FEATURES[@]}" fuzz
     step client "building the $goal client" "2 minutes the first time, seconds after" \
       cargo build --release -p usher-clients --bin "$goal"
     say

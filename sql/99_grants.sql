@@ -174,11 +174,12 @@ COMMENT ON FUNCTION usher.resume_jobs IS 'ends a pause: its jobs go on in their 
 COMMENT ON FUNCTION usher.paused_jobs IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 
 -- The audit's chain.
-GRANT EXECUTE ON FUNCTION usher.verify_audit_log, usher.audit_anchor, usher.audit_entry_hash TO usher_reader, usher_operator;
+GRANT EXECUTE ON FUNCTION usher.verify_audit_log, usher.audit_anchor, usher.audit_entry_hash, usher.audit_images_hash TO usher_reader, usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_audit_log, usher.retire_audit_log, usher.maintain_days, usher.protect_entries TO usher_operator;
 COMMENT ON FUNCTION usher.verify_audit_log IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
 COMMENT ON FUNCTION usher.audit_anchor IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
 COMMENT ON FUNCTION usher.audit_entry_hash IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
+COMMENT ON FUNCTION usher.audit_images_hash IS 'internal: SHA-256 of old and new of an entry, with its salt';
 COMMENT ON FUNCTION usher.retire_audit_log IS 'drops the oldest day of the audit log that is kept no longer; the chain says so';
 COMMENT ON FUNCTION usher.seal_audit_log IS 'puts settled entries into the chain now; returns how many';
 
@@ -202,10 +203,49 @@ COMMENT ON FUNCTION usher.reseal_secrets IS 'seals secrets anew that are not und
 
 -- Rates of calls.
 GRANT EXECUTE ON FUNCTION usher.limit_rpc, usher.unlimit_rpc TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.check_rate, usher.rpc_calls_left TO usher_member, usher_reader;
+GRANT EXECUTE ON FUNCTION usher.check_rate, usher.rpc_states TO usher_member, usher_reader;
 COMMENT ON FUNCTION usher.limit_rpc IS 'limits how often a function may be called for an organization';
 COMMENT ON FUNCTION usher.unlimit_rpc IS 'ends a limit of calls';
 COMMENT ON FUNCTION usher.check_rate IS 'for functions of your own: counts a call, or refuses it with PT429';
-COMMENT ON FUNCTION usher.rpc_calls_left IS 'internal: how many calls a rule lets pass now, for the view usher.rpc_limits';
+COMMENT ON FUNCTION usher.rpc_states IS 'internal: what the view usher.rpc_limits shows';
 GRANT EXECUTE ON FUNCTION usher.memberships_changed TO usher_operator;
 COMMENT ON FUNCTION usher.memberships_changed IS 'internal: has every session look at memberships again';
+
+-- Privacy.
+GRANT EXECUTE ON FUNCTION usher.define_subject, usher.drop_subject, usher.declare_personal, usher.set_retention, usher.unset_retention,
+    usher.apply_retention, usher.sweep_erasures TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.subject_graph TO usher_reader, usher_operator;
+GRANT EXECUTE ON FUNCTION usher.export_subject, usher.plan_erasure, usher.erase_subject, usher.erasure_receipt, usher.hold_subject, usher.release_hold
+    TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.verify_receipt TO usher_member, usher_reader, usher_operator;
+COMMENT ON FUNCTION usher.define_subject IS 'defines a kind of person: each row of a table is one';
+COMMENT ON FUNCTION usher.drop_subject IS 'forgets a kind of person; its data stays';
+COMMENT ON FUNCTION usher.declare_personal IS 'declares columns of a table as personal: why they are kept, and what they become when the person is erased';
+COMMENT ON FUNCTION usher.subject_graph IS 'where the data of a kind of person is: tables reached along foreign keys and links';
+COMMENT ON FUNCTION usher.export_subject IS 'everything that is known of a person, as JSON';
+COMMENT ON FUNCTION usher.plan_erasure IS 'what usher.erase_subject() would do';
+COMMENT ON FUNCTION usher.erase_subject IS 'erases a person from rows, jobs and audit, asks linked systems to do so too, and returns a signed receipt';
+COMMENT ON FUNCTION usher.erasure_receipt IS 'the signed receipt of an erasure, with what linked systems have answered by now';
+COMMENT ON FUNCTION usher.verify_receipt IS 'whether a receipt is as it was signed';
+COMMENT ON FUNCTION usher.hold_subject IS 'keeps a person, or everybody of a kind, from being erased';
+COMMENT ON FUNCTION usher.release_hold IS 'ends a legal hold';
+COMMENT ON FUNCTION usher.set_retention IS 'says how long rows of a table are kept, or what is personal in them';
+COMMENT ON FUNCTION usher.unset_retention IS 'ends a rule of usher.set_retention()';
+COMMENT ON FUNCTION usher.apply_retention IS 'goes through the rules of usher.set_retention(); by default only says what is due';
+COMMENT ON FUNCTION usher.sweep_erasures IS 'goes once more through the rows of recent erasures; a worker does it once a minute';
+GRANT EXECUTE ON FUNCTION usher.mask_person TO usher_operator;
+COMMENT ON FUNCTION usher.mask_person IS 'internal: JSON without a person';
+-- Protected columns.
+GRANT EXECUTE ON FUNCTION usher.protect_column, usher.unprotect_column, usher.reseal_columns, usher.seal_row TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unseal_column, usher.mask_value, usher.reader_organizations TO usher_member, usher_reader;
+COMMENT ON FUNCTION usher.protect_column IS 'seals or masks a column; only the readers that are named get its clear text';
+COMMENT ON FUNCTION usher.unprotect_column IS 'ends usher.protect_column(): clear text again';
+COMMENT ON FUNCTION usher.unseal_column IS 'the clear text of a sealed value, for its readers';
+COMMENT ON FUNCTION usher.mask_value IS 'what a masked value looks like';
+COMMENT ON FUNCTION usher.reseal_columns IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
+COMMENT ON FUNCTION usher.reader_organizations IS 'internal: the organizations whose masked values the caller reads';
+COMMENT ON FUNCTION usher.seal_row IS 'internal: seals what is written into a sealed column';
+
+-- Flows that an organization does without.
+GRANT EXECUTE ON FUNCTION usher.switch_flow TO usher_member;
+COMMENT ON FUNCTION usher.switch_flow IS 'switches a flow off or on for one organization';

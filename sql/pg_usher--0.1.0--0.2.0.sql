@@ -45,16 +45,25 @@ CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAUL
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$apply_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.apply_retention(dry_run boolean DEFAULT true, target regclass DEFAULT NULL::regclass)
+ RETURNS TABLE(table_name text, action text, rows bigint, oldest text, held bigint, error text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$apply_retention_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.audit_anchor()
  RETURNS TABLE(block bigint, hash text, made_at timestamp with time zone)
  LANGUAGE c
  STABLE STRICT
 AS 'MODULE_PATHNAME', $function$audit_anchor_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.audit_entry_hash("position" bigint, recorded_at timestamp with time zone, id uuid, correlation_id uuid, organization_id uuid, actor text, role text, action text, object text, old text, new text, flow text)
+CREATE OR REPLACE FUNCTION usher.audit_entry_hash("position" bigint, recorded_at timestamp with time zone, id uuid, correlation_id uuid, organization_id uuid, actor text, role text, action text, object text, old text, new text, flow text, salt uuid, erased_images bytea, masked bytea)
  RETURNS bytea
  LANGUAGE c
  IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', $function$audit_entry_hash_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.audit_images_hash(salt uuid, old text, new text)
+ RETURNS bytea
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$audit_images_hash_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.audit_table(target regclass, columns text[] DEFAULT NULL::text[])
  RETURNS text
  LANGUAGE c
@@ -87,6 +96,14 @@ CREATE OR REPLACE FUNCTION usher.create_batch(organization text, name text, comp
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$create_batch_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.declare_personal(target regclass, columns jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$declare_personal_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.define_subject(kind text, target regclass, follow text[] DEFAULT NULL::text[], leave text[] DEFAULT NULL::text[], links text[] DEFAULT NULL::text[], run_as text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$define_subject_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.delete_secret(organization text, name text)
  RETURNS void
  LANGUAGE c
@@ -95,6 +112,10 @@ CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::in
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$doctor_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.drop_subject(kind text)
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$drop_subject_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.enqueue_sync_job(organization text, source_system text, target_system text, payload jsonb DEFAULT '{}'::jsonb, priority text DEFAULT 'normal'::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb)
  RETURNS usher.sync_job
  LANGUAGE c
@@ -103,10 +124,22 @@ CREATE OR REPLACE FUNCTION usher.enqueue_sync_jobs(organization text, source_sys
  RETURNS uuid[]
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$enqueue_sync_jobs_with_options_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.erase_subject(organization text, kind text, key text, reason text)
+ RETURNS jsonb
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$erase_subject_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.erasure_receipt(organization text, erasure uuid)
+ RETURNS jsonb
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$erasure_receipt_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
  RETURNS jsonb
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$export_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.export_subject(organization text, kind text, key text)
+ RETURNS jsonb
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$export_subject_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.expose_api(schema text DEFAULT 'public'::text)
  RETURNS text
  LANGUAGE c
@@ -131,6 +164,10 @@ CREATE OR REPLACE FUNCTION usher.hide_api(schema text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$hide_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.hold_subject(organization text, kind text, key text, reason text)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$hold_subject_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.horizon()
  RETURNS TABLE(kind text, pid integer, name text, age_transactions bigint, age interval, query text)
  LANGUAGE c
@@ -171,6 +208,16 @@ CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  LANGUAGE c
  STABLE PARALLEL RESTRICTED
 AS 'MODULE_PATHNAME', $function$managed_organization_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.mask_person(value jsonb, fields text[], identifiers text[], pseudonym text)
+ RETURNS jsonb
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', $function$mask_person_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.mask_value(value text)
+ RETURNS text
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE STRICT
+AS 'MODULE_PATHNAME', $function$mask_value_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.metrics()
  RETURNS text
  LANGUAGE c
@@ -193,6 +240,14 @@ CREATE OR REPLACE FUNCTION usher.paused_jobs(pause integer)
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$paused_jobs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.plan_erasure(organization text, kind text, key text)
+ RETURNS TABLE(place text, action text, rows bigint, columns text[])
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$plan_erasure_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.protect_column("table" regclass, "column" text, how text, readers text[], mask text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$protect_column_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.queue_depth()
  RETURNS TABLE(lane text, ready bigint)
  LANGUAGE c
@@ -207,10 +262,19 @@ CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$read_notice_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reader_organizations(protection uuid)
+ RETURNS uuid[]
+ LANGUAGE c
+ STABLE
+AS 'MODULE_PATHNAME', $function$reader_organizations_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.refer_secret(organization text, name text, vault_id uuid, readers text[] DEFAULT NULL::text[])
  RETURNS void
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$refer_secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.release_hold(organization text, hold uuid)
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$release_hold_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.release_memberships()
  RETURNS text
  LANGUAGE c
@@ -234,6 +298,11 @@ CREATE OR REPLACE FUNCTION usher.reprioritise(job uuid, priority text)
  RETURNS usher.sync_job
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$reprioritise_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reseal_columns(most integer DEFAULT 10000)
+ RETURNS TABLE("column" text, resealed bigint, remaining bigint)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$reseal_columns_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reseal_secrets(most integer DEFAULT 1000)
  RETURNS TABLE(resealed bigint, remaining bigint)
  LANGUAGE c
@@ -268,11 +337,11 @@ CREATE OR REPLACE FUNCTION usher.rollback_flow(name text, version integer DEFAUL
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$rollback_flow_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.rpc_calls_left(rule integer, organization uuid)
- RETURNS bigint
+CREATE OR REPLACE FUNCTION usher.rpc_states()
+ RETURNS TABLE(id integer, function text, organization text, role text, rate text, burst bigint, calls_left bigint)
  LANGUAGE c
  STRICT
-AS 'MODULE_PATHNAME', $function$rpc_calls_left_wrapper$function$;
+AS 'MODULE_PATHNAME', $function$rpc_states_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.seal_audit_log()
  RETURNS bigint
  LANGUAGE c
@@ -286,6 +355,10 @@ CREATE OR REPLACE FUNCTION usher.secret(organization text, name text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.set_retention(target regclass, time_column text, keep interval, action text DEFAULT 'delete'::text, run_as text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$set_retention_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.set_secret(organization text, name text, value text, readers text[] DEFAULT NULL::text[])
  RETURNS void
  LANGUAGE c
@@ -294,6 +367,19 @@ CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
  RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$shadow_report_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.subject_graph(kind text)
+ RETURNS TABLE(depth integer, table_name text, relation text, via text, personal text[])
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$subject_graph_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.sweep_erasures()
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$sweep_erasures_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.switch_flow(name text, organization text, enabled boolean)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$switch_flow_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.take_counted_seq(lane smallint, flow integer, organization uuid)
  RETURNS bigint
  LANGUAGE c
@@ -331,10 +417,27 @@ CREATE OR REPLACE FUNCTION usher.unlimit_rpc(id integer)
  RETURNS void
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$unlimit_rpc_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unprotect_column("table" regclass, "column" text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$unprotect_column_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unseal_column(value text)
+ RETURNS text
+ LANGUAGE c
+ STABLE
+AS 'MODULE_PATHNAME', $function$unseal_column_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.unset_retention(target regclass, action text DEFAULT 'delete'::text)
+ RETURNS void
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$unset_retention_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.verify_audit_log(block bigint DEFAULT NULL::bigint, hash text DEFAULT NULL::text)
  RETURNS TABLE(intact boolean, blocks bigint, entries bigint, unsealed bigint, broken_block bigint, broken_position bigint, message text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$verify_audit_log_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.verify_receipt(receipt jsonb, public_key text DEFAULT NULL::text)
+ RETURNS boolean
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$verify_receipt_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.wake_waiting()
  RETURNS void
  LANGUAGE c
@@ -356,277 +459,14 @@ CREATE OR REPLACE FUNCTION usher.memberships_changed()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$memberships_changed_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.seal_row()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$seal_row_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    ours uuid[];
-    free uuid[];
-BEGIN
-    -- Locked or gone: passed over.
-    SELECT array_agg(l.id) INTO ours
-      FROM (SELECT w.id FROM usher.queue_waiting AS w
-             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-               AND w.waiting_for = 'other jobs'
-               FOR UPDATE SKIP LOCKED) AS l;
-    INSERT INTO usher.job_checks (organization_id, job_id)
-    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
-     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-       AND w.waiting_for = 'other jobs'
-       AND (w.id <> ALL (COALESCE(ours, '{}'))
-            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
-                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-    IF ours IS NULL THEN
-        RETURN;
-    END IF;
-    WITH f AS (
-        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
-         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
-         ORDER BY d.organization_id, d.job_id, d.after_id),
-    w AS (
-        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
-        RETURNING w.*, f.after_id, f.failed),
-    gone AS (
-        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
-    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
-           w.attempts, w.last_attempted_at,
-           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
-           'US002', w.source_system, w.target_system
-      FROM w;
-    WITH r AS (
-        UPDATE usher.queue_waiting AS w
-           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
-               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
-           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-        RETURNING w.id)
-    SELECT array_agg(r.id) INTO free FROM r;
-    IF free IS NOT NULL THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
- RETURNS record
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
-    done AS (
-        DELETE FROM usher.job_dependencies AS d USING e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
-        RETURNING d.organization_id, d.job_id),
-    failed AS (
-        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
-        RETURNING d.organization_id, d.job_id)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
-      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    seen boolean;
-    touched record;
-BEGIN
-    IF fate <> 'synced' THEN
-        PERFORM usher.tally(organizations, jobs, fate, 1);
-    END IF;
-    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
-    -- transaction with one snapshot may not see who waits.
-    -- A long chain of jobs that die one after another goes on afterwards, in slices.
-    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
-    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
-        RETURN;
-    END IF;
-    IF but IS NOT NULL THEN
-        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
-          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
-    END IF;
-    IF NOT seen THEN
-        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
-        PERFORM usher.wake_waiting();
-        RETURN;
-    END IF;
-    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
-    IF touched.dependants IS NOT NULL THEN
-        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.settle_dependants()
- RETURNS boolean
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-    fates record;
-    touched record;
-BEGIN
-    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
-        RETURN false;
-    END IF;
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
-        RETURN true;
-    END IF;
-    -- From here on nobody is between looking and committing.
-    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
-      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
-            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
-             WHERE c.ended) AS t;
-    IF jobs IS NULL THEN
-        RETURN false;
-    END IF;
-    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
-      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
-              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
-      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
-                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
-     WHERE j.status IN ('synced', 'dead', 'cancelled');
-    IF fates.jobs IS NOT NULL THEN
-        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
-        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
-        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
-          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
-                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
-    END IF;
-    PERFORM usher.look_at_dependants(organizations, jobs, false);
-    RETURN false;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF pg_relation_size('usher.batch_definitions') = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
-    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
-           many * count(*) FILTER (WHERE fate = 'cancelled')
-      FROM unnest(organizations, jobs) AS e (organization_id, id)
-      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-BEGIN
-    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
-    IF jobs IS NULL THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'INSERT' THEN
-        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
-    ELSE
-        PERFORM usher.tally(organizations, jobs, 'dead', -1);
-    END IF;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
- RETURNS timestamp with time zone
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    last timestamptz;
-BEGIN
-    WITH e AS (
-        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
-         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
-         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
-    w AS (
-        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
-         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
-           -- What somebody outside is at work on has started in time; given back, it is too late.
-           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
-           FOR UPDATE SKIP LOCKED),
-    gone AS (
-        DELETE FROM usher.job_expiries AS x USING e
-         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
-           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
-                -- Locked by a batch that is at work on it: looked at again within a minute.
-                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
-    d AS (
-        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
-    dead AS (
-        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
-               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
-          FROM d)
-    SELECT max(e.expires_at) INTO last FROM e;
-    RETURN last;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -958,6 +798,273 @@ BEGIN
     END;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    ours uuid[];
+    free uuid[];
+BEGIN
+    -- Locked or gone: passed over.
+    SELECT array_agg(l.id) INTO ours
+      FROM (SELECT w.id FROM usher.queue_waiting AS w
+             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+               AND w.waiting_for = 'other jobs'
+               FOR UPDATE SKIP LOCKED) AS l;
+    INSERT INTO usher.job_checks (organization_id, job_id)
+    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
+     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+       AND w.waiting_for = 'other jobs'
+       AND (w.id <> ALL (COALESCE(ours, '{}'))
+            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
+                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+    IF ours IS NULL THEN
+        RETURN;
+    END IF;
+    WITH f AS (
+        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
+         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
+         ORDER BY d.organization_id, d.job_id, d.after_id),
+    w AS (
+        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
+        RETURNING w.*, f.after_id, f.failed),
+    gone AS (
+        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
+    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
+           w.attempts, w.last_attempted_at,
+           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
+           'US002', w.source_system, w.target_system
+      FROM w;
+    WITH r AS (
+        UPDATE usher.queue_waiting AS w
+           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
+               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
+           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+        RETURNING w.id)
+    SELECT array_agg(r.id) INTO free FROM r;
+    IF free IS NOT NULL THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
+    done AS (
+        DELETE FROM usher.job_dependencies AS d USING e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
+        RETURNING d.organization_id, d.job_id),
+    failed AS (
+        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
+        RETURNING d.organization_id, d.job_id)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
+      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    seen boolean;
+    touched record;
+BEGIN
+    IF fate <> 'synced' THEN
+        PERFORM usher.tally(organizations, jobs, fate, 1);
+    END IF;
+    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
+    -- transaction with one snapshot may not see who waits.
+    -- A long chain of jobs that die one after another goes on afterwards, in slices.
+    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
+    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
+        RETURN;
+    END IF;
+    IF but IS NOT NULL THEN
+        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
+          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
+    END IF;
+    IF NOT seen THEN
+        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
+        PERFORM usher.wake_waiting();
+        RETURN;
+    END IF;
+    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
+    IF touched.dependants IS NOT NULL THEN
+        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.settle_dependants()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+    fates record;
+    touched record;
+BEGIN
+    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
+        RETURN false;
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
+        RETURN true;
+    END IF;
+    -- From here on nobody is between looking and committing.
+    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
+      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
+            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
+             WHERE c.ended) AS t;
+    IF jobs IS NULL THEN
+        RETURN false;
+    END IF;
+    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
+      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
+              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
+      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
+                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
+     WHERE j.status IN ('synced', 'dead', 'cancelled');
+    IF fates.jobs IS NOT NULL THEN
+        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
+        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
+          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
+                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
+    END IF;
+    PERFORM usher.look_at_dependants(organizations, jobs, false);
+    RETURN false;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.batch_definitions') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
+    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
+           many * count(*) FILTER (WHERE fate = 'cancelled')
+      FROM unnest(organizations, jobs) AS e (organization_id, id)
+      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+BEGIN
+    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
+    IF jobs IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
+    ELSE
+        PERFORM usher.tally(organizations, jobs, 'dead', -1);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
+ RETURNS timestamp with time zone
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    last timestamptz;
+BEGIN
+    WITH e AS (
+        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
+         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
+         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
+    w AS (
+        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
+         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
+           -- What somebody outside is at work on has started in time; given back, it is too late.
+           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
+           FOR UPDATE SKIP LOCKED),
+    gone AS (
+        DELETE FROM usher.job_expiries AS x USING e
+         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
+           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
+                -- Locked by a batch that is at work on it: looked at again within a minute.
+                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
+    d AS (
+        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
+    dead AS (
+        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
+               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
+          FROM d)
+    SELECT max(e.expires_at) INTO last FROM e;
+    RETURN last;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -968,6 +1075,7 @@ DECLARE
     tables text;
     views text;
     dropped integer;
+    sealed text;
 BEGIN
     IF confirm IS DISTINCT FROM 'remove all data' THEN
         RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
@@ -975,11 +1083,23 @@ BEGIN
                   DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
                   HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
     END IF;
+    -- What says who reads sealed columns would be gone, and with it their clear text.
+    IF to_regclass('usher.column_protections') IS NOT NULL THEN
+        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
+                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
+                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
+           INTO sealed;
+        IF sealed IS NOT NULL THEN
+            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
+                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
+        END IF;
+    END IF;
     PERFORM usher.detach_all();
     -- In tables of an older version some of these names are no views.
     SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
     IF views IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || views;
     END IF;
@@ -1010,8 +1130,10 @@ REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.apply_retention(boolean,regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_anchor() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.audit_images_hash(uuid,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
@@ -1020,17 +1142,24 @@ REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.declare_personal(regclass,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.delete_secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_subject(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.erase_subject(text,text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.erasure_receipt(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.export_subject(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.extend_lease(uuid,uuid,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.finish_job(uuid,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.hold_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
@@ -1040,20 +1169,27 @@ REVOKE ALL ON FUNCTION usher.limit_states() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_system(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limited_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.mask_person(jsonb,text[],text[],text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.mask_value(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.plan_erasure(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_column(regclass,text,text,text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reader_organizations(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.refer_secret(text,text,uuid,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.release_hold(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_memberships() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reseal_columns(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reseal_secrets(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
@@ -1062,12 +1198,16 @@ REVOKE ALL ON FUNCTION usher.retire_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.rpc_calls_left(integer,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.rpc_states() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_batch(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.secret(text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.set_retention(regclass,text,interval,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.set_secret(text,text,text,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.subject_graph(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.sweep_erasures() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.switch_flow(text,text,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.take_later_seq() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.take_off(smallint,integer,uuid) FROM PUBLIC;
@@ -1076,22 +1216,18 @@ REVOKE ALL ON FUNCTION usher.unaudit_table(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unlimit_queue(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unlimit_rpc(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unprotect_column(regclass,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unseal_column(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.unset_retention(regclass,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.verify_audit_log(bigint,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.verify_receipt(jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
@@ -1099,15 +1235,27 @@ REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.apply_retention(boolean,regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.audit_images_hash(uuid,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.audit_images_hash(uuid,text,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
@@ -1117,17 +1265,24 @@ GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.declare_personal(regclass,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.delete_secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.drop_subject(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.erase_subject(text,text,text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.erasure_receipt(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.export_subject(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.extend_lease(uuid,uuid,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.finish_job(uuid,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.hold_subject(text,text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
@@ -1139,6 +1294,9 @@ GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.limit_system(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.limited_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.mask_person(jsonb,text[],text[],text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.mask_value(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.mask_value(text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.member_organizations() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
@@ -1147,16 +1305,22 @@ GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zo
 GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.plan_erasure(text,text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.protect_column(regclass,text,text,text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.refer_secret(text,text,uuid,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.release_hold(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.release_memberships() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.release_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reseal_columns(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reseal_secrets(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
@@ -1165,13 +1329,18 @@ GRANT EXECUTE ON FUNCTION usher.retire_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.rpc_calls_left(integer,uuid) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.rpc_calls_left(integer,uuid) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.rpc_states() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.rpc_states() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.seal_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_batch(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.secret(text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.set_retention(regclass,text,interval,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.set_secret(text,text,text,text[]) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.subject_graph(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.subject_graph(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.sweep_erasures() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.switch_flow(text,text,boolean) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.take_later_seq() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.take_off(smallint,integer,uuid) TO usher_operator;
@@ -1180,23 +1349,22 @@ GRANT EXECUTE ON FUNCTION usher.unaudit_table(regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unlimit_queue(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unlimit_rpc(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unprotect_column(regclass,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.unseal_column(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.unseal_column(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.unset_retention(regclass,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.verify_audit_log(bigint,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.verify_audit_log(bigint,text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1205,6 +1373,15 @@ GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1216,8 +1393,10 @@ COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit
 COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
+COMMENT ON FUNCTION usher.apply_retention(boolean,regclass) IS 'goes through the rules of usher.set_retention(); by default only says what is due';
 COMMENT ON FUNCTION usher.audit_anchor() IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
-COMMENT ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text) IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
+COMMENT ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
+COMMENT ON FUNCTION usher.audit_images_hash(uuid,text,text) IS 'internal: SHA-256 of old and new of an entry, with its salt';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
@@ -1226,17 +1405,24 @@ COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs 
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
+COMMENT ON FUNCTION usher.declare_personal(regclass,jsonb) IS 'declares columns of a table as personal: why they are kept, and what they become when the person is erased';
+COMMENT ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) IS 'defines a kind of person: each row of a table is one';
 COMMENT ON FUNCTION usher.delete_secret(text,text) IS 'forgets a secret';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
+COMMENT ON FUNCTION usher.drop_subject(text) IS 'forgets a kind of person; its data stays';
 COMMENT ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) IS 'asks for a job: the flow whose request names source, target and payload.action takes it; returns the job';
 COMMENT ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) IS 'asks for up to 100000 jobs, all or none; returns their ids in the order of the payloads';
+COMMENT ON FUNCTION usher.erase_subject(text,text,text,text) IS 'erases a person from rows, jobs and audit, asks linked systems to do so too, and returns a signed receipt';
+COMMENT ON FUNCTION usher.erasure_receipt(text,uuid) IS 'the signed receipt of an erasure, with what linked systems have answered by now';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
+COMMENT ON FUNCTION usher.export_subject(text,text,text) IS 'everything that is known of a person, as JSON';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
 COMMENT ON FUNCTION usher.extend_lease(uuid,uuid,interval) IS 'gives a worker outside more time for a job; returns when the lease ends';
 COMMENT ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) IS 'a worker outside could not do a job: it is tried again, or dead after the last try';
 COMMENT ON FUNCTION usher.finish_job(uuid,uuid,jsonb) IS 'a worker outside has done a job; a result, if given, is kept';
 COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
+COMMENT ON FUNCTION usher.hold_subject(text,text,text,text) IS 'keeps a person, or everybody of a kind, from being erased';
 COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
@@ -1246,20 +1432,27 @@ COMMENT ON FUNCTION usher.limit_states() IS 'internal: what the view usher.limit
 COMMENT ON FUNCTION usher.limit_system(text,jsonb) IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
 COMMENT ON FUNCTION usher.limited_jobs(integer) IS 'internal: the jobs that a limit counts, from shared memory';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
+COMMENT ON FUNCTION usher.mask_person(jsonb,text[],text[],text) IS 'internal: JSON without a person';
+COMMENT ON FUNCTION usher.mask_value(text) IS 'what a masked value looks like';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
 COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
+COMMENT ON FUNCTION usher.plan_erasure(text,text,text) IS 'what usher.erase_subject() would do';
+COMMENT ON FUNCTION usher.protect_column(regclass,text,text,text[],text) IS 'seals or masks a column; only the readers that are named get its clear text';
 COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
+COMMENT ON FUNCTION usher.reader_organizations(uuid) IS 'internal: the organizations whose masked values the caller reads';
 COMMENT ON FUNCTION usher.refer_secret(text,text,uuid,text[]) IS 'names a secret that Supabase Vault keeps';
+COMMENT ON FUNCTION usher.release_hold(text,uuid) IS 'ends a legal hold';
 COMMENT ON FUNCTION usher.release_memberships() IS 'ends usher.adopt_memberships()';
 COMMENT ON FUNCTION usher.release_organizations() IS 'ends usher.adopt_organizations(); the organizations stay';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
+COMMENT ON FUNCTION usher.reseal_columns(integer) IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
@@ -1268,12 +1461,16 @@ COMMENT ON FUNCTION usher.retire_audit_log() IS 'drops the oldest day of the aud
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
-COMMENT ON FUNCTION usher.rpc_calls_left(integer,uuid) IS 'internal: how many calls a rule lets pass now, for the view usher.rpc_limits';
+COMMENT ON FUNCTION usher.rpc_states() IS 'internal: what the view usher.rpc_limits shows';
 COMMENT ON FUNCTION usher.seal_audit_log() IS 'puts settled entries into the chain now; returns how many';
 COMMENT ON FUNCTION usher.seal_batch(uuid) IS 'says that no more jobs join a batch; true when this call has sealed it';
 COMMENT ON FUNCTION usher.secret(text,text) IS 'the plain value, for the database roles that are its readers';
+COMMENT ON FUNCTION usher.set_retention(regclass,text,interval,text,text) IS 'says how long rows of a table are kept, or what is personal in them';
 COMMENT ON FUNCTION usher.set_secret(text,text,text,text[]) IS 'keeps a secret, sealed; give the value as a parameter';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.subject_graph(text) IS 'where the data of a kind of person is: tables reached along foreign keys and links';
+COMMENT ON FUNCTION usher.sweep_erasures() IS 'goes once more through the rows of recent erasures; a worker does it once a minute';
+COMMENT ON FUNCTION usher.switch_flow(text,text,boolean) IS 'switches a flow off or on for one organization';
 COMMENT ON FUNCTION usher.take_counted_seq(smallint,integer,uuid) IS 'internal: draws the position of a job that limits count';
 COMMENT ON FUNCTION usher.take_later_seq() IS 'internal: draws the position of a job that a limit holds back';
 COMMENT ON FUNCTION usher.take_off(smallint,integer,uuid) IS 'internal: counts a job that leaves the log';
@@ -1282,22 +1479,18 @@ COMMENT ON FUNCTION usher.unaudit_table(regclass) IS 'enters changes of a table 
 COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
 COMMENT ON FUNCTION usher.unlimit_queue(integer) IS 'removes a limit and lets go what it holds back; false when there is none';
 COMMENT ON FUNCTION usher.unlimit_rpc(integer) IS 'ends a limit of calls';
+COMMENT ON FUNCTION usher.unprotect_column(regclass,text) IS 'ends usher.protect_column(): clear text again';
+COMMENT ON FUNCTION usher.unseal_column(text) IS 'the clear text of a sealed value, for its readers';
+COMMENT ON FUNCTION usher.unset_retention(regclass,text) IS 'ends a rule of usher.set_retention()';
 COMMENT ON FUNCTION usher.verify_audit_log(bigint,text) IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
+COMMENT ON FUNCTION usher.verify_receipt(jsonb,text) IS 'whether a receipt is as it was signed';
 COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at waiting jobs after the commit';
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organizations in line with the adopted table';
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
+COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
-COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
-COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
-COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
-COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
-COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
-COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
-COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
@@ -1305,4 +1498,13 @@ COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
+COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
+COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
+COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
+COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
+COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
+COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -8,12 +8,15 @@ const ROWS: &[&[&str]] = &[
     &["worker"],
     &["pack", "insight", "expose", "notify"],
     // Below the packs: a pack binds the functions that book for it.
-    &["revenue"],
+    // Privacy asks other systems by jobs, and the worker looks again.
+    &["revenue", "privacy"],
     &["capture"],
     &["queue"],
     // Below what clients call; its words of a rate are those of flows.
     &["rates"],
     &["flow"],
+    // Below the flows, whose rows it seals; above the secrets, whose keys it uses.
+    &["protect"],
     // Below the flows: what a flow calls may need one.
     &["secrets"],
     &["guard"],

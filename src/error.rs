@@ -114,6 +114,9 @@ impl From<pgrx::spi::SpiError> for UsherError {
 /// Words after which a value is treated as a secret when they stand as `word=value` or `"word": "value"`.
 const SECRET_WORDS: [&str; 7] = ["password", "passwd", "secret", "token", "api_key", "apikey", "authorization"];
 
+/// Words before a credential: `Authorization: Bearer …`.
+const SCHEMES: [&str; 4] = ["bearer", "basic", "digest", "token"];
+
 /// Replaces what follows a secret's name by `***`. Error texts quote input, and input may carry credentials.
 pub fn mask(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
@@ -122,26 +125,55 @@ pub fn mask(text: &str) -> String {
     }
     let mut out = String::with_capacity(text.len());
     let mut at = 0;
-    while at < text.len() {
-        let next = SECRET_WORDS.iter().filter_map(|word| lower[at..].find(word).map(|found| at + found + word.len())).min();
-        let Some(end) = next else { break };
+    while let Some(end) = name_end(lower.as_bytes(), at) {
         out.push_str(&text[at..end]);
         at = end;
         // The value follows `=` or `:`; a word in ordinary prose ("the token expired") is left alone.
         let rest = &text[at..];
-        let lead = rest.len() - rest.trim_start_matches(['"', '\'', ' ']).len();
-        if let Some(sign) = rest[lead..].chars().next().filter(|c| matches!(c, '=' | ':')) {
-            let after = lead + sign.len_utf8();
-            let value = rest[after..].trim_start_matches(['"', '\'', ' ']);
-            let start = rest.len() - value.len();
-            let length = value.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(value.len());
-            out.push_str(&rest[..start]);
+        let lead = rest.len() - rest.trim_start_matches(['"', '\'', ' ', '\\']).len();
+        if rest[lead..].starts_with(['=', ':']) {
+            let (start, length) = value(&rest[lead + 1..]);
+            out.push_str(&rest[..lead + 1 + start]);
             out.push_str("***");
-            at += start + length;
+            at += lead + 1 + start + length;
         }
     }
     out.push_str(&text[at..]);
     out
+}
+
+/// The end of the next secret's name. One way through the text for all names: a search for each of them, again and again, takes
+/// a time that grows with the square of the text, minutes for a megabyte.
+fn name_end(lower: &[u8], from: usize) -> Option<usize> {
+    let name = |at: usize| SECRET_WORDS.iter().find(|word| lower[at..].starts_with(word.as_bytes())).map(|word| at + word.len());
+    (from..lower.len()).find_map(name)
+}
+
+/// Where a value begins in what follows its sign, and its length. One in quotes goes to the quote that ends it.
+fn value(rest: &str) -> (usize, usize) {
+    let open = rest.trim_start_matches([' ', '\\']);
+    let start = rest.len() - open.len();
+    let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
+        let word = |text: &str| text.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(text.len());
+        let length = word(open);
+        let scheme = SCHEMES.iter().any(|scheme| open[..length].eq_ignore_ascii_case(scheme));
+        let behind = open.len() - open[length..].trim_start_matches(' ').len();
+        return (start, if scheme { behind + word(&open[behind..]) } else { length });
+    };
+    let inner = open.trim_start_matches(quote);
+    let quotes = open.len() - inner.len();
+    if quotes > 1 && (inner.is_empty() || inner.starts_with([',', '}', ']', ')', ' ', '\n'])) {
+        return (start + 1, 0);
+    }
+    // Doubled quotes, or `\"`, are those of a text in a text: the next one like it ends the value.
+    let nested = quotes > 1 || rest[..start].ends_with('\\');
+    let mut escaped = false;
+    let end = inner.find(|c| {
+        let ends = c == quote && (nested || !escaped);
+        escaped = c == '\\' && !escaped;
+        ends
+    });
+    (start + quotes, end.unwrap_or(inner.len()))
 }
 
 /// True for names such as `api_key` or `reset_token`: what stands under them is never shown.
@@ -180,6 +212,7 @@ pub fn did_you_mean(given: &str, known: &[&str]) -> String {
 #[cfg(test)]
 mod unit {
     use super::{did_you_mean, mask};
+    use crate::fuzz::{Choices, fuzz_target, text};
     use proptest::prelude::*;
 
     #[test]
@@ -187,6 +220,28 @@ mod unit {
         assert_eq!(mask("api_key=abc123 refused"), "api_key=*** refused");
         assert_eq!(mask(r#"{"password": "hunter2", "a": 1}"#), r#"{"password": "***", "a": 1}"#);
         assert_eq!(mask("Authorization: Bearer-xyz"), "Authorization: ***");
+    }
+
+    #[test]
+    fn a_value_is_masked_to_its_end() {
+        for (given, masked) in [
+            (r#"{"password": "correct horse", "a": 1}"#, r#"{"password": "***", "a": 1}"#),
+            (r#"{"password": "a\" b", "a": 1}"#, r#"{"password": "***", "a": 1}"#),
+            (r#"{"password": "", "a": 1}"#, r#"{"password": "***", "a": 1}"#),
+            (r#""{\"secret\": \"a b\"}""#, r#""{\"secret\": \"***"}""#),
+            (r#""{""secret"": ""a b""}""#, r#""{""secret"": ""***""}""#),
+            ("Authorization: Bearer abc.def and more", "Authorization: *** and more"),
+            ("password = 'a b' c", "password = '***' c"),
+        ] {
+            assert_eq!(mask(given), masked);
+        }
+    }
+
+    /// Searched for again and again, this took minutes.
+    #[test]
+    fn a_long_text_is_masked_in_one_go() {
+        let long = "token ".repeat(200_000);
+        assert_eq!(mask(&long), long);
     }
 
     #[test]
@@ -210,4 +265,29 @@ mod unit {
             prop_assert!(!mask(&text).contains(&marker));
         }
     }
+
+    fuzz_target!(fuzz_mask, |bytes: &[u8]| {
+        let given = text(bytes);
+        let masked = mask(&given);
+        // No more is said than was, and what is hidden already stays so.
+        assert!(masked.len() <= given.len() + 3 * given.len().div_ceil(5) && mask(&masked) == masked, "{masked}");
+        let short: String = given.chars().take(2_000).collect();
+        let near = did_you_mean(&short, &super::SECRET_WORDS);
+        assert!(near.is_empty() || super::SECRET_WORDS.iter().any(|word| near.contains(word)));
+        // Whatever stands around it, as long as that names no value itself.
+        let around: String = short.chars().filter(|c| !matches!(c, '=' | ':' | '"' | '\'' | '\\')).collect();
+        let mut choices = Choices::of(bytes);
+        let word = super::SECRET_WORDS[choices.below(super::SECRET_WORDS.len())];
+        let (value, phrase) = ("hUnTeR2xYz", "first hUnTeR2xYz last");
+        for told in [
+            format!("{around} {word}={value} {around}"),
+            format!("{around}{{\"{word}\": \"{phrase}\"}}{around}"),
+            format!("{around} '{word}' : '{phrase}' {around}"),
+            format!("{{\"{around}\": 1, \"{word}\":\"\\\" {phrase}\"}}"),
+            format!("\"{around}{{\\\"{word}\\\": \\\"{phrase}\\\"}}\""),
+            format!("{around} Authorization: Bearer {value} {around}"),
+        ] {
+            assert!(!mask(&told).contains("hUnTeR2"), "{told} became {}", mask(&told));
+        }
+    });
 }

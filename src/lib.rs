@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
 //! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`]
-//! keeps jobs; [`flow`] decides what to do; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
@@ -19,6 +19,8 @@ mod notify;
 mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]
 mod pg;
+mod privacy;
+mod protect;
 mod queue;
 mod rates;
 mod registry;
@@ -32,6 +34,9 @@ mod worker;
 mod architecture;
 #[cfg(test)]
 mod architecture_sql;
+#[cfg(test)]
+#[path = "../tests/fuzz/harness.rs"]
+mod fuzz;
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pgrx-tests/flows.rs"]
 mod pg_tests_flows;

@@ -97,6 +97,30 @@ SELECT f.name AS flow, s.schedule, s.timezone, COALESCE(f.definition -> 'when' -
   FROM usher.flow_schedules s JOIN usher.flows f ON f.id = s.flow_id;
 COMMENT ON VIEW usher.schedules IS 'flows with a schedule: when each is due next, when it was last, and what became of those jobs';
 
+CREATE OR REPLACE VIEW usher.switched_off WITH (security_invoker = true) AS
+SELECT (SELECT v.name FROM usher.flow_versions v WHERE v.flow_id = s.flow_id ORDER BY v.version DESC LIMIT 1) AS flow, o.slug AS organization,
+       s.switched_off_at AS since, s.switched_off_by
+  FROM usher.flow_switches s JOIN usher.organizations o ON o.id = s.organization_id;
+COMMENT ON VIEW usher.switched_off IS 'flows that are off for single organizations, since when, and by whom';
+
+-- The record of processing (GDPR, article 30): what is kept, why, for how long, and to whom flows hand it.
+CREATE OR REPLACE VIEW usher.processing_records WITH (security_invoker = true) AS
+SELECT p.schema_name || '.' || p.table_name AS table_name, p.column_name, p.category, p.purpose, p.basis, p.identifies, p.erase,
+       (SELECT pg_catalog.array_agg(k.kind ORDER BY k.kind) FROM usher.subject_kinds k
+         WHERE k.schema_name = p.schema_name AND k.table_name = p.table_name) AS persons,
+       (SELECT pg_catalog.string_agg(r.action || ' ' || r.keep::text || ' after ' || r.time_column, '; ' ORDER BY r.action) FROM usher.retention_rules r
+         WHERE r.schema_name = p.schema_name AND r.table_name = p.table_name) AS kept,
+       (SELECT pg_catalog.array_agg(DISTINCT f.definition ->> 'to' ORDER BY f.definition ->> 'to')
+          FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
+         WHERE v.compiled ->> 'source' = p.schema_name || '.' || p.table_name AND f.enabled AND f.definition ? 'to'
+           AND (v.compiled -> 'new' ? p.column_name OR v.compiled -> 'old' ? p.column_name)) AS handed_to,
+       (SELECT c.how FROM usher.column_protections c
+         WHERE c.schema_name = p.schema_name AND c.table_name = p.table_name AND c.column_name = p.column_name AND c.ended_at IS NULL) AS protected,
+       EXISTS (SELECT FROM usher.audited_tables a
+                WHERE a.schema_name = p.schema_name AND a.table_name = p.table_name AND (a.columns IS NULL OR p.column_name = ANY (a.columns))) AS audited
+  FROM usher.personal_columns p;
+COMMENT ON VIEW usher.processing_records IS 'record of processing: each personal column, why and how long it is kept, what it becomes, and which systems get it';
+
 CREATE OR REPLACE VIEW usher.progress WITH (security_invoker = true) AS
 SELECT w.id, w.kind, w.flow, w.state, w.total, w.total_is, w.done, w.jobs, d.failed, r.per_second, w.started_at, w.started_by,
        CASE WHEN w.state = 'running' AND r.per_second > 0
@@ -133,10 +157,12 @@ SELECT r.id, usher.lane_name(r.lane) AS lane, (SELECT f.name FROM usher.flows f 
   FROM usher.queue_limit_rules r WHERE r.removed_at IS NULL;
 COMMENT ON VIEW usher.queue_limits IS 'limits of parts of the queue: how many jobs each may have ready, how many it has, how many it holds back';
 
-CREATE OR REPLACE VIEW usher.rpc_limits WITH (security_invoker = true) AS
-SELECT r.id, r.of_function AS function, o.slug AS organization, r.of_role AS role, r.rate, r.burst,
-       usher.rpc_calls_left(r.id, o.id) AS calls_left
-  FROM usher.rpc_rules r JOIN usher.organizations o ON o.id = COALESCE(r.of_organization, o.id);
+CREATE OR REPLACE VIEW usher.protected_columns WITH (security_invoker = true) AS
+SELECT p.schema_name, p.table_name, p.column_name, p.how, p.readers, p.mask, p.pack, p.created_at, p.created_by, p.id
+  FROM usher.column_protections AS p WHERE p.ended_at IS NULL;
+COMMENT ON VIEW usher.protected_columns IS 'columns that are sealed or masked, and who reads them';
+
+CREATE OR REPLACE VIEW usher.rpc_limits WITH (security_invoker = true) AS SELECT * FROM usher.rpc_states();
 COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how many calls each organization has left now';
 
 DO $$
@@ -176,15 +202,20 @@ DROP POLICY IF EXISTS member_reads ON usher.systems;
 CREATE POLICY member_reads ON usher.systems FOR SELECT TO usher_member USING (true);
 -- What a flow would have written may show more of its target than members may see.
 DROP POLICY IF EXISTS member_reads ON usher.shadow_results;
--- Notices are for those who can do something about them.
-DROP POLICY IF EXISTS member_reads ON usher.notices;
-DROP POLICY IF EXISTS admin_reads ON usher.notices;
-CREATE POLICY admin_reads ON usher.notices FOR SELECT TO usher_member
-    USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
-DROP POLICY IF EXISTS member_reads ON usher.secrets;
-DROP POLICY IF EXISTS admin_reads ON usher.secrets;
-CREATE POLICY admin_reads ON usher.secrets FOR SELECT TO usher_member
-    USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]));
+-- Notices, secrets, who asked to be forgotten and who must not be: for those who can do something about it.
+DO $$
+DECLARE
+    relation text;
+BEGIN
+    FOREACH relation IN ARRAY ARRAY['notices', 'secrets', 'legal_holds', 'erasures', 'erasure_jobs'] LOOP
+        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS member_reads ON usher.%I', relation);
+        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS admin_reads ON usher.%I', relation);
+        EXECUTE pg_catalog.format(
+            'CREATE POLICY admin_reads ON usher.%I FOR SELECT TO usher_member '
+            'USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))', relation);
+    END LOOP;
+END
+$$;
 -- What is paused for everybody is for everybody to see.
 DROP POLICY IF EXISTS everybody_reads ON usher.pause_orders;
 CREATE POLICY everybody_reads ON usher.pause_orders FOR SELECT TO usher_member USING (organization_id IS NULL);
@@ -197,10 +228,9 @@ REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits TO usher_member;
-DROP POLICY IF EXISTS everybody_reads ON usher.rpc_rules;
-CREATE POLICY everybody_reads ON usher.rpc_rules FOR SELECT TO usher_member
-    USING (of_organization IS NULL OR of_organization = ANY ((SELECT usher.member_organizations())::uuid[]));
-GRANT SELECT ON usher.rpc_rules, usher.rpc_limits TO usher_member;
+GRANT SELECT ON usher.rpc_limits TO usher_member;
+GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
+GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;
 GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
 GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
@@ -249,7 +279,7 @@ BEGIN
     FOR own IN SELECT * FROM (VALUES
         ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
-        ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
+        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
     LOOP
         FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP

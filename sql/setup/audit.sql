@@ -15,6 +15,7 @@ CREATE TABLE usher.audit_log (
     new jsonb,
     correlation_id uuid NOT NULL,
     flow text,
+    salt uuid DEFAULT pg_catalog.gen_random_uuid(),
     -- Not led by the organization: installation-wide entries have none, and days are dropped whole.
     CONSTRAINT audit_log_pkey PRIMARY KEY (position, recorded_at)
 ) PARTITION BY RANGE (recorded_at);
@@ -32,6 +33,7 @@ COMMENT ON COLUMN usher.audit_log.object IS 'the key of the row, or what was act
 COMMENT ON COLUMN usher.audit_log.old IS 'the audited columns before; of an update only those that changed';
 COMMENT ON COLUMN usher.audit_log.correlation_id IS 'the sync job whose flow wrote, else one id for all that was written in one transaction';
 COMMENT ON COLUMN usher.audit_log.flow IS 'the flow that wrote, if one did';
+COMMENT ON COLUMN usher.audit_log.salt IS 'random; hashed with old and new, so that their hash tells nothing once they are masked and this is gone';
 
 -- Tables of the application that are audited. By name: a table that is dropped and made anew is audited again.
 CREATE TABLE usher.audited_tables (
@@ -68,6 +70,26 @@ COMMENT ON COLUMN usher.audit_blocks.day IS 'the UTC day of its entries';
 COMMENT ON COLUMN usher.audit_blocks.after_position IS 'its entries are those of the day with positions above this one and up to to_position';
 COMMENT ON COLUMN usher.audit_blocks.root IS 'SHA-256 of the hashes of its entries';
 COMMENT ON COLUMN usher.audit_blocks.marks IS 'the first 8 bytes of the hash of each entry: shows which one does not fit; no part of the hash';
+
+-- What was masked in entries of the chain because a person was erased: the hash that old and new had, and the one that they have
+-- now. The entry usher.subjects.erased carries the hash over these rows, day by day.
+CREATE TABLE usher.audit_erasures (
+    position bigint NOT NULL,
+    number integer NOT NULL,
+    last boolean NOT NULL DEFAULT true,
+    day date NOT NULL,
+    erasure_id uuid NOT NULL,
+    images bytea NOT NULL,
+    masked bytea NOT NULL,
+    CONSTRAINT audit_erasures_pkey PRIMARY KEY (position, number)
+);
+CREATE INDEX audit_erasures_erasure_idx ON usher.audit_erasures (erasure_id, day);
+CREATE INDEX audit_erasures_day_idx ON usher.audit_erasures (day);
+COMMENT ON TABLE usher.audit_erasures IS 'entries of usher.audit_log in which a person was masked: what proves that nothing else was changed';
+COMMENT ON COLUMN usher.audit_erasures.number IS 'an entry may be masked for several persons, one after the other';
+COMMENT ON COLUMN usher.audit_erasures.last IS 'how the entry is now';
+COMMENT ON COLUMN usher.audit_erasures.images IS 'the salted SHA-256 of old and new as they were, which the chain covers';
+COMMENT ON COLUMN usher.audit_erasures.masked IS 'SHA-256 of old and new as they are since then';
 
 -- How far the chain goes, and what it waits for.
 CREATE TABLE usher.audit_chain_state (

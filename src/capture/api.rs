@@ -7,6 +7,7 @@ use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, audit};
 use crate::pg::trigger::raise;
 use crate::pg::{self, catalog, gauges, role};
+use crate::protect::mend;
 use crate::registry::adopt::organizations;
 use crate::registry::identity;
 use crate::setup;
@@ -94,6 +95,9 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
             warning!("{}", finding.line());
         }
         changed += audits::sync_all(attach::PATIENCE)?;
+        let mended = mend::mend(installed, true, attach::PATIENCE)?;
+        mended.failed.iter().for_each(|what| warning!("a protected column is not as declared: {what}"));
+        changed += mended.done.len();
         changed += organizations::attach(installed, attach::PATIENCE)?;
         organizations::reconcile(installed)?;
     }

@@ -7,6 +7,7 @@ use crate::flow::store::{self, Listener};
 use crate::guard::attach as audit;
 use crate::pg::trigger::locked;
 use crate::pg::{event, guc::Nest, spi};
+use crate::protect;
 use crate::registry::adopt::organizations;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
@@ -196,7 +197,7 @@ pub fn detach_all() -> Result<usize> {
     }
     // What else stands on the extension's functions: audits, what was exposed, the view, the policies and triggers of its
     // own tables.
-    let audits = audit::detach_all()? + organizations::detach_from(None)?;
+    let audits = audit::detach_all()? + organizations::detach_from(None)? + protect::mend::detach_all()?;
     spi::script(
         "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
          DO $$
@@ -213,7 +214,7 @@ pub fn detach_all() -> Result<usize> {
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads', 'everybody_reads')
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads')
                  UNION ALL
                  SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
                    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid

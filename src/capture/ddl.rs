@@ -10,6 +10,7 @@ use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
 use crate::pg::guc::Nest;
 use crate::pg::{event, role, spi, subxact};
+use crate::protect::mend;
 use crate::registry::identity;
 use crate::setup;
 use pgrx::pg_sys::Oid;
@@ -35,6 +36,7 @@ callable!(pg_finfo_usher_follow_drop);
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(changed);
+    follow_protections();
     follow_audits(audit_ddl::changed);
     pg_sys::Datum::from(0)
 }
@@ -44,6 +46,7 @@ pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> 
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(dropped);
+    follow_protections();
     follow_audits(audit_ddl::dropped);
     pg_sys::Datum::from(0)
 }
@@ -109,6 +112,28 @@ fn follow_audits(enter: impl FnOnce(setup::Installed) -> Outcome<()>) {
     }
     if entered.is_err() {
         warning!("this change of an audited table could not be entered into usher.audit_log");
+    }
+}
+
+/// Columns that are protected: what a migration has dropped, a right that was granted, a new name. By itself, too.
+fn follow_protections() {
+    if event::is_ours() {
+        return;
+    }
+    // As above: half a restore is no reason to say anything.
+    let found = subxact::attempt(|| {
+        let Ok(installed) = setup::installed() else { return Ok(None) };
+        if !(installed.home && installed.up_to_date) {
+            return Ok(None);
+        }
+        let _acting = role::internal(installed.owner);
+        Ok(mend::any()?.then_some(installed))
+    });
+    let Ok(Some(installed)) = found else { return };
+    let _ours = event::ours();
+    let _acting = role::internal(installed.owner);
+    if subxact::attempt(|| mend::follow(installed, LOCK_PATIENCE)).is_err() {
+        warning!("protected columns could not be looked at; SELECT usher.attach_all(); does it");
     }
 }
 

@@ -8,6 +8,7 @@ use crate::flow::catalog::{Table, row_key};
 use crate::flow::compile::condition_is_safe;
 use crate::flow::definition::Change;
 use crate::flow::store::Flow;
+use crate::flow::switches;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -120,6 +121,8 @@ pub(super) fn parts(flow: &Flow, table: &Table, change: Change, default_organiza
         Some(condition) if fits && condition_is_safe(&flow.definition, table) => format!("({condition}\n)"),
         _ => "true".to_owned(),
     };
+    let condition =
+        if flow.switched { format!("{condition} AND {}", switches::is_on(flow.id, &organization)) } else { condition };
     Parts {
         new: match change {
             Change::Delete => "NULL::jsonb".to_owned(),

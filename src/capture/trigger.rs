@@ -151,7 +151,7 @@ pub fn cause_arguments<'a>(cause: &Cause) -> [pgrx::datum::DatumWithOid<'a>; 4] 
 }
 
 fn plan(installed: Installed, relation: pg_sys::Oid, change: Change, table: &str, named: &str) -> Outcome<Rc<Plan>> {
-    let generation = (relcache::generation(), relcache::schema_generation());
+    let generation = relcache::generations();
     let key = (relation.to_u32(), change.letter(), named.to_owned());
     let found = PLANS.with_borrow_mut(|plans| {
         if plans.generation != generation {

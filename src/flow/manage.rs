@@ -5,7 +5,7 @@ use super::compile::Compiled;
 use super::definition::{Definition, When};
 use super::drift::{self, Needs};
 use super::ready;
-use super::store;
+use super::{store, switches};
 use crate::error::{Result, UsherError, did_you_mean};
 use crate::pg::{role, spi, xact};
 use crate::registry::{identity, systems};
@@ -298,9 +298,12 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
 }
 
 pub fn drop(installed: Installed, name: &str) -> Result<String> {
-    exists(installed, name)?;
+    let id = exists(installed, name)?;
     let _acting = role::internal(installed.owner);
     spi::run("DELETE FROM usher.flows WHERE name = $1", &[spi::arg(name)])?;
+    if installed.up_to_date {
+        switches::forget(id)?;
+    }
     Ok(format!("flow {name} is gone; its waiting jobs will be cancelled"))
 }
 

@@ -32,5 +32,10 @@ mod schedules_api;
 pub mod shadow;
 mod shape;
 pub mod store;
+pub mod switches;
 mod targets;
 mod transfer;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -193,8 +193,8 @@ impl Fields {
     /// The first local minute, counted from 1970, that is not before `minute`.
     fn next(&self, minute: i64) -> Option<i64> {
         let mut from = minute.rem_euclid(1_440) as u32;
-        // The 29th of February can be eight years away.
-        for day in minute.div_euclid(1_440)..minute.div_euclid(1_440) + 9 * 366 {
+        // "0 0 29 2 */7" is a 29th of February that is a Sunday: around 2100 those are forty years apart.
+        for day in minute.div_euclid(1_440)..minute.div_euclid(1_440) + 41 * 366 {
             if self.on(day) {
                 let fits = |of_day: &u32| has(self.hours, of_day / 60) && has(self.minutes, of_day % 60);
                 if let Some(found) = (from..1_440).find(fits) {

@@ -77,6 +77,16 @@ fn all(zone: &Rules, schedule: &Schedule) -> Vec<i64> {
     found
 }
 
+#[test]
+fn a_day_that_is_rare_comes() {
+    let utc = Rules(vec![(i64::MIN, 0)]);
+    // From 2033: the next 29th of February that is a Sunday, and the next 9th.
+    for (text, year, day) in [("0 0 29 2 */7", 2060, 29), ("0 0 9 2 */7", 2042, 9)] {
+        let next = schedule(text, "once").next_after(&utc, 1_988_150_400).unwrap();
+        assert_eq!(date(next / DAY), (year, 2, day), "{text}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]

@@ -57,7 +57,12 @@ pub struct Shape {
 struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    depth: usize,
 }
+
+/// Nodes and lists inside each other. Whoever reads, walks or drops them calls itself for each: without a limit a long enough
+/// chain of operators ends the whole server, as there is no stack left to raise an error on.
+const DEEPEST: usize = 1_000;
 
 impl Reader<'_> {
     fn skip(&mut self) {
@@ -67,6 +72,13 @@ impl Reader<'_> {
     }
 
     fn items(&mut self, end: Option<u8>) -> Option<Vec<Item>> {
+        self.depth += 1;
+        let items = if self.depth > DEEPEST { None } else { self.items_inside(end) };
+        self.depth -= 1;
+        items
+    }
+
+    fn items_inside(&mut self, end: Option<u8>) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         loop {
             self.skip();
@@ -129,7 +141,7 @@ impl Reader<'_> {
 /// Reads PostgreSQL's text of one raw expression. None when it has a form that is not understood: then nothing is
 /// known and nothing may be assumed.
 pub fn read(nodes: &str) -> Option<Shape> {
-    let mut reader = Reader { text: nodes.as_bytes(), at: 0 };
+    let mut reader = Reader { text: nodes.as_bytes(), at: 0, depth: 0 };
     let items = reader.items(None)?;
     let [root] = items.as_slice() else { return None };
     let mut shape = Shape { simple: is_simple(root), literal: is_literal(root), ..Shape::default() };
@@ -268,6 +280,16 @@ mod unit {
         ] {
             assert!(!read(nodes).unwrap().simple, "{nodes}");
         }
+    }
+
+    #[test]
+    fn what_is_too_deep_is_not_understood() {
+        let chain = |length: usize| {
+            let (open, close) = ("{A_EXPR :lexpr ".repeat(length), "}".repeat(length));
+            read(&format!("{open}{{A_CONST :val 1}}{close}"))
+        };
+        assert!(chain(900).is_some());
+        assert!(chain(1_000).is_none() && chain(1_000_000).is_none() && read(&"(".repeat(1_000_000)).is_none());
     }
 
     #[test]

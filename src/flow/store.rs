@@ -2,6 +2,7 @@
 
 use super::compile::{self, Compiled, Program};
 use super::definition::{self, Change, Definition, When};
+use super::switches;
 use crate::error::{Result, UsherError};
 use crate::pg::{self, spi};
 use pgrx::JsonB;
@@ -23,6 +24,8 @@ pub struct Flow {
     pub compiled: Compiled,
     /// Its effect may lead back to its own source: each job that follows keeps the exact trail of its causes.
     pub in_circle: bool,
+    /// Some organization does without it.
+    pub switched: bool,
     program: OnceCell<Rc<Program>>,
 }
 
@@ -106,8 +109,9 @@ fn load(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Rc<Flow>>> {
     let circles = circles()?;
     spi::read_all(
         &format!(
-            "SELECT f.id, v.version, f.name, f.enabled, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, 'broken') END, v.run_as::oid, v.definition, v.compiled
-               FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id WHERE {which} ORDER BY f.id"
+            "SELECT f.id, v.version, f.name, f.enabled, CASE WHEN f.state = 'broken' THEN COALESCE(f.reason, 'broken') END, v.run_as::oid, v.definition, v.compiled, {}
+               FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id WHERE {which} ORDER BY f.id",
+            switches::any()
         ),
         arguments,
         |row| {
@@ -125,6 +129,7 @@ fn load(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Rc<Flow>>> {
                 compiled: serde_json::from_value(compiled)
                     .map_err(|e| UsherError::internal(format!("a stored flow cannot be read: {e}")))?,
                 in_circle: circles.contains(&id),
+                switched: row.get::<bool>(9)?.unwrap_or(false),
                 program: OnceCell::new(),
             }))
         },

@@ -28,17 +28,17 @@ pub fn export(installed: Installed, packs: bool) -> Result<Value> {
 
 /// A flow as the document wants it, or as it is.
 #[derive(Debug, Clone, PartialEq)]
-struct Form {
-    definition: Value,
-    enabled: bool,
-    pack: Option<String>,
+pub(super) struct Form {
+    pub definition: Value,
+    pub enabled: bool,
+    pub pack: Option<String>,
 }
 
-type Forms = BTreeMap<String, Form>;
+pub(super) type Forms = BTreeMap<String, Form>;
 
 /// What has to be done to one flow.
 #[derive(Debug, Clone, PartialEq)]
-enum Step {
+pub(super) enum Step {
     Create(Form),
     Alter(Value),
     Enable(bool),
@@ -71,10 +71,10 @@ impl Step {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Planned {
-    flow: String,
-    step: Step,
-    difference: Vec<String>,
+pub(super) struct Planned {
+    pub flow: String,
+    pub step: Step,
+    pub difference: Vec<String>,
 }
 
 fn about(flow: &str, text: &str) -> UsherError {
@@ -91,7 +91,7 @@ fn known_keys(object: &Map<String, Value>, known: &[&str]) -> std::result::Resul
 }
 
 /// Reads a document; everything in it must be understood.
-fn read(document: &Value) -> Result<Forms> {
+pub(super) fn read(document: &Value) -> Result<Forms> {
     let remedy =
         "Give what usher.export_flows() returns: {\"format\": 1, \"flows\": {name: {\"definition\": …, \"enabled\": true}}}.";
     let top = document.as_object().ok_or_else(|| UsherError::invalid("the flows are not a JSON object").hint(remedy))?;
@@ -134,7 +134,7 @@ fn form(name: &str, value: &Value) -> Result<Form> {
 }
 
 /// What leads from the flows that are there to those that are wanted, in the order of their names.
-fn plan(there: &Forms, wanted: &Forms, remove_missing: bool) -> Result<Vec<Planned>> {
+pub(super) fn plan(there: &Forms, wanted: &Forms, remove_missing: bool) -> Result<Vec<Planned>> {
     let mut out = Vec::new();
     let mut add = |flow: &str, step: Step, difference: Vec<String>| out.push(Planned { flow: flow.to_owned(), step, difference });
     let switch = |from: bool, to: bool| vec![format!("enabled: {from} -> {to}")];

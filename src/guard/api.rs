@@ -1,46 +1,13 @@
 //! SQL functions of the audit.
 
 use super::attach;
-use crate::error::{Result, UsherError, is_secret_name};
+use crate::error::{UsherError, is_secret_name};
 use crate::pg::{role, spi};
 use crate::registry::{identity, tables};
 use crate::setup;
+use pgrx::PgRelation;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use pgrx::{PgRelation, pg_sys::Oid};
-
-struct Target {
-    oid: Oid,
-    schema: String,
-    name: String,
-}
-
-/// The table that is meant, if an application's table can be audited at all.
-fn target(relation: Option<PgRelation>) -> Result<Target> {
-    let relation =
-        relation.ok_or_else(|| UsherError::invalid("the table is missing").hint("SELECT usher.audit_table('public.orders');"))?;
-    let (oid, schema, name) = (relation.oid(), relation.namespace().to_owned(), relation.name().to_owned());
-    drop(relation);
-    let (kind, lasting) = spi::read_all(
-        "SELECT relkind::text, relpersistence::text FROM pg_catalog.pg_class WHERE oid = $1",
-        &[spi::arg(oid)],
-        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
-    )?
-    .into_iter()
-    .next()
-    .unwrap_or_default();
-    if schema == "usher" {
-        return Err(UsherError::invalid(format!("{schema}.{name} belongs to pg_usher, which audits its own tables by itself"))
-            .hint("Name a table of your application."));
-    }
-    if !matches!(kind.as_str(), "r" | "p") || lasting == "t" {
-        // A session's own schema has a number that nobody knows.
-        let schema = if lasting == "t" { "pg_temp" } else { &schema };
-        return Err(UsherError::invalid(format!("{schema}.{name} is not an ordinary table"))
-            .hint("Ordinary and partitioned tables can be audited; views, foreign and temporary tables cannot."));
-    }
-    Ok(Target { oid, schema, name })
-}
 
 /// Enters every change of a table into `usher.audit_log` from now on: who, when, which row, and of the named columns (of
 /// all, if none is named) what they were and are. Values of columns whose name says secret are masked. A second call
@@ -56,7 +23,7 @@ fn audit_table(
 ) -> std::result::Result<String, ErrorReport> {
     identity::require_operator("audit tables")?;
     let installed = setup::current()?;
-    let table = self::target(target)?;
+    let table = tables::of_application(target, "SELECT usher.audit_table('public.orders');", "audited")?;
     let full_name = format!("{}.{}", table.schema, table.name);
     // The log shows what the table holds: only who may read the one may fill the other.
     if spi::read::<bool>(
@@ -107,7 +74,7 @@ fn audit_table(
 fn unaudit_table(target: Option<PgRelation>) -> std::result::Result<String, ErrorReport> {
     identity::require_operator("end the audit of tables")?;
     let installed = setup::current()?;
-    let table = self::target(target)?;
+    let table = tables::of_application(target, "SELECT usher.audit_table('public.orders');", "audited")?;
     let _acting = role::internal(installed.owner);
     let gone = attach::remove(table.oid)? + attach::forget(&table.schema, &table.name)?;
     let name = format!("{}.{}", table.schema, table.name);

@@ -5,19 +5,11 @@
 
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
-use crate::pg::trigger::locked;
+use crate::pg::trigger::{EVENTS, locked};
 use crate::pg::{role, spi, subxact};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
-
-/// Trigger and what it needs to see.
-const EVENTS: [(&str, &str); 4] = [
-    ("insert", "REFERENCING NEW TABLE AS usher_new"),
-    ("update", "REFERENCING OLD TABLE AS usher_old NEW TABLE AS usher_new"),
-    ("delete", "REFERENCING OLD TABLE AS usher_old"),
-    ("truncate", ""),
-];
 
 struct Relation {
     oid: Oid,

@@ -8,12 +8,17 @@
 //!
 //! ```text
 //! "pg_usher entry 1\n"  position i64  recorded_at i64 (microseconds since 2000-01-01 UTC)  id 16 bytes  correlation_id 16 bytes
-//! then organization_id, actor, role, action, object, old, new, flow, each as
+//! then organization_id, actor, role, action, object, flow, each as
 //!     00                          NULL
-//!     01 length u32 bytes         otherwise; jsonb as PostgreSQL prints it
+//!     01 length u32 bytes         otherwise
+//! then the hash of its images:
+//! "pg_usher images 1\n"  salt, old, new, each as above; jsonb as PostgreSQL prints it
 //! ```
 //!
-//! and a block as
+//! Old and new have a hash of their own so that a person can be erased from them: they are masked, and the salt is destroyed, without
+//! which their hash tells nothing. The hash itself stays (`usher.audit_erasures`), and the entry's with it.
+//!
+//! A block is hashed as
 //!
 //! ```text
 //! "pg_usher block 1\n"  hash of the block before (32 zero bytes for the first)  number i64  kind u8
@@ -36,6 +41,18 @@ impl Hasher {
 
     fn add(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.update(bytes.as_ref());
+    }
+
+    fn field(&mut self, value: Option<&[u8]>) {
+        match value {
+            None => self.add([0]),
+            Some(bytes) => {
+                self.add([1]);
+                // A value of PostgreSQL has less than 1 GB.
+                self.add(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
+                self.add(bytes);
+            }
+        }
     }
 
     fn finish(self) -> Hash {
@@ -61,9 +78,36 @@ pub struct Entry<'a> {
     pub role: &'a str,
     pub action: &'a str,
     pub object: Option<&'a str>,
+    pub flow: Option<&'a str>,
+    pub images: Hash,
+}
+
+/// Old and new of an entry.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    pub salt: Option<[u8; 16]>,
     pub old: Option<&'a str>,
     pub new: Option<&'a str>,
-    pub flow: Option<&'a str>,
+}
+
+impl Images<'_> {
+    pub fn hash(&self) -> Hash {
+        let mut hasher = Hasher::new();
+        hasher.add(b"pg_usher images 1\n");
+        hasher.field(self.salt.as_ref().map(<[u8; 16]>::as_slice));
+        hasher.field(self.old.map(str::as_bytes));
+        hasher.field(self.new.map(str::as_bytes));
+        hasher.finish()
+    }
+
+    /// The hash that the chain covers. `erased`: the one from before they were masked, and the one that they must have since.
+    pub fn vouched(&self, erased: Option<(Hash, Hash)>) -> Hash {
+        let now = self.hash();
+        match erased {
+            Some((before, since)) if now == since => before,
+            _ => now,
+        }
+    }
 }
 
 impl Entry<'_> {
@@ -74,19 +118,11 @@ impl Entry<'_> {
         hasher.add(self.recorded_at.to_be_bytes());
         hasher.add(self.id);
         hasher.add(self.correlation);
-        let mut field = |value: Option<&[u8]>| match value {
-            None => hasher.add([0]),
-            Some(bytes) => {
-                hasher.add([1]);
-                // A value of PostgreSQL has less than 1 GB.
-                hasher.add(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_be_bytes());
-                hasher.add(bytes);
-            }
-        };
-        field(self.organization.as_ref().map(<[u8; 16]>::as_slice));
-        for text in [Some(self.actor), Some(self.role), Some(self.action), self.object, self.old, self.new, self.flow] {
-            field(text.map(str::as_bytes));
+        hasher.field(self.organization.as_ref().map(<[u8; 16]>::as_slice));
+        for text in [Some(self.actor), Some(self.role), Some(self.action), self.object, self.flow] {
+            hasher.field(text.map(str::as_bytes));
         }
+        hasher.add(self.images);
         hasher.finish()
     }
 }

@@ -1,6 +1,6 @@
 //! SQL functions of the chain over the audit log.
 
-use super::chain::{Entry, Hash};
+use super::chain::{Entry, Hash, Images};
 use super::{seal, verify};
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi};
@@ -12,7 +12,8 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// The hash of an entry, as `src/guard/chain.rs` describes it. Internal, and for those who verify elsewhere.
+/// The hash of an entry, as `src/guard/chain.rs` describes it. Internal, and for those who verify elsewhere. `erased_images` and
+/// `masked`: of an entry in which a person was masked, as `usher.audit_erasures` has them.
 #[pg_extern(immutable, parallel_safe)]
 #[allow(clippy::too_many_arguments, reason = "an entry's columns")]
 fn audit_entry_hash(
@@ -28,7 +29,11 @@ fn audit_entry_hash(
     old: Option<&str>,
     new: Option<&str>,
     flow: Option<&str>,
+    salt: Option<Uuid>,
+    erased_images: Option<&[u8]>,
+    masked: Option<&[u8]>,
 ) -> Vec<u8> {
+    let images = Images { salt: salt.map(|salt| *salt.as_bytes()), old, new };
     let entry = Entry {
         position,
         recorded_at: i64::from(recorded_at),
@@ -39,11 +44,16 @@ fn audit_entry_hash(
         role,
         action,
         object,
-        old,
-        new,
         flow,
+        images: images.vouched(erased_images.zip(masked).map(|(before, since)| (seal::as_hash(before), seal::as_hash(since)))),
     };
     entry.hash().to_vec()
+}
+
+/// The hash of an entry's old and new, see `src/guard/chain.rs`. Internal.
+#[pg_extern(immutable, parallel_safe)]
+fn audit_images_hash(salt: Option<Uuid>, old: Option<&str>, new: Option<&str>) -> Vec<u8> {
+    Images { salt: salt.map(|salt| *salt.as_bytes()), old, new }.hash().to_vec()
 }
 
 fn require_reader(what: &str) -> Result<setup::Installed> {
@@ -54,8 +64,10 @@ fn require_reader(what: &str) -> Result<setup::Installed> {
     setup::current()
 }
 
-fn hash_of(text: &str) -> Result<Hash> {
-    let digits = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+pub(super) fn hash_of(text: &str) -> Result<Hash> {
+    // from_str_radix takes a sign for a digit.
+    let pair = |at: usize| text.get(at..at + 2).filter(|pair| pair.bytes().all(|digit| digit.is_ascii_hexdigit()));
+    let digits = |at: usize| pair(at).and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes: Option<Vec<u8>> = (0..32).map(|byte| digits(2 * byte)).collect();
     match bytes.and_then(|bytes| Hash::try_from(bytes).ok()) {
         Some(hash) if text.len() == 64 => Ok(hash),
@@ -166,4 +178,17 @@ fn retire_audit_log() -> std::result::Result<Option<String>, ErrorReport> {
     })?;
     let _acting = role::internal(installed.owner);
     Ok(seal::retire(installed, days)?)
+}
+
+#[cfg(test)]
+mod unit {
+    use super::hash_of;
+
+    #[test]
+    fn a_hash_has_one_text() {
+        assert_eq!(hash_of(&"0A".repeat(32)).unwrap(), [10; 32]);
+        for wrong in ["+a".repeat(32), "0a".repeat(31), "0a".repeat(33), "é".repeat(32), String::new()] {
+            assert!(hash_of(&wrong).is_err(), "{wrong}");
+        }
+    }
 }

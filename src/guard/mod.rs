@@ -6,6 +6,7 @@
 //! * [`audit`] knows whose act it is and writes single entries.
 //! * [`statement`] writes the one INSERT that turns a statement's rows into entries; [`trigger`] is what PostgreSQL calls.
 //! * [`chain`] is the chain of hashes over the entries, pure; [`seal`] makes it, behind the writers; [`verify`] goes through it.
+//! * [`erasure`] masks a person in entries, and proves that nothing else was changed.
 //! * [`ddl`] enters what schema changes do to audited tables.
 //! * [`attach`] creates and drops the triggers.
 
@@ -15,7 +16,12 @@ pub mod audit;
 mod chain;
 mod chain_api;
 pub mod ddl;
+pub mod erasure;
 pub mod seal;
 mod statement;
 mod trigger;
 mod verify;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

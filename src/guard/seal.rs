@@ -122,8 +122,8 @@ fn settled_entries(after: i64, target: i64) -> Result<(Vec<Hashed>, i64)> {
     Ok((entries, upper))
 }
 
-/// The hash of an entry `e`.
-pub const HASHED: &str = "usher.audit_entry_hash(e.position, e.recorded_at, e.id, e.correlation_id, e.organization_id, e.actor, e.role, e.action, e.object, e.old::text, e.new::text, e.flow)";
+/// The hash of an entry `e` that is not in the chain yet.
+const HASHED: &str = "usher.audit_entry_hash(e.position, e.recorded_at, e.id, e.correlation_id, e.organization_id, e.actor, e.role, e.action, e.object, e.old::text, e.new::text, e.flow, e.salt, NULL, NULL)";
 
 /// A row of position, time and hash.
 pub fn read(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Hashed> {
@@ -206,6 +206,8 @@ fn retire_day(name: &str, day: i32) -> Result<Option<i64>> {
     let entries =
         "SELECT COALESCE(pg_catalog.sum(b.entries), 0)::bigint FROM usher.audit_blocks AS b WHERE b.day = DATE '2000-01-01' + $1";
     let entries = spi::one::<i64>(entries, &[spi::arg(day)])?.unwrap_or(0);
+    // Nothing is left that these would vouch for.
+    spi::run("DELETE FROM usher.audit_erasures AS x WHERE x.day = DATE '2000-01-01' + $1", &[spi::arg(day)])?;
     spi::script(&format!("DROP TABLE {table}"))?;
     let end = end()?;
     let block = Block {

@@ -14,6 +14,8 @@ pub struct Form<'a> {
     /// `schema.table` as the log names it.
     pub name: &'a str,
     pub columns: Vec<&'a Column>,
+    /// Columns of which only that they changed is entered, see `protect`.
+    pub masked: &'a [String],
 }
 
 const INSERT: &str =
@@ -21,9 +23,9 @@ const INSERT: &str =
 SELECT usher.uuid_v7(), x.organization_id, pg_catalog.clock_timestamp(), $1, $2";
 
 /// Stored as they are; every other type is stored as its output text.
-fn value(column: &Column, alias: &str) -> String {
+fn value(column: &Column, alias: &str, masked: &[String]) -> String {
     let plain = format!("{alias}.{}", quote_identifier(&column.name));
-    if is_secret_name(&column.name) {
+    if is_secret_name(&column.name) || masked.contains(&column.name) {
         return format!("CASE WHEN pg_catalog.num_nulls({plain}) = 0 THEN '***' END");
     }
     if column.is_jsonb() { plain } else { column.json_sql(alias) }
@@ -31,8 +33,11 @@ fn value(column: &Column, alias: &str) -> String {
 
 impl Form<'_> {
     fn image(&self, alias: &str) -> String {
-        let fields: Vec<String> =
-            self.columns.iter().map(|column| format!("{}, {}", quote_literal(&column.name), value(column, alias))).collect();
+        let fields: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| format!("{}, {}", quote_literal(&column.name), value(column, alias, self.masked)))
+            .collect();
         // A function takes at most 100 arguments: wide rows are put together from parts.
         let parts: Vec<String> =
             fields.chunks(45).map(|chunk| format!("pg_catalog.jsonb_build_object({})", chunk.join(", "))).collect();
@@ -48,13 +53,10 @@ impl Form<'_> {
 
     /// The key of a row as people know it; the organization has a column of its own.
     fn object(&self, alias: &str) -> String {
-        let key: Vec<String> = match self.name {
-            "usher.organizations" => vec!["slug".to_owned()],
-            "usher.flows" => vec!["name".to_owned()],
-            _ => {
-                let key = self.table.key.iter();
-                key.filter(|name| self.table.key.len() == 1 || *name != "organization_id").cloned().collect()
-            }
+        let key = match self.name {
+            "usher.organizations" => vec!["slug"],
+            "usher.flows" => vec!["name"],
+            _ => self.table.own_key(),
         };
         if key.is_empty() {
             return "NULL::text".to_owned();

@@ -1,7 +1,7 @@
 //! What PostgreSQL calls when an audited table changes.
 
-use super::audit;
 use super::statement::Form;
+use super::{audit, erasure};
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::{self, Nest};
 use crate::pg::trigger::raise;
@@ -47,6 +47,9 @@ fn audit<'a>(trigger: &'a PgTrigger<'a>) -> std::result::Result<Option<PgHeapTup
 fn audit_log_stays<'a>(
     _trigger: &'a PgTrigger<'a>,
 ) -> std::result::Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, UsherError> {
+    if erasure::at_work() {
+        return Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>);
+    }
     raise::<()>(Err(UsherError::forbidden("entries of usher.audit_log are neither changed nor deleted")
         .hint("A mistake is set right by what you do next, which is entered too; usher.remove() deletes everything.")));
     Ok(None::<PgHeapTuple<'a, pgrx::AllocatedByRust>>)
@@ -91,7 +94,7 @@ fn audited(trigger: &PgTrigger<'_>) -> Outcome<()> {
 }
 
 fn plan(owner: pg_sys::Oid, relation: pg_sys::Oid, op: &Op, columns: Vec<String>) -> Outcome<Rc<Plan>> {
-    let generation = (relcache::generation(), relcache::schema_generation());
+    let generation = relcache::generations();
     let letter = match op {
         Op::Insert => "I",
         Op::Update => "U",
@@ -115,6 +118,22 @@ fn plan(owner: pg_sys::Oid, relation: pg_sys::Oid, op: &Op, columns: Vec<String>
     Ok(plan)
 }
 
+/// The columns of a relation that are declared as masked, of a partition those of its table: by their names, and by their numbers
+/// where they were renamed. Runs with the owner's rights.
+fn masked(relation: pg_sys::Oid, name: &str) -> Outcome<Vec<String>> {
+    spi::read_all(
+        "SELECT DISTINCT a.attname::text
+           FROM usher.column_protections AS p
+           LEFT JOIN pg_catalog.pg_attribute AS r ON r.attrelid = p.relation AND r.attnum = p.attnum
+            AND p.relation = COALESCE(pg_catalog.pg_partition_root($1::pg_catalog.regclass), $1)
+           JOIN pg_catalog.pg_attribute AS a ON a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+            AND (a.attname = r.attname OR a.attname = p.column_name AND p.schema_name || '.' || p.table_name = $2)
+          WHERE p.how = 'masked' AND p.ended_at IS NULL",
+        &[spi::arg(relation), spi::arg(name)],
+        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+    )
+}
+
 fn build(relation: pg_sys::Oid, op: &Op, columns: &[String]) -> Outcome<Plan> {
     let gone = || UsherError::internal("a changed table is not in the catalog");
     let table = tables::by_oid(relation)?.ok_or_else(gone)?;
@@ -126,7 +145,8 @@ fn build(relation: pg_sys::Oid, op: &Op, columns: &[String]) -> Outcome<Plan> {
     .ok_or_else(gone)?;
     // A column that is gone is no reason to stop a writer.
     let wanted = |column: &&tables::Column| columns.is_empty() || columns.contains(&column.name);
-    let form = Form { table: &table, name: &name, columns: table.columns.iter().filter(wanted).collect() };
+    let masked = masked(relation, &name)?;
+    let form = Form { table: &table, name: &name, columns: table.columns.iter().filter(wanted).collect(), masked: &masked };
     Ok(Plan {
         sql: form.sql(op, false),
         by_key: form.sql(op, true),

@@ -1,7 +1,7 @@
 //! Whether the audit log is what it was: `usher.verify_audit_log()`.
 
 use super::chain::{self, Block, Difference, Hash, Kind};
-use super::seal;
+use super::{erasure, seal};
 use crate::error::Result;
 use crate::pg::{spi, xact};
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,7 +97,9 @@ pub fn verify(anchor: Option<(i64, Hash)>) -> Result<Report> {
     let mut retired = BTreeSet::new();
     links(anchor, &mut report, &mut blocks, &mut retired)?;
     let mut stranger = None;
-    spi::each(&format!("SELECT e.position, e.recorded_at, {} FROM usher.audit_log AS e", seal::HASHED), &[], SLICE, |row| {
+    let forged = erasure::forged()?;
+    let entries = format!("SELECT e.position, e.recorded_at, {VOUCHED}");
+    spi::each(&entries, &[], SLICE, |row| {
         let entry = seal::read(row)?;
         report.entries += 1;
         if retired.contains(&entry.day) {
@@ -134,8 +136,17 @@ pub fn verify(anchor: Option<(i64, Hash)>) -> Result<Report> {
             "the entry at position {position} is in no block, or of a day that was retired: it was put there afterwards, or its time was changed"
         ));
     }
+    if let (None, Some((erasure, day))) = (&report.broken, forged) {
+        report.broken = Some(format!(
+            "what was masked on {day} for erasure {erasure} is not what the entry of that erasure says: usher.audit_erasures was changed"
+        ));
+    }
     Ok(report)
 }
+
+/// The hash of an entry `e`, as it was before persons were masked in it.
+const VOUCHED: &str = "usher.audit_entry_hash(e.position, e.recorded_at, e.id, e.correlation_id, e.organization_id, e.actor, e.role, e.action, e.object, e.old::text, e.new::text, e.flow, e.salt, x.images, x.masked)
+      FROM usher.audit_log AS e LEFT JOIN usher.audit_erasures AS x ON x.position = e.position AND x.last";
 
 /// Goes along the chain: each block follows from the one before it.
 fn links(anchor: Option<(i64, Hash)>, report: &mut Report, blocks: &mut Blocks, retired: &mut BTreeSet<i32>) -> Result<()> {
@@ -193,10 +204,7 @@ fn look(block: &Block) -> Result<Option<Difference>> {
     let marks =
         spi::read::<Vec<u8>>("SELECT b.marks FROM usher.audit_blocks AS b WHERE b.number = $1", &[spi::arg(block.number)])?;
     let found = spi::read_all(
-        &format!(
-            "SELECT e.position, e.recorded_at, {} FROM usher.audit_log AS e WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position",
-            seal::HASHED
-        ),
+        &format!("SELECT e.position, e.recorded_at, {VOUCHED} WHERE e.position > $1 AND e.position <= $2 ORDER BY e.position"),
         &[spi::arg(block.after), spi::arg(block.to)],
         seal::read,
     )?;

@@ -1,6 +1,6 @@
 //! Installing and removing a pack.
 
-use super::{PACKS, Pack};
+use super::{PACKS, Pack, protect};
 use crate::error::{Result, UsherError};
 use crate::flow::manage;
 use crate::guard::audit;
@@ -134,6 +134,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
             )?;
         }
     }
+    protect::bring_in_line(installed, pack.name, &manifest)?;
     bind_revenue(installed, pack, &manifest, &role)?;
     let (mut made, mut changed) = (0, 0);
     for text in pack.flows {
@@ -168,6 +169,7 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
     unbind_revenue(installed, pack, &manifest)?;
+    protect::end(installed, pack.name)?;
     let _acting = role::internal(installed.owner);
     let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;

@@ -5,6 +5,7 @@
 
 mod api;
 mod install;
+mod protect;
 
 /// A pack as it is built into the library.
 pub struct Pack {

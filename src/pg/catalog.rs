@@ -18,6 +18,17 @@ pub fn usher_relation(name: &str) -> Option<Oid> {
     }
 }
 
+/// The oid of a relation, if there is one of that name.
+pub fn relation(schema: &str, name: &str) -> Option<Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: missing_ok look-ups in the catalog cache inside a transaction; both strings are NUL-terminated.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        let relation = if schema == Oid::INVALID { schema } else { pg_sys::get_relname_relid(name.as_ptr(), schema) };
+        (relation != Oid::INVALID).then_some(relation)
+    }
+}
+
 /// True when `usher.<name>` has nothing in its file: what it is for is not in use. Costs no statement.
 pub fn is_unused(name: &str) -> bool {
     let Some(oid) = usher_relation(name) else { return true };
@@ -105,13 +116,15 @@ pub fn invalidate(relation: Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) }
 }
 
-/// The relation that a qualified name means now.
-pub fn relation(schema: &str, name: &str) -> Option<Oid> {
-    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
-    // SAFETY: catalog look-ups with NUL-terminated names; what is missing is InvalidOid.
-    let found = unsafe {
-        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
-        if namespace == Oid::INVALID { Oid::INVALID } else { pg_sys::get_relname_relid(name.as_ptr(), namespace) }
-    };
-    (found != Oid::INVALID).then_some(found)
+/// Schema and name of a relation as they are now.
+pub fn name(relation: Oid) -> Option<(String, String)> {
+    // SAFETY: look-ups of the catalog inside a transaction; each answers NULL for what is missing, or a copy in this memory context.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if name.is_null() || schema.is_null() {
+            return None;
+        }
+        Some((CStr::from_ptr(schema).to_str().ok()?.to_owned(), CStr::from_ptr(name).to_str().ok()?.to_owned()))
+    }
 }

@@ -110,6 +110,14 @@ impl Nest {
         self
     }
 
+    /// Ordinary triggers do not fire, those that are marked ALWAYS do; and policies are an error instead of hiding rows. For our own
+    /// statement that changes how values are kept, and nothing that anybody should hear of.
+    pub fn unnoticed(mut self) -> Self {
+        self.set_as(c"session_replication_role", c"replica", pg_sys::GucContext::PGC_SUSET);
+        self.set(c"row_security", c"off");
+        self
+    }
+
     /// Notices about what does not exist yet help nobody while scripts run.
     pub fn quiet(mut self) -> Self {
         self.set(c"client_min_messages", c"warning");
@@ -127,6 +135,10 @@ impl Nest {
     }
 
     fn set(&mut self, name: &CStr, value: &CStr) {
+        self.set_as(name, value, pg_sys::GucContext::PGC_USERSET);
+    }
+
+    fn set_as(&mut self, name: &CStr, value: &CStr, context: pg_sys::GucContext::Type) {
         // SAFETY: opens a nesting level like a function's SET clause does; closed by Drop or by transaction abort.
         self.level.get_or_insert_with(|| unsafe { pg_sys::NewGUCNestLevel() });
         // SAFETY: both strings are NUL-terminated and live through the call; GUC_ACTION_SAVE stacks the old value.
@@ -134,7 +146,7 @@ impl Nest {
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
+                context,
                 pg_sys::GucSource::PGC_S_SESSION,
                 pg_sys::GucAction::GUC_ACTION_SAVE,
                 true,

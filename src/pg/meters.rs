@@ -14,6 +14,8 @@ const SETS: usize = 1_024;
 const WAYS: usize = 32;
 /// The clock of the server's processes is the same, but may be set back.
 const SET_BACK: i64 = 1_000_000_000;
+/// How long a key waits for a place, in nanoseconds.
+const FULL: i64 = 1_000_000_000;
 
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(C)]
@@ -91,7 +93,7 @@ impl Meters {
     /// Nanoseconds until one more may pass; 0: now. Without a place nobody passes: less than allowed, never more.
     fn wait(&self, key: u64, pace: Pace, now: i64) -> i64 {
         if self.place(key, now).is_none() {
-            return SET_BACK;
+            return FULL;
         }
         let earliest = self.spent(key, now).saturating_sub((pace.burst - 1).saturating_mul(pace.interval));
         (earliest - now).max(0)

@@ -21,6 +21,7 @@ pub mod meters;
 pub mod relcache;
 pub mod report;
 pub mod role;
+pub mod row;
 pub mod shmem;
 pub mod spi;
 pub mod subxact;

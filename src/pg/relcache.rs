@@ -88,6 +88,11 @@ pub fn schema_generation() -> u64 {
     SCHEMA_GENERATION.get()
 }
 
+/// Moves on with either: for what hangs on flows and on tables alike.
+pub fn generations() -> (u64, u64) {
+    (generation(), schema_generation())
+}
+
 /// Learns now what others have committed: inside a transaction PostgreSQL looks only when it takes a lock.
 pub fn accept() {
     register();

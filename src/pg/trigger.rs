@@ -4,6 +4,14 @@ use super::{event, spi, subxact};
 use crate::error::{Result, UsherError};
 use pgrx::prelude::*;
 
+/// The statements of a table that are followed, and what a trigger needs to see of each.
+pub const EVENTS: [(&str, &str); 4] = [
+    ("insert", "REFERENCING NEW TABLE AS usher_new"),
+    ("update", "REFERENCING OLD TABLE AS usher_old NEW TABLE AS usher_new"),
+    ("delete", "REFERENCING OLD TABLE AS usher_old"),
+    ("truncate", ""),
+];
+
 /// Raises an error as it is; the trigger macro would lose its SQLSTATE.
 pub fn raise<T>(result: Result<T>) -> T {
     match result {

@@ -110,6 +110,12 @@ pub fn listen() {
     register();
 }
 
+/// When the client's statement began: the same number for as long as it runs.
+pub fn statement_began() -> i64 {
+    // SAFETY: reads a backend-local variable.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
 /// Calls `hook` at the end of every transaction of this process, however it ends. For forgetting what was noted in it.
 pub fn at_end(hook: fn()) {
     register();

@@ -37,7 +37,7 @@ pub mod pauses;
 mod pauses_api;
 pub mod pressure;
 mod pressure_api;
-mod request;
+pub mod request;
 pub mod schedules;
 pub mod settle;
 pub mod shadow;
@@ -46,6 +46,10 @@ mod steer;
 pub mod store;
 pub mod take_back;
 pub mod work;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;
 
 pub use crate::flow::definition::LANES;
 

@@ -7,6 +7,7 @@ use super::{keys, life};
 use crate::error::{Result, UsherError};
 use crate::flow::cause;
 use crate::flow::definition::lane;
+use crate::flow::switches;
 use crate::pg::spi::Raw;
 use crate::pg::{ids, role, spi, xact};
 use crate::registry::identity::{self, Right};
@@ -69,6 +70,8 @@ struct Route {
     flow: i32,
     version: i32,
     lane: i16,
+    /// Some organization does without it.
+    switched: bool,
 }
 
 thread_local! {
@@ -85,9 +88,12 @@ fn all_routes() -> Result<Rc<Vec<Route>>> {
     }
     xact::remember_only_now();
     let routes = Rc::new(spi::read_all(
-        "SELECT f.definition ->> 'from', f.definition ->> 'to', f.definition -> 'when' ->> 'request', f.name, f.id, f.version,
-                f.definition ->> 'priority', f.definition ->> 'mode'
-           FROM usher.flows f WHERE f.definition -> 'when' ? 'request' ORDER BY f.name",
+        &format!(
+            "SELECT f.definition ->> 'from', f.definition ->> 'to', f.definition -> 'when' ->> 'request', f.name, f.id, f.version,
+                    f.definition ->> 'priority', f.definition ->> 'mode', {}
+               FROM usher.flows f WHERE f.definition -> 'when' ? 'request' ORDER BY f.name",
+            switches::any()
+        ),
         &[],
         |row| {
             let own = row.get::<String>(7)?.and_then(|priority| lane(&priority));
@@ -100,6 +106,7 @@ fn all_routes() -> Result<Rc<Vec<Route>>> {
                 flow: row.get::<i32>(5)?.unwrap_or_default(),
                 version: row.get::<i32>(6)?.unwrap_or_default(),
                 lane: own.unwrap_or(if low { 4 } else { 3 }) as i16,
+                switched: row.get::<bool>(9)?.unwrap_or(false),
             })
         },
     )?);
@@ -138,6 +145,9 @@ fn route(request: &Request, payload: &JsonB) -> Result<Option<Route>> {
         routes(&request.source, &request.target)?.into_iter().find(|route| Some(route.action.as_str()) == action.as_deref());
     if route.is_none() && systems::kind(&request.target)?.as_deref() != Some("external") {
         return Err(unroutable(request, action.as_deref(), None)?);
+    }
+    if let Some(route) = route.as_ref().filter(|route| route.switched) {
+        switches::require_on(route.flow, &route.name, request.organization)?;
     }
     Ok(route)
 }
@@ -433,6 +443,15 @@ pub fn many(
             return Err(UsherError::invalid(format!("payload {at} is NULL")).hint("Give a JSON object for each job."));
         }
         return Err(if no_object { not_an_object(Some(at)) } else { unroutable(request, action.as_deref(), Some(at))? });
+    }
+    for route in known.iter().filter(|route| route.switched) {
+        let asked = spi::read::<bool>(
+            "SELECT true FROM unnest($1::jsonb[]) AS p WHERE p ->> 'action' = $2 LIMIT 1",
+            &[payloads.arg(), spi::arg(route.action.as_str())],
+        )?;
+        if asked == Some(true) {
+            switches::require_on(route.flow, &route.name, request.organization)?;
+        }
     }
     finite(run_at)?;
     let later = run_at.filter(|at| i64::from(*at) > ids::clock());

@@ -39,6 +39,7 @@ const RUNS: &str = "
         SELECT o.id, $1, t.at, usher.uuid_v7()
           FROM usher.organizations o CROSS JOIN unnest($2::timestamptz[]) AS t (at)
          WHERE ($3::text IS NULL OR o.timezone = $3) AND ($4::uuid IS NULL OR o.id = $4) AND o.created_at <= t.at
+           AND NOT EXISTS (SELECT FROM usher.flow_switches s WHERE s.flow_id = $1 AND s.organization_id = o.id)
          ORDER BY o.id, t.at
         ON CONFLICT ON CONSTRAINT schedule_runs_pkey DO NOTHING
         RETURNING organization_id, job_id, scheduled_at)

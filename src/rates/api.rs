@@ -31,7 +31,11 @@ fn limit_rpc(
     let installed = setup::current()?;
     let rate = UsherError::given(rate, "the rate")?;
     let pace = limits::calls(&rate, burst).map_err(store::refused)?;
-    let function = function.filter(|name| !name.trim().is_empty());
+    if function.as_deref().is_some_and(|name| name.trim().is_empty()) {
+        return Err(UsherError::invalid("the function's name is empty")
+            .hint("Name a function, or leave it out: then all count together.")
+            .into());
+    }
     let organization = organization.map(|named| identity::organization(&named, Right::Manage)).transpose()?;
     if let Some(name) = role.as_deref().filter(|name| role::by_name(name).is_none()) {
         return Err(UsherError::not_found(format!("role \"{name}\" does not exist"))
@@ -95,10 +99,6 @@ thread_local! {
     static CHECKED: RefCell<Option<Checked>> = const { RefCell::new(None) };
 }
 
-fn generation() -> (u64, u64) {
-    (relcache::generation(), relcache::schema_generation())
-}
-
 fn roles() -> (pg_sys::Oid, pg_sys::Oid) {
     (role::current(), role::outer())
 }
@@ -106,7 +106,7 @@ fn roles() -> (pg_sys::Oid, pg_sys::Oid) {
 impl Checked {
     fn covers(&self, function: &str, organization: Option<Uuid>) -> bool {
         self.statement == xact::statement_began_at()
-            && self.generation == generation()
+            && self.generation == relcache::generations()
             && self.roles == roles()
             && self.organization == organization
             && self.function == function
@@ -116,7 +116,7 @@ impl Checked {
 
 /// The meters that a call is counted by, for a caller who may ask for the organization.
 fn meters_of(function: &str, organization: Option<Uuid>) -> Result<Checked> {
-    let (statement, generation) = (xact::statement_began_at(), generation());
+    let (statement, generation) = (xact::statement_began_at(), relcache::generations());
     if let Some(organization) = organization {
         identity::organization(&uuid::Uuid::from_bytes(*organization.as_bytes()).to_string(), Right::Read)?;
     }
@@ -147,12 +147,42 @@ fn check_rate(function: &str, organization: default!(Option<Uuid>, "NULL")) -> s
     Ok(true)
 }
 
-/// How many calls a rule lets pass now for an organization; NULL for one that the caller may not read, and for no rule. Internal,
-/// for the view `usher.rpc_limits`.
+/// How often functions may be called, and how many calls each organization of the caller has left now; operators and readers see
+/// all of them. Internal, for the view `usher.rpc_limits`.
 #[pg_extern(volatile, parallel_unsafe)]
-fn rpc_calls_left(rule: i32, organization: Uuid) -> std::result::Result<Option<i64>, ErrorReport> {
-    if !identity::has_reader_rights(role::current()) && !identity::organizations(Right::Read)?.contains(&organization) {
-        return Ok(None);
-    }
-    Ok(rules::pace_of(rule)?.map(|pace| meters::left(rules::key(rule, organization.as_bytes()), pace)))
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn rpc_states() -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(id, i32),
+            name!(function, Option<String>),
+            name!(organization, String),
+            name!(role, Option<String>),
+            name!(rate, String),
+            name!(burst, i64),
+            name!(calls_left, i64),
+        ),
+    >,
+    ErrorReport,
+> {
+    let installed = setup::current()?;
+    let all = identity::has_reader_rights(role::current());
+    let organizations = identity::organizations(Right::Read)?;
+    let _acting = role::internal(installed.owner);
+    let rows = spi::read_all(
+        "SELECT r.id, r.of_function, o.slug, r.of_role, r.rate, r.burst, r.nanoseconds, o.id
+           FROM usher.rpc_rules AS r JOIN usher.organizations AS o ON o.id = COALESCE(r.of_organization, o.id)
+          WHERE $1 OR o.id = ANY ($2) ORDER BY r.id, o.slug",
+        &[spi::arg(all), spi::arg(organizations)],
+        |row| {
+            let (id, burst) = (row.get::<i32>(1)?.unwrap_or(0), row.get::<i64>(6)?.unwrap_or(1));
+            let pace = Pace { interval: row.get::<i64>(7)?.unwrap_or(1), burst };
+            let whose = row.get::<Uuid>(8)?.map(|id| *id.as_bytes()).unwrap_or_default();
+            let left = meters::left(rules::key(id, &whose), pace);
+            let text = |column| Ok::<_, UsherError>(row.get::<String>(column)?);
+            Ok((id, text(2)?, text(3)?.unwrap_or_default(), text(4)?, text(5)?.unwrap_or_default(), burst, left))
+        },
+    )?;
+    Ok(TableIterator::new(rows))
 }

@@ -34,7 +34,7 @@ thread_local! {
 
 /// All rules, as this process knows them.
 fn all() -> Result<Rc<Vec<Rule>>> {
-    let generation = (relcache::generation(), relcache::schema_generation());
+    let generation = relcache::generations();
     let known =
         KNOWN.with_borrow(|known| known.as_ref().filter(|known| known.generation == generation).map(|known| known.rules.clone()));
     if let Some(rules) = known {
@@ -62,11 +62,6 @@ fn all() -> Result<Rc<Vec<Rule>>> {
     let rules = Rc::new(rules);
     KNOWN.set(Some(Known { generation, rules: rules.clone() }));
     Ok(rules)
-}
-
-/// How fast a rule lets calls pass.
-pub fn pace_of(id: i32) -> Result<Option<Pace>> {
-    Ok(all()?.iter().find(|rule| rule.id == id).map(|rule| rule.pace))
 }
 
 /// There are rules at all.

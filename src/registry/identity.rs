@@ -82,9 +82,15 @@ fn user() -> Option<String> {
     if !trusts_claims() {
         return None;
     }
-    let claims = serde_json::from_str::<serde_json::Value>(&claims()?).ok()?;
-    // A token must not pass for a database role.
-    claims.get("sub")?.as_str().filter(|sub| !sub.starts_with("role:")).map(str::to_owned)
+    claims_subject(&claims()?)
+}
+
+/// The person whom claims name; None: nobody.
+pub(super) fn claims_subject(text: &str) -> Option<String> {
+    let claims = serde_json::from_str::<serde_json::Value>(text).ok()?;
+    // A token must not pass for a database role. Behind a NUL PostgreSQL would store the rest and show it to nobody: what is entered
+    // into the audit log would look like another person's act.
+    claims.get("sub")?.as_str().filter(|sub| !sub.starts_with("role:") && !sub.contains('\0')).map(str::to_owned)
 }
 
 /// A gateway has logged in whose claims count.
@@ -187,7 +193,7 @@ const MOST_PEOPLE: usize = 1_000;
 fn own(installed: Installed, user: &str) -> Result<Rc<Own>> {
     // Also in the middle of a transaction a right that was taken is gone in the next statement.
     relcache::accept();
-    let generation = (relcache::generation(), relcache::schema_generation());
+    let generation = relcache::generations();
     let found = PEOPLE.with_borrow_mut(|people| {
         if people.generation != generation || people.known.len() > MOST_PEOPLE {
             *people = People { generation, known: HashMap::new() };
@@ -241,6 +247,54 @@ fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<b
     Ok(own.legend)
 }
 
+/// Whether the session acts for a person or a flow, not for a database role itself.
+pub fn acts_for_another() -> bool {
+    in_flow() || user().is_some()
+}
+
+/// True when whoever the session acts for may read what is the organization's.
+pub fn may_read(organization: pgrx::Uuid) -> Result<bool> {
+    may(setup::installed()?, organization, Right::Read)
+}
+
+/// True for an admin of the organization by membership: not by being an operator or a legend, nor by being a flow.
+pub fn is_admin_member(organization: pgrx::Uuid) -> Result<bool> {
+    if in_flow() {
+        return Ok(false);
+    }
+    let installed = setup::installed()?;
+    let user = actor();
+    if own(installed, &user)?.manages.contains(&organization) {
+        return Ok(true);
+    }
+    let Some(adopted) = adopted(installed)? else { return Ok(false) };
+    let _acting = role::internal(installed.owner);
+    adopted.has(&user, organization, Right::Manage)
+}
+
+/// The organizations of which the caller is an admin by membership.
+pub fn admin_memberships() -> Result<Vec<pgrx::Uuid>> {
+    if in_flow() {
+        return Ok(Vec::new());
+    }
+    let installed = setup::installed()?;
+    let user = actor();
+    let mut ids = own(installed, &user)?.manages.clone();
+    if let Some(adopted) = adopted(installed)? {
+        let _acting = role::internal(installed.owner);
+        ids.extend(adopted.organizations(&user, Right::Manage)?);
+    }
+    Ok(ids)
+}
+
+/// True for a legend by membership: not by being an operator, nor by being a flow.
+pub fn is_legend_member() -> Result<bool> {
+    if in_flow() {
+        return Ok(false);
+    }
+    Ok(own(setup::installed()?, &actor())?.legend)
+}
+
 /// True when the caller may do everything everywhere.
 pub fn is_legend() -> Result<bool> {
     let installed = setup::installed()?;
@@ -282,4 +336,17 @@ pub fn organization(named: &str, right: Right) -> Result<pgrx::Uuid> {
     } else {
         refusal.hint("Check the spelling, or ask one of its admins for usher.grant_membership(organization, your user id).")
     })
+}
+
+#[cfg(test)]
+mod unit {
+    use super::claims_subject;
+
+    #[test]
+    fn claims_name_a_person_or_nobody() {
+        assert_eq!(claims_subject(r#"{"sub": "anna", "role": "x"}"#).as_deref(), Some("anna"));
+        for nobody in [r#"{"sub": "role:anna"}"#, r#"{"sub": "anna\u0000x"}"#, r#"{"sub": 7}"#, "{}", "[]", "", "anna"] {
+            assert_eq!(claims_subject(nobody), None, "{nobody}");
+        }
+    }
 }

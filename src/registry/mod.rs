@@ -11,3 +11,7 @@ pub mod links;
 pub mod systems;
 pub mod tables;
 pub mod zones;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -2,6 +2,7 @@
 
 use crate::error::{Result, UsherError, did_you_mean};
 use crate::pg::spi;
+use pgrx::PgRelation;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::{quote_identifier, quote_qualified_identifier};
 
@@ -64,6 +65,12 @@ impl Table {
         self.column("organization_id").is_some_and(Column::is_uuid)
     }
 
+    /// The columns of the key as people name a row: the organization is said apart, unless it is all there is.
+    pub fn own_key(&self) -> Vec<&str> {
+        let own = self.key.iter().map(String::as_str);
+        own.filter(|name| self.key.len() == 1 || *name != "organization_id").collect()
+    }
+
     /// The column, or a refusal that names the nearest one.
     pub fn expect(&self, name: &str, at: &str) -> Result<&Column> {
         self.column(name).ok_or_else(|| {
@@ -91,16 +98,19 @@ pub fn row_key(key: &[String], alias: &str) -> String {
     format!("pg_catalog.hashtextextended(pg_catalog.concat_ws('|', {}), 0)", columns.join(", "))
 }
 
-/// Splits `schema.name`; both parts are needed, quotes are allowed.
+/// Splits `schema.name`; both parts are needed, quotes are allowed. As PostgreSQL reads it: a doubled quote inside quotes is one
+/// of the name, and outside of them only ASCII is made lower case.
 pub fn split(name: &str) -> Option<(String, String)> {
     let mut parts = vec![String::new()];
     let mut quoted = false;
-    for c in name.chars() {
+    let mut rest = name.chars().peekable();
+    while let Some(c) = rest.next() {
         match c {
+            '"' if quoted && rest.next_if_eq(&'"').is_some() => parts.last_mut()?.push('"'),
             '"' => quoted = !quoted,
             '.' if !quoted => parts.push(String::new()),
             c if quoted => parts.last_mut()?.push(c),
-            c => parts.last_mut()?.extend(c.to_lowercase()),
+            c => parts.last_mut()?.push(c.to_ascii_lowercase()),
         }
     }
     match <[String; 2]>::try_from(parts) {
@@ -158,6 +168,39 @@ pub fn by_oid(oid: Oid) -> Result<Option<Table>> {
     named.into_iter().next().map(|(schema, relation)| read(oid, &schema, &relation)).transpose()
 }
 
+/// A table of the application, by number and name.
+pub struct Named {
+    pub oid: Oid,
+    pub schema: String,
+    pub name: String,
+}
+
+/// The table that is meant, if it can be `done` ("audited") at all.
+pub fn of_application(relation: Option<PgRelation>, example: &str, done: &str) -> Result<Named> {
+    let relation = relation.ok_or_else(|| UsherError::invalid("the table is missing").hint(example))?;
+    let (oid, schema, name) = (relation.oid(), relation.namespace().to_owned(), relation.name().to_owned());
+    drop(relation);
+    let (kind, lasting) = spi::read_all(
+        "SELECT relkind::text, relpersistence::text FROM pg_catalog.pg_class WHERE oid = $1",
+        &[spi::arg(oid)],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )?
+    .into_iter()
+    .next()
+    .unwrap_or_default();
+    if schema == "usher" {
+        return Err(UsherError::invalid(format!("{schema}.{name} belongs to pg_usher, which sees to its own tables by itself"))
+            .hint("Name a table of your application."));
+    }
+    if !matches!(kind.as_str(), "r" | "p") || lasting == "t" {
+        // A session's own schema has a number that nobody knows.
+        let schema = if lasting == "t" { "pg_temp" } else { &schema };
+        return Err(UsherError::invalid(format!("{schema}.{name} is not an ordinary table"))
+            .hint(format!("Ordinary and partitioned tables can be {done}; views, foreign and temporary tables cannot.")));
+    }
+    Ok(Named { oid, schema, name })
+}
+
 #[cfg(test)]
 mod unit {
     use super::split;
@@ -167,6 +210,8 @@ mod unit {
         assert_eq!(split("public.orders"), Some(("public".into(), "orders".into())));
         assert_eq!(split("Public.Orders"), Some(("public".into(), "orders".into())));
         assert_eq!(split("shop.\"Order Lines\""), Some(("shop".into(), "Order Lines".into())));
+        assert_eq!(split("shop.\"12\"\" records\""), Some(("shop".into(), "12\" records".into())));
+        assert_eq!(split("Büro.Äpfel"), Some(("büro".into(), "Äpfel".into())));
         for bad in ["orders", "a.b.c", ".x", "x.", "\"a.b", ""] {
             assert_eq!(split(bad), None, "{bad}");
         }

@@ -9,3 +9,7 @@ pub mod binding;
 mod ingest;
 mod money;
 mod sale;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -42,6 +42,9 @@ pub fn amount(text: &str, currency: &Currency) -> Result<String> {
             .hint("A sale is taken back with usher.reverse_ticket_revenue(ingestion, reason)."));
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if whole.is_empty() || ![whole, fraction].iter().all(|part| part.bytes().all(|byte| byte.is_ascii_digit())) {
+        return Err(UsherError::invalid("gross_amount is not a number").hint("Give a finite number, such as 120.00."));
+    }
     let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
     if whole.len() > MOST_DIGITS {
         return Err(UsherError::new(
@@ -90,6 +93,9 @@ mod unit {
         assert_eq!(money("1.234", "KWD").unwrap(), "1.234");
         for (text, code) in [("0.005", "USD"), ("1.5", "JPY"), ("1.2345", "KWD"), ("-1", "USD"), ("-0.01", "USD")] {
             assert!(money(text, code).is_err(), "{text} {code}");
+        }
+        for text in ["", ".", "abc", "1e5", "+5", " 1", "0x1", "1.2.3", "1,5", "١"] {
+            assert!(money(text, "KWD").unwrap_err().message.contains("not a number"), "{text}");
         }
         for text in ["NaN", "Infinity", "-Infinity"] {
             assert!(money(text, "USD").unwrap_err().message.contains(text));

@@ -142,15 +142,9 @@ fn secret(organization: Option<String>, name: Option<String>) -> String {
         let id = organization.as_deref().map(|named| identity::organization(named, Right::Read)).transpose()?;
         let reader = role::current();
         let acting = role::internal(installed.owner);
-        let names = spi::read::<Vec<String>>(
-            "SELECT s.readers FROM usher.secrets AS s WHERE s.organization_id IS NOT DISTINCT FROM $1 AND s.name = $2",
-            &[spi::arg(id), spi::arg(name)],
-        )?
-        .unwrap_or_default();
-        if !names.iter().filter_map(|name| role::by_name(name)).any(|role| role::has_rights_of(reader, role)) {
-            return Err(refused());
-        }
-        let (plain, _) = store::get(id, name)?.ok_or_else(refused)?;
+        let may = |name: &String| role::by_name(name).is_some_and(|named| role::has_rights_of(reader, named));
+        let kept = store::find(id, name)?.filter(|kept| kept.readers.iter().any(may)).ok_or_else(refused)?;
+        let plain = kept.open(id, name)?;
         drop(acting);
         String::from_utf8(plain.to_vec()).map_err(|_| UsherError::state(format!("secret \"{name}\" is no text")))
     })

@@ -9,12 +9,16 @@
 //! ```
 //!
 //! Read each time, which is seldom: a key that was put on top is used by the next statement of every session, and none lies in
-//! memory longer than it takes.
+//! memory longer than it takes. Rows of a sealed column come by the thousand: for them the keys are kept until the statement, or its
+//! transaction, is over.
 
 use super::sealing::{KEY_BYTES, Key};
 use crate::error::{Result, UsherError};
 use crate::pg::files::{self, Guarded};
+use crate::pg::xact;
 use crate::settings;
+use std::cell::RefCell;
+use std::rc::Rc;
 use zeroize::Zeroizing;
 
 const MOST_BYTES: u64 = 65_536;
@@ -38,8 +42,26 @@ pub fn read() -> Result<Vec<Key>> {
     parse(&text).map_err(|why| unusable(&why))
 }
 
+thread_local! {
+    static OF_STATEMENT: RefCell<Option<(i64, Rc<Vec<Key>>)>> = const { RefCell::new(None) };
+}
+
+/// As [`read`], once for each of the client's statements.
+pub fn for_statement() -> Result<Rc<Vec<Key>>> {
+    let now = xact::statement_began();
+    if let Some(known) =
+        OF_STATEMENT.with_borrow(|known| known.as_ref().filter(|(at, _)| *at == now).map(|(_, keys)| keys.clone()))
+    {
+        return Ok(known);
+    }
+    let keys = Rc::new(read()?);
+    xact::at_end(|| OF_STATEMENT.set(None));
+    OF_STATEMENT.set(Some((now, keys.clone())));
+    Ok(keys)
+}
+
 /// What is wrong is told by its line, never by what stands there.
-fn parse(text: &str) -> std::result::Result<Vec<Key>, String> {
+pub(super) fn parse(text: &str) -> std::result::Result<Vec<Key>, String> {
     let mut keys: Vec<Key> = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let line = line.trim();

@@ -8,7 +8,11 @@
 //! * [`hidden`] is how every function here ends that has seen one: an error must not have its statement in the log.
 
 mod api;
-mod hidden;
+pub mod hidden;
 pub mod keys;
-mod sealing;
+pub mod sealing;
 pub mod store;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -12,6 +12,8 @@
 //! ```text
 //! "pg_usher secret 1\n"  organization 16 bytes (zeros: the installation)  the secret's name
 //! ```
+//!
+//! Values of sealed columns (see `protect`) are sealed alike, under another first line: neither passes for the other.
 
 use crate::error::{Result, UsherError};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -35,15 +37,26 @@ impl Key {
     }
 }
 
+/// What a value is; a word of the text that is authenticated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    Secret,
+    Column,
+}
+
 /// What a value belongs to.
 pub struct Place<'a> {
+    pub purpose: Purpose,
     pub organization: Option<[u8; 16]>,
     pub name: &'a str,
 }
 
 impl Place<'_> {
     fn bound(&self) -> Aad<Vec<u8>> {
-        let mut text = b"pg_usher secret 1\n".to_vec();
+        let mut text = match self.purpose {
+            Purpose::Secret => b"pg_usher secret 1\n".to_vec(),
+            Purpose::Column => b"pg_usher column 1\n".to_vec(),
+        };
         text.extend(self.organization.unwrap_or_default());
         text.extend(self.name.as_bytes());
         Aad::from(text)
@@ -87,7 +100,7 @@ pub fn open(key: &Key, place: &Place<'_>, sealed: &[u8]) -> Option<Zeroizing<Vec
 
 #[cfg(test)]
 mod unit {
-    use super::{KEY_BYTES, Key, Place, key_id, open, seal};
+    use super::{KEY_BYTES, Key, Place, Purpose, key_id, open, seal};
     use proptest::prelude::*;
     use zeroize::Zeroizing;
 
@@ -95,7 +108,7 @@ mod unit {
         Key { id: id.to_owned(), bytes: Zeroizing::new([byte; KEY_BYTES]) }
     }
 
-    const HERE: Place<'static> = Place { organization: Some([7; 16]), name: "stripe" };
+    const HERE: Place<'static> = Place { purpose: Purpose::Secret, organization: Some([7; 16]), name: "stripe" };
 
     #[test]
     fn opens_for_its_key_and_its_place_only() {
@@ -107,6 +120,7 @@ mod unit {
         assert!(open(&key("a", 1), &Place { organization: Some([8; 16]), ..HERE }, &sealed).is_none(), "another organization");
         assert!(open(&key("a", 1), &Place { organization: None, ..HERE }, &sealed).is_none(), "the installation");
         assert!(open(&key("a", 1), &Place { name: "paypal", ..HERE }, &sealed).is_none(), "another secret");
+        assert!(open(&key("a", 1), &Place { purpose: Purpose::Column, ..HERE }, &sealed).is_none(), "a column's value");
     }
 
     #[test]

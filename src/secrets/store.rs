@@ -1,7 +1,7 @@
 //! Keeping secrets and finding them.
 
 use super::keys;
-use super::sealing::{self, Key, Place};
+use super::sealing::{self, Key, Place, Purpose};
 use crate::error::{Result, UsherError};
 use crate::pg::{role, spi};
 use pgrx::Uuid;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 pub type Plain = Zeroizing<Vec<u8>>;
 
 fn place<'a>(organization: Option<Uuid>, name: &'a str) -> Place<'a> {
-    Place { organization: organization.map(|id| *id.as_bytes()), name }
+    Place { purpose: Purpose::Secret, organization: organization.map(|id| *id.as_bytes()), name }
 }
 
 /// Seals a value under the first key. Runs with the owner's rights.
@@ -57,20 +57,38 @@ fn write(
     Ok(())
 }
 
-/// The plain value, and the roles that may read it. None: there is no such secret. Runs with the owner's rights.
-pub fn get(organization: Option<Uuid>, name: &str) -> Result<Option<(Plain, Vec<String>)>> {
+/// A secret as it is kept, and the roles that may read it.
+pub struct Kept {
+    sealed: Option<Vec<u8>>,
+    vault_id: Option<Uuid>,
+    pub readers: Vec<String>,
+}
+
+/// None: there is no such secret. Runs with the owner's rights.
+pub fn find(organization: Option<Uuid>, name: &str) -> Result<Option<Kept>> {
     let rows = spi::read_all(
         "SELECT s.sealed, s.vault_id, s.readers FROM usher.secrets AS s WHERE s.organization_id IS NOT DISTINCT FROM $1 AND s.name = $2",
         &[spi::arg(organization), spi::arg(name)],
-        |row| Ok((row.get::<Vec<u8>>(1)?, row.get::<Uuid>(2)?, row.get::<Vec<String>>(3)?.unwrap_or_default())),
+        |row| {
+            Ok(Kept {
+                sealed: row.get::<Vec<u8>>(1)?,
+                vault_id: row.get::<Uuid>(2)?,
+                readers: row.get::<Vec<String>>(3)?.unwrap_or_default(),
+            })
+        },
     )?;
-    let Some((sealed, vault_id, readers)) = rows.into_iter().next() else { return Ok(None) };
-    let plain = match (sealed, vault_id) {
-        (Some(sealed), _) => open(&keys::read()?, organization, name, &sealed)?,
-        (None, Some(vault_id)) => from_vault(vault_id)?,
-        (None, None) => return Err(UsherError::internal("a secret is kept nowhere")),
-    };
-    Ok(Some((plain, readers)))
+    Ok(rows.into_iter().next())
+}
+
+impl Kept {
+    /// The plain value. Runs with the owner's rights.
+    pub fn open(&self, organization: Option<Uuid>, name: &str) -> Result<Plain> {
+        match (&self.sealed, self.vault_id) {
+            (Some(sealed), _) => open(&keys::read()?, organization, name, sealed),
+            (None, Some(vault_id)) => from_vault(vault_id),
+            (None, None) => Err(UsherError::internal("a secret is kept nowhere")),
+        }
+    }
 }
 
 fn open(keys: &[Key], organization: Option<Uuid>, name: &str, sealed: &[u8]) -> Result<Plain> {

@@ -39,6 +39,9 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/adoption.sql"),
             include_str!("../../sql/setup/secrets.sql"),
             include_str!("../../sql/setup/rates.sql"),
+            include_str!("../../sql/setup/privacy.sql"),
+            include_str!("../../sql/setup/protect.sql"),
+            include_str!("../../sql/setup/switches.sql"),
         ],
     ),
 ];

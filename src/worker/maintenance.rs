@@ -7,6 +7,7 @@ use crate::guard::{attach as audits, seal};
 use crate::notify;
 use crate::pg::{relcache, shmem, xact};
 use crate::pg::{role, spi, subxact};
+use crate::privacy::{erase, retention};
 use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
 use crate::registry::adopt::organizations;
@@ -71,6 +72,30 @@ pub fn run() -> Result<()> {
     }
     if look_at_triggers(installed, changes.as_deref()) {
         COMPLETE_AT.set(complete.filter(|_| changes.is_some()).or_else(|| Some(Instant::now())));
+    }
+    Ok(())
+}
+
+/// Most that upkeep of the application's tables may take: their triggers are others' code.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Erased persons whom work that ran meanwhile may have written again. In a transaction of its own: it waits for others' rows.
+pub fn erasures(installed: setup::Installed) -> Result<()> {
+    apart(installed, "erasures could not be looked at again", || erase::sweep(installed).map(|_| ()))
+}
+
+/// Rows whose time is over. In a transaction of its own, too.
+pub fn retention(installed: setup::Installed) -> Result<()> {
+    apart(installed, "retention could not be seen to", || retention::run(installed))
+}
+
+fn apart(installed: setup::Installed, otherwise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    if !(installed.up_to_date && installed.home) {
+        return Ok(());
+    }
+    let _acting = role::internal(installed.owner);
+    if let Err(failure) = subxact::attempt_within(Some(PATIENCE), work) {
+        pgrx::log!("usher worker: {otherwise}: {}", failure.line());
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
 use crate::pg::{shmem, spi};
+use crate::protect::mend;
 use crate::queue::{LANES, store};
 use crate::registry::adopt::binding::{self, Bound};
 use crate::setup::{self, Installed};
@@ -177,6 +178,12 @@ pub fn adoptions(installed: Installed) -> Result<Seen> {
         findings.push(broken("memberships", "it gives nobody a right", why));
     }
     Ok(("every adopted table can be read".to_owned(), findings))
+}
+
+/// Columns that are sealed or masked.
+pub fn protected_columns() -> Result<Seen> {
+    let findings = mend::findings()?.into_iter().map(|(finding, remedy)| problem(finding, remedy)).collect();
+    Ok(("every protected column is as declared".to_owned(), findings))
 }
 
 /// What was paused and forgotten.

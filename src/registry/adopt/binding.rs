@@ -7,6 +7,7 @@ use crate::pg::{catalog, locks, relcache, role, spi, xact};
 use crate::registry::tables::{self, Table};
 use crate::setup::Installed;
 use pgrx::pg_sys::Oid;
+use pgrx::spi::quote_qualified_identifier;
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -31,6 +32,19 @@ impl Adoption {
             UsherError::invalid(format!("the column for the {what} is missing")).hint("Name it, or leave the argument out.")
         })?;
         table.expect(name, &format!("\"{what}_column\""))
+    }
+
+    /// The column that says `what`, which is an organization's id.
+    pub fn organization<'t>(&self, table: &'t Table, what: &str) -> Result<&'t tables::Column> {
+        let column = self.needed(table, what)?;
+        if column.base_sql == "uuid" {
+            return Ok(column);
+        }
+        Err(UsherError::invalid(format!(
+            "{}.{} is of type {}; organizations have ids of type uuid",
+            table.name, column.name, column.type_sql
+        ))
+        .hint("Name the column that holds the organization's uuid."))
     }
 }
 
@@ -90,9 +104,8 @@ pub fn held<T>(installed: Installed, bound: fn(Installed) -> Result<Bound<T>>, t
         // Whoever had it before us may have altered it.
         relcache::accept();
         let Some(now) = bound(installed)?.fitting() else { return Ok(None) };
-        let named = table(&now);
-        let (schema, name) = named.name.split_once('.').unwrap_or_default();
-        if named.oid == oid && catalog::relation(schema, name) == Some(oid) {
+        let named = catalog::name(oid).map(|(schema, name)| quote_qualified_identifier(schema, name));
+        if table(&now).oid == oid && named.as_ref() == Some(&table(&now).sql) {
             return Ok(Some(now));
         }
         // A schema was renamed, of which nobody is told.
@@ -105,7 +118,7 @@ fn known(installed: Installed) -> Result<Option<Known>> {
     if !installed.up_to_date {
         return Ok(None);
     }
-    let generation = (relcache::generation(), relcache::schema_generation());
+    let generation = relcache::generations();
     if let Some(known) = KNOWN.with_borrow(|known| known.as_ref().filter(|known| known.generation == generation).cloned()) {
         return Ok(Some(known));
     }
@@ -200,7 +213,7 @@ pub fn readable(relation: Oid) -> Result<Table> {
 
 /// Something about a table, its partitions and its children that the planner evaluates for whoever reads it, and that is not made
 /// of PostgreSQL's own functions.
-fn foreign_code(relation: Oid) -> Result<Option<String>> {
+pub fn foreign_code(relation: Oid) -> Result<Option<String>> {
     spi::read::<String>(
         "WITH RECURSIVE t AS (SELECT $1 AS id UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN t ON i.inhparent = t.id),
          o AS (

@@ -82,14 +82,7 @@ fn text_of(column: &Column) -> String {
 }
 
 pub fn bind(adoption: &Adoption, table: &Table) -> Result<Members> {
-    let organization = adoption.needed(table, "organization")?;
-    if organization.base_sql != "uuid" {
-        return Err(UsherError::invalid(format!(
-            "{}.{} is of type {}; organizations have ids of type uuid",
-            table.name, organization.name, organization.type_sql
-        ))
-        .hint("Name the column that holds the organization's uuid."));
-    }
+    let organization = adoption.organization(table, "organization")?;
     let person = adoption.needed(table, "user")?;
     let user = User::of(person).ok_or_else(|| {
         UsherError::invalid(format!("{}.{} is of type {}, which names nobody", table.name, person.name, person.type_sql))

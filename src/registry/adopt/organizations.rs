@@ -2,7 +2,7 @@
 
 use super::binding::{self, Adoption};
 use crate::error::{Result as Outcome, UsherError};
-use crate::pg::trigger::{self as pg_trigger, locked, raise};
+use crate::pg::trigger::{self as pg_trigger, EVENTS, locked, raise};
 use crate::pg::{guc, role, spi, subxact, xact};
 use crate::registry::tables::{Column, Table};
 use crate::registry::zones;
@@ -23,14 +23,7 @@ pub struct Organizations {
 }
 
 pub fn bind(adoption: &Adoption, table: &Table) -> Outcome<Organizations> {
-    let id = adoption.needed(table, "id")?;
-    if id.base_sql != "uuid" {
-        return Err(UsherError::invalid(format!(
-            "{}.{} is of type {}; organizations have ids of type uuid",
-            table.name, id.name, id.type_sql
-        ))
-        .hint("Name the column that holds the organization's uuid."));
-    }
+    let id = adoption.organization(table, "id")?;
     // As their types' output text: no code of the table's owner runs.
     let text = |what: &str| -> Outcome<Option<String>> {
         let column = adoption.column(what).map(|_| adoption.needed(table, what)).transpose()?;
@@ -47,7 +40,7 @@ pub fn bind(adoption: &Adoption, table: &Table) -> Outcome<Organizations> {
 
 /// Where the rows come from that are to be looked at.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum From<'a> {
+enum Rows<'a> {
     Table,
     /// Transition tables of a statement, new and old, whichever there are.
     Statement {
@@ -70,7 +63,7 @@ impl Organizations {
         let mut args = vec![spi::arg(installed.default_organization), spi::arg(how == How::TakeOver)];
         let zone = match &self.timezone {
             Some(zone) => {
-                args.push(spi::arg(zones(client, zone, source)?));
+                args.push(spi::arg(known_zones(client, zone, source)?));
                 format!("CASE WHEN {zone} = ANY ($3) THEN {zone} ELSE 'UTC' END")
             }
             None => "'UTC'".to_owned(),
@@ -117,14 +110,14 @@ impl Organizations {
     }
 
     /// Runs with the owner's rights.
-    fn follow(&self, client: &mut SpiClient<'_>, installed: Installed, from: From<'_>, how: How) -> Outcome<usize> {
+    fn follow(&self, client: &mut SpiClient<'_>, installed: Installed, from: Rows<'_>, how: How) -> Outcome<usize> {
         let (new, old) = match from {
-            From::Table => (Some(self.table.sql.as_str()), None),
-            From::Statement { new, old } => (new, old),
+            Rows::Table => (Some(self.table.sql.as_str()), None),
+            Rows::Statement { new, old } => (new, old),
         };
         let _guarded = guc::Nest::open().data_only();
         // First what went: its slug may be free for what came.
-        let mut changed = if from == From::Table || old.is_some() { self.forget(client, installed, old)? } else { 0 };
+        let mut changed = if from == Rows::Table || old.is_some() { self.forget(client, installed, old)? } else { 0 };
         if let Some(new) = new {
             changed += self.enter(client, installed, new, how)?;
         }
@@ -137,7 +130,7 @@ impl Organizations {
 }
 
 /// The time zones that `zone` names in the rows and that exist.
-fn zones(client: &mut SpiClient<'_>, zone: &str, source: &str) -> Outcome<Vec<String>> {
+fn known_zones(client: &mut SpiClient<'_>, zone: &str, source: &str) -> Outcome<Vec<String>> {
     let sql = format!("SELECT pg_catalog.array_agg(DISTINCT {zone}) FROM {source} AS x WHERE {zone} IS NOT NULL");
     let named = spi::query(client, &sql, &[])?.first().get::<Vec<String>>(1)?.unwrap_or_default();
     Ok(named.into_iter().filter(|name| zones::named(name).is_ok()).collect())
@@ -167,7 +160,7 @@ pub fn take_over(installed: Installed) -> Outcome<usize> {
 
 fn bring_in_line(installed: Installed, how: How) -> Outcome<usize> {
     match held(installed)? {
-        Some(adopted) => Spi::connect_mut(|client| adopted.follow(client, installed, From::Table, how)),
+        Some(adopted) => Spi::connect_mut(|client| adopted.follow(client, installed, Rows::Table, how)),
         None => Ok(0),
     }
 }
@@ -193,16 +186,16 @@ fn followed(trigger: &PgTrigger<'_>) -> Outcome<()> {
         return Ok(());
     };
     let from = match op {
-        Op::Insert => From::Statement { new: Some("usher_new"), old: None },
-        Op::Update => From::Statement { new: Some("usher_new"), old: Some("usher_old") },
-        Op::Delete => From::Statement { new: None, old: Some("usher_old") },
-        Op::Truncate => From::Table,
+        Op::Insert => Rows::Statement { new: Some("usher_new"), old: None },
+        Op::Update => Rows::Statement { new: Some("usher_new"), old: Some("usher_old") },
+        Op::Delete => Rows::Statement { new: None, old: Some("usher_old") },
+        Op::Truncate => Rows::Table,
     };
     let _acting = role::internal(installed.owner);
     let attempt = |how| {
         subxact::attempt(|| {
             Spi::connect_mut(|client| {
-                if from != From::Table {
+                if from != Rows::Table {
                     pg_trigger::register_tables(trigger)?;
                 }
                 adopted.follow(client, installed, from, how)
@@ -217,14 +210,6 @@ fn followed(trigger: &PgTrigger<'_>) -> Outcome<()> {
     .map(|_| ())
     .map_err(UsherError::from)
 }
-
-/// Trigger and what it needs to see.
-const EVENTS: [(&str, &str); 4] = [
-    ("insert", "REFERENCING NEW TABLE AS usher_new"),
-    ("update", "REFERENCING OLD TABLE AS usher_old NEW TABLE AS usher_new"),
-    ("delete", "REFERENCING OLD TABLE AS usher_old"),
-    ("truncate", ""),
-];
 
 /// Makes the triggers that the adopted table lacks, drops those on tables that are not adopted; returns how many changed. Runs
 /// with the owner's rights.

@@ -7,6 +7,7 @@
 pub mod chaos;
 pub mod disk;
 pub mod faults;
+pub mod keyfile;
 pub mod pair;
 pub mod postgrest;
 pub mod released;

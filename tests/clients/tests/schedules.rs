@@ -217,6 +217,29 @@ fn each_organization_has_its_own_midnight() {
     assert_eq!(number(&mut client, others), 0);
 }
 
+#[test]
+fn an_organization_that_switched_it_off_has_no_runs() {
+    let (_database, mut client) = clock("clients_schedule_switch");
+    let here = &mut client;
+    tick(here, "tick", &json!({"schedule": "every 1 second", "missed": "skip"}));
+    let runs = |slug: &str, since: &str| {
+        format!(
+            "SELECT count(*) FROM public.ticks t JOIN usher.organizations o ON o.id = t.organization_id
+              WHERE o.slug = '{slug}' AND t.at > COALESCE({since}, '-infinity')"
+        )
+    };
+    let some = |slug: &str, since: &str, least: i32| format!("SELECT ({}) >= {least}", runs(slug, since));
+    wait::until_true(here, &some("berlin", "NULL::timestamptz", 1));
+    run(here, "SELECT usher.switch_flow('tick', 'berlin', false)");
+    // What was made at that moment may still run.
+    let off = "(SELECT switched_off_at + interval '1 second' FROM usher.flow_switches)";
+    wait::until_true(here, &some("york", off, 3));
+    assert_eq!(number(here, &runs("berlin", off)), 0);
+    run(here, "SELECT usher.switch_flow('tick', 'berlin', true)");
+    let on = "(SELECT max(e.recorded_at) FROM usher.audit_log e WHERE e.action = 'usher.flows.switched_on')";
+    wait::until_true(here, &some("berlin", on, 1));
+}
+
 /// The zones of the server itself, against its own arithmetic: every minute of a year whose clock shows the schedule's time.
 #[test]
 fn a_year_of_the_servers_own_zones() {

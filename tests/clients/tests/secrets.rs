@@ -2,41 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use usher_clients::{Client, Database, SqlState, flow, json, number, refused, reload, role, run, text, value, wait};
+use usher_clients::keyfile::{self, KeyFile};
+use usher_clients::{Client, Database, SqlState, flow, json, number, refused, role, run, text, value, wait};
 
 /// What nobody must find anywhere.
 const MARKER: &str = "mk_5ecret-0f-the-test-7391";
-
-/// The key file, outside the data directory; gone when the test is over.
-struct KeyFile(String);
-
-impl KeyFile {
-    fn new(client: &mut Client, name: &str) -> Self {
-        let file =
-            Self(format!("{}/usher-{name}-keys", std::env::var("PGHOST").expect("PGHOST is set by scripts/cluster.sh env")));
-        file.write(client, &[("first", '1')]);
-        run(client, &format!("ALTER SYSTEM SET usher.key_file = '{}'", file.0));
-        reload(client);
-        wait::until_true(client, &format!("SELECT current_setting('usher.key_file') = '{}'", file.0));
-        file
-    }
-
-    /// Written by the server, whose file it must be.
-    fn write(&self, client: &mut Client, keys: &[(&str, char)]) {
-        let lines: Vec<String> = if keys.is_empty() { vec!["('# nothing')".to_owned()] } else { Vec::new() };
-        let lines: Vec<String> = lines
-            .into_iter()
-            .chain(keys.iter().map(|(id, digit)| format!("('{id} {}')", digit.to_string().repeat(64))))
-            .collect();
-        run(client, &format!("COPY (VALUES {}) TO PROGRAM 'umask 077; cat >{}'", lines.join(", "), self.0));
-    }
-}
-
-impl Drop for KeyFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
 
 fn installation(name: &str) -> (Database, Client, KeyFile) {
     let database = Database::create(name);
@@ -206,8 +176,7 @@ fn a_secret_of_vault_is_read_where_it_is() {
 fn a_planted_secret_is_found_nowhere() {
     let (database, mut client, file) = installation("usher_test_marker");
     let here = &mut client;
-    let log = std::env::var("USHER_LOG").expect("USHER_LOG is set by scripts/cluster.sh env");
-    let begin = fs::metadata(&log).map_or(0, |log| log.len());
+    let begin = keyfile::log_end();
     run(
         here,
         "CREATE TABLE public.signed (organization_id uuid, id bigint, signature text, PRIMARY KEY (organization_id, id));
@@ -266,38 +235,7 @@ fn a_planted_secret_is_found_nowhere() {
     file.write(here, &[("second", '2'), ("first", '1')]);
     assert_eq!(number(here, "SELECT resealed FROM usher.reseal_secrets()"), 1);
 
-    // Every table of the database.
-    let tables: Vec<String> = here
-        .query(
-            "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-              WHERE c.relkind IN ('r', 'm', 'v') AND (n.nspname IN ('usher', 'public') OR c.relname IN ('pg_proc', 'pg_settings', 'pg_db_role_setting', 'pg_description', 'pg_trigger'))",
-            &[],
-        )
-        .expect("tables can be listed")
-        .iter()
-        .map(|row| row.get(0))
-        .collect();
-    assert!(tables.len() > 30, "{tables:?}");
-    for table in tables {
-        let found: i64 =
-            value(here, &format!("SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%' || $1 || '%'"), &[&MARKER]);
-        assert_eq!(found, 0, "{table}");
-    }
-    // The log since then. The server writes it before it answers.
-    let bytes = fs::read(&log).expect("the server's log can be read");
-    let lines = String::from_utf8_lossy(&bytes[usize::try_from(begin).unwrap_or(0)..]).into_owned();
-    assert!(lines.contains("Not A Name"), "the refusals are in the log");
-    let line = lines.lines().find(|line| line.contains(MARKER));
-    assert_eq!(line, None);
-    // A dump, and the files of the server: data, WAL, statistics.
-    let dump = std::process::Command::new(format!("{}/pg_dump", std::env::var("USHER_PGBIN").expect("USHER_PGBIN is set")))
-        .args(["-h", &database.host, "-U", "postgres", &database.name])
-        .output()
-        .expect("pg_dump runs");
-    assert!(dump.status.success() && dump.stdout.len() > 10_000, "{}", String::from_utf8_lossy(&dump.stderr));
-    assert!(!String::from_utf8_lossy(&dump.stdout).contains(MARKER), "the dump");
-    run(here, "CHECKPOINT");
-    let data = std::env::var("USHER_DATA").expect("USHER_DATA is set");
-    let found = std::process::Command::new("grep").args(["-rlaF", MARKER, &data]).output().expect("grep runs");
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "files of the server");
+    assert!(keyfile::log_since(begin).contains("Not A Name"), "the refusals are in the log");
+    keyfile::assert_nowhere(&database, here, MARKER, begin);
+    keyfile::assert_in_no_file(here, MARKER);
 }

@@ -150,6 +150,17 @@ SET ROLE regress_usher_web;
 SELECT usher.actor(), usher.member_organizations();
 RESET ROLE;
 
+-- Names that need quotes, with a dot in one.
+CREATE SCHEMA "ad.odd";
+CREATE TABLE "ad.odd"."Who is ""where""" (organization_id uuid, user_id text, role text);
+CREATE INDEX ON "ad.odd"."Who is ""where""" (user_id);
+INSERT INTO "ad.odd"."Who is ""where""" VALUES ('aaaaaaaa-0000-4000-8000-000000000002', 'odd', 'owner');
+SELECT usher.adopt_memberships('"ad.odd"."Who is ""where"""');
+SET ROLE regress_usher_web;
+SELECT * FROM ad.rights('odd');
+RESET ROLE;
+DROP SCHEMA "ad.odd" CASCADE;
+SELECT usher.adopt_memberships('ad.named');
 -- What is refused.
 SELECT usher.adopt_memberships('ad.people', organization_column => 'company', user_column => 'who', role_column => 'kind', roles => '{"boss": "legend"}');
 \echo :LAST_ERROR_SQLSTATE

@@ -44,11 +44,14 @@ CALL ac.seal();
 
 -- The chain can be checked without us: the documented form, with PostgreSQL's own functions.
 WITH e AS (SELECT * FROM usher.audit_log WHERE action = 'ac.things.updated' ORDER BY position LIMIT 1)
-SELECT usher.audit_entry_hash(position, recorded_at, id, correlation_id, organization_id, actor, role, action, object, old::text, new::text, flow)
+SELECT usher.audit_entry_hash(position, recorded_at, id, correlation_id, organization_id, actor, role, action, object, old::text, new::text, flow, salt, NULL, NULL)
        = sha256('pg_usher entry 1'::bytea || '\x0a' || int8send(position) || int8send((extract(epoch FROM recorded_at) * 1000000 - 946684800000000)::bigint)
                 || uuid_send(id) || uuid_send(correlation_id) || '\x00'
                 || (SELECT string_agg(COALESCE('\x01'::bytea || int4send(octet_length(f)) || convert_to(f, 'UTF8'), '\x00'), ''::bytea ORDER BY n)
-                      FROM unnest(ARRAY[actor, role, action, object, old::text, new::text, flow]) WITH ORDINALITY AS u (f, n))) AS same
+                      FROM unnest(ARRAY[actor, role, action, object, flow]) WITH ORDINALITY AS u (f, n))
+                || sha256('pg_usher images 1'::bytea || '\x0a' || '\x01' || int4send(16) || uuid_send(salt)
+                          || (SELECT string_agg(COALESCE('\x01'::bytea || int4send(octet_length(f)) || convert_to(f, 'UTF8'), '\x00'), ''::bytea ORDER BY n)
+                                FROM unnest(ARRAY[old::text, new::text]) WITH ORDINALITY AS u (f, n)))) AS same
   FROM e;
 
 -- Not by those who may not.

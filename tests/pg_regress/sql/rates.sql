@@ -37,6 +37,8 @@ SELECT usher.limit_rpc('5 per day', role => 'regress_usher_nobody');
 \echo :LAST_ERROR_SQLSTATE
 SELECT usher.limit_rpc('5 per day', organization => 'ra-nowhere');
 \echo :LAST_ERROR_SQLSTATE
+SELECT usher.limit_rpc('5 per day', ' ');
+\echo :LAST_ERROR_SQLSTATE
 SELECT usher.limit_rpc(NULL);
 \echo :LAST_ERROR_SQLSTATE
 SELECT usher.unlimit_rpc(-1);

@@ -1,0 +1,25 @@
+//! Privacy: whose data there is, giving it out, erasing it, and keeping it no longer than it may be kept.
+//!
+//! Owns `usher.subject_kinds`, `usher.personal_columns`, `usher.legal_holds`, `usher.erasures`, `usher.erasure_jobs` and
+//! `usher.retention_rules`. Called by clients and, once a minute, by the worker.
+//!
+//! * [`store`] keeps what was declared; [`graph`] finds, from the catalog, every table that has data of a person.
+//! * [`rows`] reads and erases the application's rows, with the rights of the definition's `run_as`, as a flow's effect.
+//! * [`copies`] masks what pg_usher itself keeps: jobs, history, dead letters, audit. [`mask`] is the pure part.
+//! * [`erase`] puts it together; [`receipt`] proves it; [`retention`] is what goes by itself when its time is over.
+
+mod api;
+mod copies;
+mod declare;
+pub mod erase;
+mod export;
+mod graph;
+mod mask;
+mod receipt;
+pub mod retention;
+mod rows;
+mod store;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;
