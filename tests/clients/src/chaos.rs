@@ -15,6 +15,7 @@ use std::time::Duration;
 /// Makes the shop. `pause` seconds pass on average for an appended entry, so that batches last and can be hit in the middle:
 /// five times that for every fifth, so that one is hit too when jobs are done one by one after a crash.
 /// `bad_luck` is the share of tries for which some orders fail, so that retries and those who wait behind them are hit.
+/// Whoever holds `pg_advisory_lock(id)` stops the worker at the entry of that order, for as long as it takes to aim.
 #[track_caller]
 pub fn open_shop(client: &mut Client, pause: f64, bad_luck: f64) {
     role(client, "clients_shop", "NOLOGIN");
@@ -27,7 +28,10 @@ pub fn open_shop(client: &mut Client, pause: f64, bad_luck: f64) {
          CREATE TABLE public.order_marks (order_id bigint NOT NULL);
          CREATE FUNCTION public.take_time() RETURNS trigger LANGUAGE plpgsql AS
              $$ BEGIN
-                 IF TG_RELID = 'public.order_entries'::regclass AND NEW.order_id % 5 = 0 THEN PERFORM pg_catalog.pg_sleep(5 * {pause}); END IF;
+                 IF TG_RELID = 'public.order_entries'::regclass THEN
+                     IF NEW.order_id % 5 = 0 THEN PERFORM pg_catalog.pg_sleep(5 * {pause}); END IF;
+                     PERFORM pg_catalog.pg_advisory_xact_lock_shared(NEW.order_id);
+                 END IF;
                  IF NEW.order_id % 20 < 2 AND pg_catalog.random() < {bad_luck} THEN RAISE EXCEPTION 'bad luck'; END IF;
                  RETURN NEW;
              END $$;

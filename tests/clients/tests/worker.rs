@@ -20,20 +20,30 @@ fn order(client: &mut Client, first: i64, last: i64) {
         .expect("orders can be written");
 }
 
-/// The worker is in the middle of an entry that takes a while.
-const AT_WORK: &str = "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database() AND wait_event = 'PgSleep')";
+/// The worker is in the middle of an entry, and stays there until the lock on that order is released.
+const STOPPED_AT_AN_ENTRY: &str = "EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database() AND wait_event_type = 'Lock' AND wait_event = 'advisory')";
 
 const IN_PROGRESS: &str = "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE status = 'in_progress' AND flow = 'enter_order')";
 
 #[test]
 fn fifty_kills_lose_and_double_nothing() {
-    let (database, mut client) = shop("usher_test_worker", 0.014, 0.3);
+    let (database, mut client) = shop("usher_test_worker", 0.002, 0.3);
     run(&mut client, "ALTER SYSTEM SET usher.batch_size = 100");
     reload(&mut client);
     let mut chance = Chance::new(50);
-    let (mut inside, mut acknowledged) = (0, Acknowledged::new());
+    let (mut aimed, mut inside, mut acknowledged) = (0, 0, Acknowledged::new());
     for round in 0..50 {
         let (first, last) = (round * 100, round * 100 + 24);
+        // No kill is the third that a job meets: it would be taken for the cause.
+        let crashed = |times: i32| format!("EXISTS (SELECT FROM usher.job_intents WHERE crashes >= {times})");
+        // Every fifth kill comes whenever it comes; the others while the worker is held at one of the new orders, early or
+        // late in a batch: however slow the machine is, such a kill meets an unfinished batch.
+        let aims = round % 5 != 4;
+        if aims {
+            wait::until_true(&mut client, &format!("SELECT NOT {}", crashed(2)));
+            let id = first + chance.below(25) as i64;
+            client.query("SELECT pg_advisory_lock($1)", &[&id]).expect("an advisory lock");
+        }
         order(&mut client, first, last);
         client
             .execute(
@@ -42,25 +52,21 @@ fn fifty_kills_lose_and_double_nothing() {
             )
             .expect("orders change");
         acknowledged.extend((first..=last).map(|id| (id, 1)));
-        // Every fifth kill comes whenever it comes; the others once a batch is known to be under way, at different points.
-        // None is the third that a job meets: it would be taken for the cause.
-        let crashed = |times: i32| format!("EXISTS (SELECT FROM usher.job_intents WHERE crashes >= {times})");
-        if round % 5 == 4 {
-            wait::until_true(&mut client, &format!("SELECT NOT {}", crashed(1)));
+        if aims {
+            wait::until_true(&mut client, &format!("SELECT {STOPPED_AT_AN_ENTRY}"));
         } else {
-            wait::until_true(&mut client, &format!("SELECT {AT_WORK} AND NOT {}", crashed(2)));
-            std::thread::sleep(Duration::from_millis(chance.below(40)));
+            wait::until_true(&mut client, &format!("SELECT NOT {}", crashed(1)));
         }
         let hit = chaos::kill_worker(&database, client);
-        inside += i32::from(hit.inside_batch);
+        aimed += i32::from(aims);
+        inside += i32::from(hit.inside_batch && aims);
         client = hit.client;
         // Now and then it may get through, so that kills also meet the first batch after a rest.
         if round % 4 == 3 {
             settled(&mut client, LONG);
         }
     }
-    println!("50 kills, {inside} of them inside an unfinished batch");
-    assert!(inside >= 25, "only {inside} of 50 kills met an unfinished batch: the test must aim better");
+    assert_eq!((aimed, inside), (40, 40), "every aimed kill has met an unfinished batch");
     settled(&mut client, LONG);
     assert_eq!(number(&mut client, "SELECT count(*) FROM usher.dead_letters"), 0, "no job was taken for the cause");
     assert_eq!(chaos::balance(&mut client, &acknowledged, LONG), 1250);
