@@ -249,3 +249,7 @@ COMMENT ON FUNCTION usher.seal_row IS 'internal: seals what is written into a se
 -- Flows that an organization does without.
 GRANT EXECUTE ON FUNCTION usher.switch_flow TO usher_member;
 COMMENT ON FUNCTION usher.switch_flow IS 'switches a flow off or on for one organization';
+
+-- The owner of the tables, who may be an operator, makes their policies.
+GRANT EXECUTE ON FUNCTION usher.isolate_tables TO usher_operator;
+COMMENT ON FUNCTION usher.isolate_tables IS 'internal: gives the tables of some schemas the policies that a declaration says';

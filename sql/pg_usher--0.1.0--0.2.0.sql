@@ -177,6 +177,11 @@ CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, projec
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.isolate_tables(schemas text[], declaration jsonb)
+ RETURNS bigint
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$isolate_tables_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.job_result(job uuid)
  RETURNS jsonb
  LANGUAGE c
@@ -798,6 +803,87 @@ BEGIN
     END;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET client_min_messages TO 'warning'
+AS $function$
+DECLARE
+    tables text;
+    views text;
+    dropped integer;
+    sealed text;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    -- What says who reads sealed columns would be gone, and with it their clear text.
+    IF to_regclass('usher.column_protections') IS NOT NULL THEN
+        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
+                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
+                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
+           INTO sealed;
+        IF sealed IS NOT NULL THEN
+            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
+                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
+        END IF;
+    END IF;
+    PERFORM usher.detach_all();
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -1033,87 +1119,6 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET client_min_messages TO 'warning'
-AS $function$
-DECLARE
-    tables text;
-    views text;
-    dropped integer;
-    sealed text;
-BEGIN
-    IF confirm IS DISTINCT FROM 'remove all data' THEN
-        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
-            USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
-                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
-    END IF;
-    -- What says who reads sealed columns would be gone, and with it their clear text.
-    IF to_regclass('usher.column_protections') IS NOT NULL THEN
-        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
-                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
-                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
-           INTO sealed;
-        IF sealed IS NOT NULL THEN
-            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
-                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
-                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
-        END IF;
-    END IF;
-    PERFORM usher.detach_all();
-    -- In tables of an older version some of these names are no views.
-    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
-    IF views IS NOT NULL THEN
-        EXECUTE 'DROP VIEW ' || views;
-    END IF;
-    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
-      FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
-    -- At once: no event trigger may find half of them.
-    IF dropped > 0 THEN
-        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
-    END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
-    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1162,6 +1167,7 @@ REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hold_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.isolate_tables(text[],jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) FROM PUBLIC;
@@ -1235,6 +1241,8 @@ REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1242,8 +1250,6 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1286,6 +1292,7 @@ GRANT EXECUTE ON FUNCTION usher.hold_subject(text,text,text,text) TO usher_membe
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.isolate_tables(text[],jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) TO usher_operator;
@@ -1373,6 +1380,8 @@ GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1380,8 +1389,6 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1425,6 +1432,7 @@ COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() 
 COMMENT ON FUNCTION usher.hold_subject(text,text,text,text) IS 'keeps a person, or everybody of a kind, from being erased';
 COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.isolate_tables(text[],jsonb) IS 'internal: gives the tables of some schemas the policies that a declaration says';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) IS 'limits the ready jobs of a lane, flow, system or organization; more are refused, delayed or shed to a lower lane';
 COMMENT ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) IS 'limits how often a function may be called for an organization';
@@ -1498,6 +1506,8 @@ COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1505,6 +1515,4 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

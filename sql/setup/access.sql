@@ -165,65 +165,6 @@ COMMENT ON VIEW usher.protected_columns IS 'columns that are sealed or masked, a
 CREATE OR REPLACE VIEW usher.rpc_limits WITH (security_invoker = true) AS SELECT * FROM usher.rpc_states();
 COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how many calls each organization has left now';
 
-DO $$
-DECLARE
-    relation record;
-BEGIN
-    -- Row level security on every table of the schema, partitions included. Those are read through their table only, so
-    -- they have no policy, whenever they were made.
-    FOR relation IN
-        SELECT c.oid::pg_catalog.regclass AS name, c.relispartition,
-               EXISTS (SELECT FROM pg_catalog.pg_attribute a
-                        WHERE a.attrelid = c.oid AND a.attname = 'organization_id' AND NOT a.attisdropped) AS by_organization
-          FROM pg_catalog.pg_class c
-         WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
-    LOOP
-        EXECUTE pg_catalog.format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', relation.name);
-        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS member_reads ON %s', relation.name);
-        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS reader_reads ON %s', relation.name);
-        CONTINUE WHEN relation.relispartition;
-        EXECUTE pg_catalog.format('CREATE POLICY reader_reads ON %s FOR SELECT TO usher_reader USING (true)', relation.name);
-        IF relation.by_organization THEN
-            EXECUTE pg_catalog.format(
-                'CREATE POLICY member_reads ON %s FOR SELECT TO usher_member '
-                'USING (organization_id = ANY ((SELECT usher.member_organizations())::uuid[]))', relation.name);
-        END IF;
-    END LOOP;
-END
-$$;
-
-DROP POLICY IF EXISTS member_reads ON usher.organizations;
-CREATE POLICY member_reads ON usher.organizations FOR SELECT TO usher_member
-    USING (id = ANY ((SELECT usher.member_organizations())::uuid[]));
--- Flows belong to the installation; their names and systems are needed to read a job.
-DROP POLICY IF EXISTS member_reads ON usher.flow_versions;
-CREATE POLICY member_reads ON usher.flow_versions FOR SELECT TO usher_member USING (true);
-DROP POLICY IF EXISTS member_reads ON usher.systems;
-CREATE POLICY member_reads ON usher.systems FOR SELECT TO usher_member USING (true);
--- What a flow would have written may show more of its target than members may see.
-DROP POLICY IF EXISTS member_reads ON usher.shadow_results;
--- Notices, secrets, who asked to be forgotten and who must not be: for those who can do something about it.
-DO $$
-DECLARE
-    relation text;
-BEGIN
-    FOREACH relation IN ARRAY ARRAY['notices', 'secrets', 'legal_holds', 'erasures', 'erasure_jobs'] LOOP
-        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS member_reads ON usher.%I', relation);
-        EXECUTE pg_catalog.format('DROP POLICY IF EXISTS admin_reads ON usher.%I', relation);
-        EXECUTE pg_catalog.format(
-            'CREATE POLICY admin_reads ON usher.%I FOR SELECT TO usher_member '
-            'USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))', relation);
-    END LOOP;
-END
-$$;
--- What is paused for everybody is for everybody to see.
-DROP POLICY IF EXISTS everybody_reads ON usher.pause_orders;
-CREATE POLICY everybody_reads ON usher.pause_orders FOR SELECT TO usher_member USING (organization_id IS NULL);
-DROP POLICY IF EXISTS member_reads ON usher.failure_streaks;
-DROP POLICY IF EXISTS member_reads ON usher.schedule_runs;
-DROP POLICY IF EXISTS operator_stops ON usher.flows;
-CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
-
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
@@ -237,15 +178,32 @@ GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
 -- Of secrets, which there are: by their admins and by those who run the installation.
 REVOKE ALL ON usher.secrets FROM usher_reader;
 GRANT SELECT (organization_id, name, key_id, vault_id, readers, created_at, changed_at, changed_by) ON usher.secrets TO usher_member, usher_reader;
+-- Who reads which rows, for every table; nobody writes but through functions. Tables that are not named are read by the members
+-- of a row's organization, or by nobody but those who run the installation if their rows have none.
+SELECT usher.isolate_tables('{usher}', '{
+    "read": "member", "write": "nobody", "every_table": true,
+    "tables": {
+        "usher.organizations":    {"column": "id"},
+        "usher.flow_versions":    {"read": "everybody"},
+        "usher.systems":          {"read": "everybody"},
+        "usher.pause_orders":     {"read": "shared"},
+        "usher.notices":          {"read": "admin"},
+        "usher.secrets":          {"read": "admin"},
+        "usher.legal_holds":      {"read": "admin"},
+        "usher.erasures":         {"read": "admin"},
+        "usher.erasure_jobs":     {"read": "admin"},
+        "usher.shadow_results":   {"read": "nobody"},
+        "usher.failure_streaks":  {"read": "nobody"},
+        "usher.schedule_runs":    {"read": "nobody"}
+    }}');
+-- Flows belong to the installation; their names and systems are needed to read a job. What a flow would have written may show
+-- more of its target than members may see. Notices, secrets, who asked to be forgotten and who must not be: for those who can
+-- do something about it. What is paused for everybody is for everybody to see.
 DO $$
-DECLARE
-    partition regclass;
 BEGIN
-    FOR partition IN
-        SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relispartition AND c.relkind = 'r'
-    LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON %s FROM usher_member, usher_reader, usher_operator', partition);
-    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = 'usher.flows'::pg_catalog.regclass AND polname = 'operator_stops') THEN
+        CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
+    END IF;
 END
 $$;
 GRANT DELETE ON usher.flows TO usher_operator;

@@ -145,13 +145,11 @@ pub fn note(
     Ok(())
 }
 
-/// Enters that a legend has called a function for an organization to which that person does not belong (None: the function
-/// names none). Others' calls are not entered.
-pub fn note_legend(function: &str, organization: Option<Uuid>) -> Result<()> {
-    if !identity::took_legend_right() {
-        return Ok(());
-    }
-    note(crate::setup::installed()?, organization, "usher.legend.called", function, None, None)
+/// Enters that a legend has called a function for an organization to which that person does not belong. Others' calls are
+/// not entered.
+pub fn note_legend(function: &str) -> Result<()> {
+    let Some(organization) = identity::took_legend_right() else { return Ok(()) };
+    note(crate::setup::installed()?, Some(organization), "usher.legend.called", function, None, None)
 }
 
 /// Puts `***` in the place of every value whose key is a secret's name, and of what follows one inside a text.

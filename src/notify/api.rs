@@ -2,6 +2,7 @@
 
 use super::store;
 use crate::error::UsherError;
+use crate::guard::audit;
 use crate::pg::role;
 use crate::registry::identity::{self, Right};
 use crate::setup;
@@ -19,11 +20,16 @@ fn read_notice(notice: Option<Uuid>) -> Result<bool, ErrorReport> {
     let notice = notice.ok_or_else(|| UsherError::missing("the notice's id"))?;
     let managed = identity::organizations(Right::Manage)?;
     let (operator, actor) = (identity::is_operator(), identity::actor());
-    let _acting = role::internal(installed.owner);
-    let unread = store::read(notice, managed, operator, &actor)?.ok_or_else(|| {
+    let acting = role::internal(installed.owner);
+    let (unread, organization) = store::read(notice, managed, operator, &actor)?.ok_or_else(|| {
         UsherError::forbidden(format!("notice {notice} does not exist, or is not one of yours"))
             .detail(format!("You act as \"{actor}\"."))
             .hint("SELECT id, subject FROM usher.notices shows those that you may read; they are for admins of an organization.")
     })?;
+    drop(acting);
+    if let Some(organization) = organization {
+        identity::manages(organization)?;
+        audit::note_legend("read_notice")?;
+    }
     Ok(unread)
 }

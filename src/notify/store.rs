@@ -86,14 +86,16 @@ pub fn count(tally: &Tally) -> Result<Vec<Made>> {
 }
 
 /// Marks a notice as read for somebody who manages its organization; operators read them all. None: there is no such
-/// notice for the caller. Some: whether it was unread.
-pub fn read(notice: Uuid, organizations: Vec<Uuid>, operator: bool, by: &str) -> Result<Option<bool>> {
-    spi::one::<bool>(
-        "WITH n AS (SELECT id, read_at FROM usher.notices WHERE id = $1 AND ($3 OR organization_id = ANY ($2)) FOR UPDATE),
+/// notice for the caller. Some: whether it was unread, and whose it is.
+pub fn read(notice: Uuid, organizations: Vec<Uuid>, operator: bool, by: &str) -> Result<Option<(bool, Option<Uuid>)>> {
+    let found = spi::all(
+        "WITH n AS (SELECT id, read_at, organization_id FROM usher.notices WHERE id = $1 AND ($3 OR organization_id = ANY ($2)) FOR UPDATE),
               r AS (UPDATE usher.notices AS u SET read_at = pg_catalog.clock_timestamp(), read_by = $4 FROM n WHERE u.id = n.id AND n.read_at IS NULL)
-         SELECT read_at IS NULL FROM n",
+         SELECT read_at IS NULL, organization_id FROM n",
         &[spi::arg(notice), spi::arg(organizations), spi::arg(operator), spi::arg(by)],
-    )
+        |row| Ok((row.get::<bool>(1)?.unwrap_or(false), row.get::<Uuid>(2)?)),
+    )?;
+    Ok(found.into_iter().next())
 }
 
 /// Forgets notices that were read and are older than the history, and streaks that have ended. Called once a minute.

@@ -6,6 +6,7 @@ use crate::flow::manage;
 use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi};
+use crate::registry::tenancy::{self, Declaration};
 use crate::revenue::binding;
 use crate::setup::Installed;
 use pgrx::JsonB;
@@ -44,37 +45,27 @@ fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
     }
 }
 
-/// What the pack's role and the organizations' people need on its schemas. Which rows and writes are theirs is decided by
-/// the policies that the pack's script makes.
-fn grant(schemas: &[String], role: &str) -> Result<()> {
-    let role = quote_identifier(role);
-    spi::script(&format!("GRANT usher_member TO {role}"))?;
+/// What the pack's role and the organizations' people need on its schemas; then the policies, which say which rows and writes
+/// are theirs, as the manifest declares them.
+fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
+    let name = quote_identifier(role);
+    spi::script(&format!("GRANT usher_member TO {name}"))?;
     for schema in schemas {
-        let name = quote_identifier(schema);
+        let schema = quote_identifier(schema);
         spi::script(&format!(
-            "GRANT USAGE ON SCHEMA {name} TO {role}, usher_member, usher_reader;
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO {role};
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {name} TO usher_member;
-             GRANT SELECT ON ALL TABLES IN SCHEMA {name} TO usher_reader;
-             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {name} TO {role};
-             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {name} TO {role}"
+            "GRANT USAGE ON SCHEMA {schema} TO {name}, usher_member, usher_reader;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {name};
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO usher_member;
+             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO usher_reader;
+             GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {name};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {name}"
         ))?;
-        let tables = spi::all(
-            "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE n.nspname = $1 AND c.relkind IN ('r', 'p')",
-            &[spi::arg(schema.as_str())],
-            |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
-        )?;
-        for table in tables {
-            spi::script(&format!(
-                "DROP POLICY IF EXISTS usher_flows ON {table};
-                 CREATE POLICY usher_flows ON {table} TO {role} USING (true) WITH CHECK (true);
-                 DROP POLICY IF EXISTS reader_reads ON {table};
-                 CREATE POLICY reader_reads ON {table} FOR SELECT TO usher_reader USING (true)"
-            ))?;
-        }
     }
-    Ok(())
+    tenancy::bring_in_line(schemas, &Declaration::parse(&manifest["tenancy"])?, Some(role)).map(|_| ())
+}
+
+fn schemas(manifest: &Value) -> Vec<&str> {
+    manifest["schemas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 /// Binds the pack's functions for ticket revenue, if it has some and nobody has bound others. The pack's role reads what
@@ -85,11 +76,18 @@ fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str)
     {
         let _acting = role::internal(installed.owner);
         let _quiet = Nest::open().quiet();
-        let name = quote_identifier(role);
-        spi::script(&format!(
-            "DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions;
-             CREATE POLICY pack_reads ON usher.ticket_revenue_ingestions FOR SELECT TO {name} USING (true)"
-        ))?;
+        let stands = spi::one::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_roles r ON p.polroles = ARRAY[r.oid]
+                             WHERE p.polrelid = 'usher.ticket_revenue_ingestions'::pg_catalog.regclass AND p.polname = 'pack_reads' AND r.rolname = $1)",
+            &[spi::arg(role)],
+        )?;
+        if stands != Some(true) {
+            let name = quote_identifier(role);
+            spi::script(&format!(
+                "DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions;
+                 CREATE POLICY pack_reads ON usher.ticket_revenue_ingestions FOR SELECT TO {name} USING (true)"
+            ))?;
+        }
     }
     match binding::holder(installed)? {
         Some(holder) if holder.as_deref() != Some(pack.name) => {
@@ -119,11 +117,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
     {
         let _nest = Nest::pinned_path().quiet();
         spi::script(pack.schema)?;
-        let schemas: Vec<String> = manifest["schemas"]
-            .as_array()
-            .map(|list| list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
-            .unwrap_or_default();
-        grant(&schemas, &role)?;
+        grant(&schemas(&manifest), &role, &manifest)?;
     }
     if let Some(systems) = manifest["systems"].as_object() {
         let _acting = role::internal(installed.owner);
@@ -173,7 +167,6 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let _acting = role::internal(installed.owner);
     let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;
-    let schemas: Vec<&str> = manifest["schemas"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-    let list = schemas.iter().map(quote_literal).collect::<Vec<_>>().join(", ");
+    let list = schemas(&manifest).iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))
 }

@@ -10,7 +10,7 @@ use crate::pg::guc::Nest;
 use crate::pg::{ids, role, spi};
 use crate::registry::identity::{self, Right};
 use crate::registry::tables;
-use crate::setup;
+use crate::setup::{self, Installed};
 use pgrx::JsonB;
 use pgrx::PgRelation;
 use pgrx::Uuid;
@@ -121,11 +121,22 @@ fn subject_graph(
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
 }
 
-/// The organization in which the caller may do that, and the person.
-fn person(organization: Option<String>, kind: Option<String>, key: Option<String>) -> Result<(Uuid, String, String)> {
-    setup::current()?;
+/// The organization, for a caller who may do in it what `function` does.
+fn managed(function: &str, organization: Option<String>) -> Result<(Installed, Uuid)> {
+    let installed = setup::current()?;
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
-    audit::note_legend("a function for persons", Some(organization))?;
+    audit::note_legend(function)?;
+    Ok((installed, organization))
+}
+
+/// The organization, and the person.
+fn person(
+    function: &str,
+    organization: Option<String>,
+    kind: Option<String>,
+    key: Option<String>,
+) -> Result<(Uuid, String, String)> {
+    let (_, organization) = managed(function, organization)?;
     Ok((organization, UsherError::given(kind, "the kind of person")?, UsherError::given(key, "the person's key")?))
 }
 
@@ -136,7 +147,7 @@ fn person(organization: Option<String>, kind: Option<String>, key: Option<String
 /// 42704 when there is no such kind or person.
 #[pg_extern(volatile, parallel_unsafe)]
 fn export_subject(organization: Option<String>, kind: Option<String>, key: Option<String>) -> Sql<JsonB> {
-    let (organization, kind, key) = person(organization, kind, key)?;
+    let (organization, kind, key) = person("export_subject", organization, kind, key)?;
     Ok(JsonB(export::run(setup::current()?, organization, &kind, &key)?))
 }
 
@@ -152,7 +163,7 @@ fn plan_erasure(
     TableIterator<'static, (name!(place, String), name!(action, String), name!(rows, Option<i64>), name!(columns, Vec<String>))>,
     ErrorReport,
 > {
-    let (organization, kind, key) = person(organization, kind, key)?;
+    let (organization, kind, key) = person("plan_erasure", organization, kind, key)?;
     let installed = setup::current()?;
     let _acting = role::internal(installed.owner);
     let found = erase::find(organization, &kind, &key)?;
@@ -189,7 +200,7 @@ fn plan_erasure(
 /// nothing could be signed; an error of the application's constraints names the table, and nothing is erased then.
 #[pg_extern(volatile, parallel_unsafe)]
 fn erase_subject(organization: Option<String>, kind: Option<String>, key: Option<String>, reason: Option<String>) -> Sql<JsonB> {
-    let (organization, kind, key) = person(organization, kind, key)?;
+    let (organization, kind, key) = person("erase_subject", organization, kind, key)?;
     let reason = UsherError::given(reason, "the reason")?;
     Ok(JsonB(erase::run(setup::current()?, organization, &kind, &key, &reason)?))
 }
@@ -198,8 +209,7 @@ fn erase_subject(organization: Option<String>, kind: Option<String>, key: Option
 /// Errors: 42501 unless the caller manages the organization, 42704, 55000 without a key file.
 #[pg_extern(volatile, parallel_unsafe)]
 fn erasure_receipt(organization: Option<String>, erasure: Option<Uuid>) -> Sql<JsonB> {
-    let installed = setup::current()?;
-    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    let (installed, organization) = managed("erasure_receipt", organization)?;
     let erasure = erasure.ok_or_else(|| UsherError::missing("the erasure"))?;
     Ok(JsonB(erase::receipt_of(installed, organization, erasure)?))
 }
@@ -217,8 +227,7 @@ fn verify_receipt(receipt: Option<JsonB>, public_key: default!(Option<String>, "
 /// the kind. Errors: 42501 unless the caller manages the organization, 42704 for an unknown kind.
 #[pg_extern(volatile, parallel_unsafe)]
 fn hold_subject(organization: Option<String>, kind: Option<String>, key: Option<String>, reason: Option<String>) -> Sql<Uuid> {
-    let installed = setup::current()?;
-    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    let (installed, organization) = managed("hold_subject", organization)?;
     let (kind, reason) = (UsherError::given(kind, "the kind of person")?, UsherError::given(reason, "the reason")?);
     if key.as_deref().is_some_and(|key| key.trim().is_empty()) {
         return Err(UsherError::missing("the person's key").into());
@@ -252,8 +261,7 @@ fn hold_subject(organization: Option<String>, kind: Option<String>, key: Option<
 /// Ends a legal hold. Errors: 42501 unless the caller manages the organization, 42704.
 #[pg_extern(volatile, parallel_unsafe)]
 fn release_hold(organization: Option<String>, hold: Option<Uuid>) -> Sql<()> {
-    let installed = setup::current()?;
-    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    let (installed, organization) = managed("release_hold", organization)?;
     let hold = hold.ok_or_else(|| UsherError::missing("the hold"))?;
     let by = identity::author();
     let _acting = role::internal(installed.owner);

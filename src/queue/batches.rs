@@ -55,8 +55,7 @@ pub fn seal(batch: Uuid) -> Result<bool> {
             .hint("Call usher.seal_batch() in READ COMMITTED."));
     }
     let readable = identity::organizations(Right::Read)?;
-    let managed = identity::organizations(Right::Manage)?;
-    let _acting = role::internal(installed.owner);
+    let acting = role::internal(installed.owner);
     let organization = spi::read::<Uuid>(
         "SELECT organization_id FROM usher.batch_definitions WHERE id = $1 AND organization_id = ANY ($2)",
         &[spi::arg(batch), spi::arg(readable)],
@@ -65,9 +64,11 @@ pub fn seal(batch: Uuid) -> Result<bool> {
         UsherError::not_found(format!("batch {batch} does not exist, or is not one of yours"))
             .hint("SELECT id, name, state FROM usher.batches shows the batches you may see.")
     })?;
-    if !managed.contains(&organization) {
+    drop(acting);
+    if !identity::manages(organization)? {
         return Err(UsherError::forbidden("members may read batches, not change them").hint("Ask an admin of the organization."));
     }
+    let _acting = role::internal(installed.owner);
     // Waits for those that are just joining; whoever comes later sees that it is sealed.
     let sealed = spi::run(
         "UPDATE usher.batch_definitions SET sealed_at = pg_catalog.clock_timestamp() WHERE organization_id = $1 AND id = $2 AND sealed_at IS NULL",

@@ -3,10 +3,13 @@
 use super::external::{self, Handed};
 use super::seconds;
 use crate::error::UsherError;
+use crate::guard::audit;
+use crate::registry::identity;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
+use std::collections::BTreeSet;
 
 fn given<T>(value: Option<T>, what: &str) -> crate::error::Result<T> {
     value.ok_or_else(|| UsherError::missing(what))
@@ -43,6 +46,13 @@ fn claim_jobs(
 > {
     let lease = lease.map_or(60.0, |lease| seconds(&lease));
     let jobs = external::claim(&given(system, "the system")?, n.unwrap_or(1), lease)?;
+    if identity::is_legend_member()? {
+        let organizations: BTreeSet<[u8; 16]> = jobs.iter().map(|job| *job.organization.as_bytes()).collect();
+        for organization in organizations {
+            identity::manages(Uuid::from_bytes(organization))?;
+            audit::note_legend("claim_jobs")?;
+        }
+    }
     Ok(TableIterator::new(jobs.into_iter().map(|job: Handed| {
         let lane = super::LANES.get(usize::try_from(job.lane).unwrap_or(0)).copied().unwrap_or_default();
         (job.job, job.organization, None, job.source, job.payload, lane.to_owned(), job.attempt, job.lease, job.until)
@@ -60,7 +70,9 @@ fn finish_job(
     lease: Option<Uuid>,
     result: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
-    Ok(external::finish(given(job, "the job's id")?, given(lease, "the lease")?, result)?)
+    let done = external::finish(given(job, "the job's id")?, given(lease, "the lease")?, result)?;
+    audit::note_legend("finish_job")?;
+    Ok(done)
 }
 
 /// A worker outside could not do a job: it can be taken again after 1, 2, 4 seconds (20 % jitter), or after `retry_after`;
@@ -77,7 +89,10 @@ fn fail_job(
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let error = UsherError::given(error, "the error")?;
     let after = retry_after.as_ref().map(seconds);
-    Ok(external::fail(given(job, "the job's id")?, given(lease, "the lease")?, &error, after, permanent.unwrap_or(false))?)
+    let done =
+        external::fail(given(job, "the job's id")?, given(lease, "the lease")?, &error, after, permanent.unwrap_or(false))?;
+    audit::note_legend("fail_job")?;
+    Ok(done)
 }
 
 /// Gives a worker outside more time; returns when the lease now ends, a day from now at most.
@@ -90,7 +105,9 @@ fn extend_lease(
     by: Option<Interval>,
 ) -> std::result::Result<TimestampWithTimeZone, ErrorReport> {
     let by = seconds(&given(by, "the time")?);
-    Ok(external::extend(given(job, "the job's id")?, given(lease, "the lease")?, by)?)
+    let until = external::extend(given(job, "the job's id")?, given(lease, "the lease")?, by)?;
+    audit::note_legend("extend_lease")?;
+    Ok(until)
 }
 
 /// What came back from a job: of a worker outside, or of a `call` with `"keep_result": true`. NULL when nothing was kept.

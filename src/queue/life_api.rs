@@ -21,7 +21,7 @@ fn create_batch(organization: Option<String>, name: Option<String>, completion: 
     let name = UsherError::given(name, "the name of the batch")?;
     rates::take_named("create_batch", &organization)?;
     let done = batches::create(&organization, &name, completion.as_ref())?;
-    audit::note_legend("create_batch", None)?;
+    audit::note_legend("create_batch")?;
     Ok(done)
 }
 
@@ -32,7 +32,7 @@ fn seal_batch(batch: Option<Uuid>) -> Sql<bool> {
     let batch = batch.ok_or_else(|| UsherError::missing("the batch"))?;
     rates::take("seal_batch", None)?;
     let done = batches::seal(batch)?;
-    audit::note_legend("seal_batch", None)?;
+    audit::note_legend("seal_batch")?;
     Ok(done)
 }
 
@@ -47,7 +47,7 @@ fn reprioritise(
     let priority = UsherError::given(priority, "the priority")?;
     rates::take("reprioritise", None)?;
     let done = steer::reprioritise(job, &priority)?;
-    audit::note_legend("reprioritise", None)?;
+    audit::note_legend("reprioritise")?;
     Ok(done)
 }
 
@@ -61,7 +61,7 @@ fn cancel_sync_jobs(organization: Option<String>, filter: Option<JsonB>) -> Sql<
     let organization = UsherError::given(organization, "the organization")?;
     rates::take_named("cancel_sync_jobs", &organization)?;
     let done = steer::cancel(&organization, filter)?;
-    audit::note_legend("cancel_sync_jobs", None)?;
+    audit::note_legend("cancel_sync_jobs")?;
     Ok(done)
 }
 
@@ -80,6 +80,6 @@ fn retry_dead_letters(
     let organization = UsherError::given(organization, "the organization")?;
     rates::take_named("retry_dead_letters", &organization)?;
     let done = steer::retry_dead(&organization, filter, changes, limit.unwrap_or(1000))?;
-    audit::note_legend("retry_dead_letters", None)?;
+    audit::note_legend("retry_dead_letters")?;
     Ok(done)
 }

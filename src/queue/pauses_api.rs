@@ -1,6 +1,7 @@
 //! SQL functions to pause jobs and to let them go on.
 
 use super::pause;
+use crate::guard::audit;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -19,7 +20,12 @@ fn pause_jobs(
     until: default!(Option<TimestampWithTimeZone>, "NULL"),
     reason: default!(Option<String>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(pause::pause(flow, system, organization, until, reason)?)
+    let of_one = organization.is_some();
+    let done = pause::pause(flow, system, organization, until, reason)?;
+    if of_one {
+        audit::note_legend("pause_jobs")?;
+    }
+    Ok(done)
 }
 
 /// Ends a pause: its jobs go on in their order, slice by slice. Named as when it was paused.
@@ -31,7 +37,12 @@ fn resume_jobs(
     system: default!(Option<String>, "NULL"),
     organization: default!(Option<String>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    Ok(pause::resume(flow, system, organization)?)
+    let of_one = organization.is_some();
+    let done = pause::resume(flow, system, organization)?;
+    if of_one {
+        audit::note_legend("resume_jobs")?;
+    }
+    Ok(done)
 }
 
 /// How many jobs wait for a pause, counted up to 10,000; NULL for callers who may not see them all. For the view `usher.pauses`.

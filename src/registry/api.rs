@@ -1,7 +1,7 @@
 //! SQL functions of the registry.
 
 use super::identity::{self, Right};
-use super::{systems, zones};
+use super::{systems, tenancy, zones};
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::{catalog, ids, role, spi, xact};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -155,4 +155,13 @@ fn member_organizations() -> Sql<Vec<pgrx::Uuid>> {
 #[pg_extern(stable, parallel_restricted)]
 fn managed_organizations() -> Sql<Vec<pgrx::Uuid>> {
     Ok(identity::organizations(Right::Manage)?)
+}
+
+/// Internal: gives the tables of these schemas the policies that the declaration says; returns how many statements that took.
+///
+/// Runs with its caller's rights: only the tables' owner may.
+#[pg_extern(volatile, parallel_unsafe)]
+fn isolate_tables(schemas: Vec<String>, declaration: pgrx::JsonB) -> Sql<i64> {
+    let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
+    Ok(tenancy::bring_in_line(&schemas, &tenancy::Declaration::parse(&declaration.0)?, None)?)
 }

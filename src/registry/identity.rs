@@ -14,8 +14,9 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 thread_local! {
-    /// The last right to manage that was asked for is there because the person is a legend, and for no other reason.
-    static BY_LEGEND: Cell<bool> = const { Cell::new(false) };
+    /// The organization that the last right to manage was asked for, if it is there because the person is a legend, and for
+    /// no other reason.
+    static BY_LEGEND: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
     static PEOPLE: RefCell<People> = RefCell::default();
     /// While a flow runs, its statements may call RPCs for the organization of its job, and for no other.
     static FLOW_ORGANIZATION: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
@@ -102,9 +103,9 @@ fn claims() -> Option<String> {
     guc::custom(c"request.jwt.claims")
 }
 
-/// True, once, when the last right to manage was there only because the person is a legend.
-pub fn took_legend_right() -> bool {
-    BY_LEGEND.take()
+/// The organization, once, if the last right to manage one was there only because the person is a legend.
+pub fn took_legend_right() -> Option<pgrx::Uuid> {
+    BY_LEGEND.take().map(pgrx::Uuid::from_bytes)
 }
 
 /// True for superusers and members of `usher_operator`: they run the installation.
@@ -140,14 +141,12 @@ pub enum Right {
 /// The organizations in which the caller has the right.
 pub fn organizations(right: Right) -> Result<Vec<pgrx::Uuid>> {
     let installed = setup::installed()?;
-    BY_LEGEND.set(false);
     if let Some(id) = FLOW_ORGANIZATION.get() {
         return Ok(vec![pgrx::Uuid::from_bytes(id)]);
     }
     let everywhere = is_operator();
     let user = actor();
     let own = own(installed, &user)?;
-    BY_LEGEND.set(own.legend && !everywhere && right == Right::Manage);
     if everywhere || own.legend {
         let _acting = role::internal(installed.owner);
         let all = spi::read::<Vec<pgrx::Uuid>>("SELECT pg_catalog.array_agg(o.id) FROM usher.organizations AS o", &[])?;
@@ -225,7 +224,9 @@ fn own(installed: Installed, user: &str) -> Result<Rc<Own>> {
 
 /// True when the caller has the right in one organization, which exists. The others are not looked at.
 fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<bool> {
-    BY_LEGEND.set(false);
+    if right == Right::Manage {
+        BY_LEGEND.set(None);
+    }
     if let Some(id) = FLOW_ORGANIZATION.get() {
         return Ok(organization.as_bytes() == &id);
     }
@@ -243,7 +244,9 @@ fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<b
             return Ok(true);
         }
     }
-    BY_LEGEND.set(own.legend && right == Right::Manage);
+    if own.legend && right == Right::Manage {
+        BY_LEGEND.set(Some(*organization.as_bytes()));
+    }
     Ok(own.legend)
 }
 
@@ -255,6 +258,11 @@ pub fn acts_for_another() -> bool {
 /// True when whoever the session acts for may read what is the organization's.
 pub fn may_read(organization: pgrx::Uuid) -> Result<bool> {
     may(setup::installed()?, organization, Right::Read)
+}
+
+/// True when whoever the session acts for may change what is the organization's.
+pub fn manages(organization: pgrx::Uuid) -> Result<bool> {
+    may(setup::installed()?, organization, Right::Manage)
 }
 
 /// True for an admin of the organization by membership: not by being an operator or a legend, nor by being a flow.

@@ -34,7 +34,7 @@ fn ingest_ticket_revenue(
     idempotency_key: default!(Option<String>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
-    audit::note_legend("ingest_ticket_revenue", Some(organization))?;
+    audit::note_legend("ingest_ticket_revenue")?;
     rates::take("ingest_ticket_revenue", Some(organization))?;
     let sale = Sale::check(Given {
         project_code,
@@ -62,7 +62,7 @@ fn reverse_ticket_revenue(
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
     rates::take("reverse_ticket_revenue", None)?;
     let row = ingest::reverse(ingestion, reason)?;
-    audit::note_legend("reverse_ticket_revenue", None)?;
+    audit::note_legend("reverse_ticket_revenue")?;
     Ok(row)
 }
 

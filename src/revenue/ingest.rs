@@ -267,7 +267,7 @@ fn find(installed: Installed, ingestion: Uuid) -> Result<Uuid> {
         )?
     };
     let Some((Some(organization), reverses)) = found.into_iter().next() else { return Err(unknown(ingestion)) };
-    if !identity::organizations(Right::Manage)?.contains(&organization) {
+    if !identity::manages(organization)? {
         return Err(UsherError::forbidden("members may read ticket revenue, not change it")
             .detail(format!("You act as \"{}\".", identity::actor()))
             .hint("Ask an admin of the organization."));

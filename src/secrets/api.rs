@@ -75,9 +75,12 @@ fn set_secret(
         }
         let readers = self::readers(readers)?;
         let by = identity::actor();
-        let _acting = role::internal(installed.owner);
+        let acting = role::internal(installed.owner);
         store::put(id, name, value.as_bytes(), readers.as_deref(), &by)?;
-        drop(_acting);
+        drop(acting);
+        if id.is_some() {
+            audit::note_legend("set_secret")?;
+        }
         entered(installed, id, "set", name, "sealed")
     })
 }
@@ -123,6 +126,9 @@ fn delete_secret(organization: Option<String>, name: Option<String>) -> std::res
         return Err(UsherError::not_found(format!("there is no secret \"{name}\""))
             .hint("SELECT organization_id, name FROM usher.secrets; lists those you may see.")
             .into());
+    }
+    if id.is_some() {
+        audit::note_legend("delete_secret")?;
     }
     Ok(entered(installed, id, "deleted", name, "nowhere")?)
 }

@@ -842,49 +842,24 @@ DECLARE
 BEGIN
     FOR t IN
         SELECT * FROM (VALUES
-            -- managed: admins of an organization may write by hand; touched: has version and updated_at
-            ('atlvs',   'deals',               true,  true),
-            ('atlvs',   'deal_status_changes', false, true),
-            ('atlvs',   'projects',            true,  true),
-            ('atlvs',   'project_codes',       false, false),
-            ('atlvs',   'ledger_accounts',     true,  true),
-            ('atlvs',   'journals',            false, false),
-            ('atlvs',   'ledger_entries',      false, false),
-            ('compvss', 'productions',         true,  true),
-            ('gvteway', 'venues',              true,  true),
-            ('gvteway', 'events',              true,  true),
-            ('gvteway', 'orders',              true,  true),
-            ('gvteway', 'order_items',         true,  true)
-        ) AS v (nsp, rel, managed, touched)
+            ('atlvs', 'deals'), ('atlvs', 'deal_status_changes'), ('atlvs', 'projects'), ('atlvs', 'ledger_accounts'),
+            ('compvss', 'productions'),
+            ('gvteway', 'venues'), ('gvteway', 'events'), ('gvteway', 'orders'), ('gvteway', 'order_items')
+        ) AS v (nsp, rel)
     LOOP
-        IF t.touched THEN
-            -- An UPDATE that changes nothing leaves the row as it is: it is no news to any flow.
-            EXECUTE format(
-                'CREATE OR REPLACE TRIGGER touch_row BEFORE UPDATE ON %1$I.%2$I
-                     FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION %1$I.touch_row()',
-                t.nsp, t.rel);
-        END IF;
-
-        -- Policies are made once, with the table: making them again would lock it exclusively. The sub-select lets the
-        -- organizations be read once per statement instead of once per row.
-        CONTINUE WHEN EXISTS (
-            SELECT FROM pg_policy p
-             WHERE p.polrelid = format('%I.%I', t.nsp, t.rel)::regclass AND p.polname = 'live_events_read');
-        EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY', t.nsp, t.rel);
+        -- An UPDATE that changes nothing leaves the row as it is: it is no news to any flow.
         EXECUTE format(
-            'CREATE POLICY live_events_read ON %I.%I FOR SELECT TO usher_member
-                 USING (organization_id = ANY ((SELECT usher.member_organizations())::uuid[]))', t.nsp, t.rel);
-        CONTINUE WHEN NOT t.managed;
-        EXECUTE format(
-            'CREATE POLICY live_events_insert ON %I.%I FOR INSERT TO usher_member
-                 WITH CHECK (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))', t.nsp, t.rel);
-        EXECUTE format(
-            'CREATE POLICY live_events_update ON %I.%I FOR UPDATE TO usher_member
-                 USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))
-                 WITH CHECK (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))', t.nsp, t.rel);
-        EXECUTE format(
-            'CREATE POLICY live_events_delete ON %I.%I FOR DELETE TO usher_member
-                 USING (organization_id = ANY ((SELECT usher.managed_organizations())::uuid[]))', t.nsp, t.rel);
+            'CREATE OR REPLACE TRIGGER touch_row BEFORE UPDATE ON %1$I.%2$I
+                 FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION %1$I.touch_row()',
+            t.nsp, t.rel);
+    END LOOP;
+    -- Version 0.1 made its policies here; now the manifest declares who reads and writes what.
+    FOR t IN
+        SELECT p.polrelid::regclass AS name, p.polname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+         WHERE c.relnamespace IN ('atlvs'::regnamespace, 'compvss'::regnamespace, 'gvteway'::regnamespace)
+           AND p.polname IN ('live_events_read', 'live_events_insert', 'live_events_update', 'live_events_delete')
+    LOOP
+        EXECUTE format('DROP POLICY %I ON %s', t.polname, t.name);
     END LOOP;
 END
 $tables$;

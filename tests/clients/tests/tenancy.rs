@@ -1,5 +1,6 @@
 //! Two organizations that never meet: as database roles, as claims, through flows, and for everybody else.
 
+use usher_clients::keyfile::KeyFile;
 use usher_clients::{
     Client, Database, SqlState, Uuid, enqueue, flow, json, number, refused, role, run, settled, text, value, wait,
 };
@@ -307,19 +308,124 @@ fn an_ordinary_writer_needs_rights_on_its_own_table_only() {
 #[test]
 fn what_a_legend_does_elsewhere_is_entered() {
     let (database, mut client) = two_organizations("usher_test_legend");
+    let _keys = KeyFile::new(&mut client, "legend");
     let here = &mut client;
     role(here, "clients_legend", "LOGIN");
-    run(here, "GRANT usher_member TO clients_legend; SELECT usher.grant_membership('north', 'role:clients_legend', 'legend')");
-    let ask = "SELECT usher.enqueue_sync_job('south', 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')";
+    run(
+        here,
+        "GRANT usher_member TO clients_legend;
+         SELECT usher.grant_membership('north', 'role:clients_legend', 'admin'), usher.grant_membership('east', 'role:clients_legend', 'legend')
+           FROM usher.create_organization('east');
+         SELECT usher.create_system('outside', 'external');
+         SELECT usher.enqueue_sync_job(o, 'left', 'outside') FROM unnest('{south,south,south,north,north}'::text[]) AS o;
+         SELECT usher.enqueue_sync_job(o, 'left', 'right', '{\"action\": \"ask\", \"id\": 3}', run_at => now() + interval '1 day')
+           FROM unnest('{south,north}'::text[]) AS o;
+         INSERT INTO usher.notices (id, organization_id, kind, severity, subject, first_at, last_at)
+         SELECT usher.uuid_v7(), o.id, 'flow failing', 'warning', 'nothing', now(), now() FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
+         CREATE TABLE public.guests (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
+         INSERT INTO public.guests SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
+         SELECT usher.define_subject('guest', 'public.guests')",
+    );
     let mut legend = database.connect_as("clients_legend");
-    run(&mut legend, ask);
-    run(&mut legend, "SELECT usher.cancel_sync_job(id) FROM usher.sync_jobs WHERE status = 'pending' AND run_at > now() LIMIT 1");
+    // Each in the organization of which the person is an admin, and in the other, which must be entered.
+    let by_name = [
+        ("enqueue_sync_job", "SELECT usher.enqueue_sync_job($1, 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')"),
+        (
+            "enqueue_sync_jobs",
+            "SELECT usher.enqueue_sync_jobs($1, 'left', 'right', ARRAY['{\"action\": \"ask\", \"id\": 3}'::jsonb])",
+        ),
+        ("create_batch", "SELECT usher.create_batch($1, 'night')"),
+        ("cancel_sync_jobs", "SELECT usher.cancel_sync_jobs($1, '{\"error\": \"none\"}')"),
+        ("retry_dead_letters", "SELECT usher.retry_dead_letters($1, '{}')"),
+        ("pause_jobs", "SELECT usher.pause_jobs(organization => $1)"),
+        ("resume_jobs", "SELECT usher.resume_jobs(organization => $1)"),
+        ("switch_flow", "SELECT usher.switch_flow('copy', $1, false)"),
+        ("set_secret", "SELECT usher.set_secret($1, 'token', 'value')"),
+        ("delete_secret", "SELECT usher.delete_secret($1, 'token')"),
+        ("export_subject", "SELECT usher.export_subject($1, 'guest', '1')"),
+        ("plan_erasure", "SELECT * FROM usher.plan_erasure($1, 'guest', '1')"),
+        ("hold_subject", "SELECT usher.hold_subject($1, 'guest', '1', 'a law suit')"),
+        (
+            "release_hold",
+            "SELECT usher.release_hold($1, id) FROM usher.legal_holds WHERE organization_id = (SELECT id FROM usher.organizations WHERE slug = $1)",
+        ),
+        ("erase_subject", "SELECT usher.erase_subject($1, 'guest', '1', 'asked to')"),
+        (
+            "erasure_receipt",
+            "SELECT usher.erasure_receipt($1, id) FROM usher.erasures WHERE organization_id = (SELECT id FROM usher.organizations WHERE slug = $1)",
+        ),
+    ];
+    // What names a job, batch or notice.
+    let by_id = [
+        ("seal_batch", "SELECT usher.seal_batch(id) FROM usher.batches WHERE organization_id = $1"),
+        (
+            "reprioritise",
+            "SELECT usher.reprioritise(id, 'low') FROM usher.sync_jobs WHERE organization_id = $1 AND run_at > now() LIMIT 1",
+        ),
+        (
+            "cancel_sync_job",
+            "SELECT usher.cancel_sync_job(id) FROM usher.sync_jobs WHERE organization_id = $1 AND run_at > now() LIMIT 1",
+        ),
+        (
+            "retry_sync_job",
+            "SELECT usher.retry_sync_job(id) FROM usher.sync_jobs WHERE organization_id = $1 AND status = 'cancelled' LIMIT 1",
+        ),
+        ("read_notice", "SELECT usher.read_notice(id) FROM usher.notices WHERE organization_id = $1 LIMIT 1"),
+    ];
+    let mut called: Vec<String> = Vec::new();
+    for slug in ["north", "south"] {
+        for (function, sql) in by_name {
+            legend
+                .query(&sql.replace("$1", &format!("'{slug}'")), &[])
+                .unwrap_or_else(|error| panic!("{function} in {slug}: {error:?}"));
+            called.extend((slug == "south").then(|| format!("{function} south")));
+        }
+        let id: Uuid = value(here, "SELECT id FROM usher.organizations WHERE slug = $1", &[&slug]);
+        for (function, sql) in by_id {
+            let rows = legend.query(sql, &[&id]).unwrap_or_else(|error| panic!("{function} in {slug}: {error:?}"));
+            assert_eq!(rows.len(), 1, "{function} in {slug}");
+            called.extend((slug == "south").then(|| format!("{function} south")));
+        }
+    }
+    wait::until_true(here, "SELECT NOT EXISTS (SELECT FROM usher.pauses)");
+    // A worker outside: entered is whose jobs it was handed, and how it answered for them.
+    let jobs = legend.query("SELECT job, lease, organization_id FROM usher.claim_jobs('outside', 10)", &[]).expect("jobs");
+    assert_eq!(jobs.len(), 5);
+    called.push("claim_jobs south".to_owned());
+    let south: Uuid = value(here, "SELECT id FROM usher.organizations WHERE slug = 'south'", &[]);
+    let answers = [
+        ("extend_lease", "SELECT usher.extend_lease($1, $2, '1 minute')"),
+        ("finish_job", "SELECT usher.finish_job($1, $2)"),
+        ("fail_job", "SELECT usher.fail_job($1, $2, 'it broke')"),
+    ];
+    let (theirs, own): (Vec<_>, Vec<_>) = jobs.iter().partition(|job| job.get::<_, Uuid>(2) == south);
+    for ((function, sql), job) in answers.iter().zip(&theirs) {
+        legend.query(*sql, &[&job.get::<_, Uuid>(0), &job.get::<_, Uuid>(1)]).expect(function);
+        called.push(format!("{function} south"));
+    }
+    for ((_, sql), job) in answers.iter().zip(&own) {
+        legend.query(*sql, &[&job.get::<_, Uuid>(0), &job.get::<_, Uuid>(1)]).expect("an answer");
+    }
     // Those who belong there are not entered, nor is what was refused.
-    run(&mut database.connect_as("clients_south_admin"), ask);
+    run(
+        &mut database.connect_as("clients_south_admin"),
+        "SELECT usher.enqueue_sync_job('south', 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')",
+    );
     assert_eq!(refused(&mut legend, "SELECT usher.cancel_sync_job(gen_random_uuid())").code(), &SqlState::UNDEFINED_OBJECT);
-    let entered = "SELECT string_agg(concat_ws(' ', l.actor, l.object, o.slug), ', ' ORDER BY l.position)
-                     FROM usher.audit_log l LEFT JOIN usher.organizations o ON o.id = l.organization_id WHERE l.action = 'usher.legend.called'";
-    assert_eq!(text(here, entered), "role:clients_legend enqueue_sync_job south, role:clients_legend cancel_sync_job");
+    let entered: Vec<String> = here
+        .query(
+            "SELECT concat_ws(' ', l.object, COALESCE(o.slug, 'nowhere')), l.actor FROM usher.audit_log l
+               LEFT JOIN usher.organizations o ON o.id = l.organization_id WHERE l.action = 'usher.legend.called' ORDER BY l.position",
+            &[],
+        )
+        .expect("entries")
+        .iter()
+        .map(|row| {
+            assert_eq!(row.get::<_, &str>(1), "role:clients_legend");
+            row.get(0)
+        })
+        .collect();
+    assert_eq!(entered, called);
 }
 
 /// Rights are remembered from statement to statement, and forgotten the moment they are others.
