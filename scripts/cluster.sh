@@ -6,7 +6,7 @@
 #   cluster.sh env                  the lines a shell or a program needs to reach it
 #   cluster.sh standby FROM         make it, not started yet, a streaming standby of the running scratch cluster in FROM
 #   cluster.sh upgrade FROM BIN     make it out of the stopped scratch cluster in FROM by pg_upgrade; BIN: its programs
-#   USHER_PRELOAD=''                start without the extension preloaded
+#   USHER_PRELOAD=''                start without the extension preloaded, or with what is named
 . "$(dirname "$0")/lib.sh"
 pg_detect
 [ -n "$PG_MAJOR" ] || { [ "${1:-}" = destroy ] && exit 0; } || die "no PostgreSQL found: run 'make deps' first"
@@ -16,6 +16,10 @@ DATA=$HOME_DIR/data
 LOG=$HOME_DIR/log
 PORT=54329 # names the socket file, nothing else
 PRELOAD=${USHER_PRELOAD-$EXTENSION}
+# Beside pg_usher as many servers have it, Supabase's too: what it keeps of statements is searched by tests.
+if [ -z "${USHER_PRELOAD+set}" ] && [ -e "$("$PG_CONFIG" --pkglibdir)/pg_stat_statements.so" ]; then
+  PRELOAD=$EXTENSION,pg_stat_statements
+fi
 
 pid_file() { sed -n 1p "$DATA/postmaster.pid" 2>/dev/null; }
 ready() { "$PG_BIN/pg_isready" -q -h "$HOME_DIR" -p "$PORT"; }
@@ -51,6 +55,7 @@ unix_socket_directories = '$HOME_DIR'
 port = $PORT
 shared_preload_libraries = '$PRELOAD'
 usher.databases = 'postgres'
+pg_stat_statements.track = all
 max_connections = 60
 max_worker_processes = 24
 max_prepared_transactions = 8

@@ -50,6 +50,8 @@ build_step
 [ "$goal" != build ] || exit 0
 install_step
 [ "$goal" != install ] || exit 0
+# what is measured is measured alone
+[ "$goal" != bench ] || export USHER_PRELOAD=$EXTENSION
 cluster_step
 
 case $goal in

@@ -78,6 +78,10 @@ pub fn installed() -> Result<Installed> {
         return Ok(installed);
     }
     let flows = pg::catalog::usher_relation("flows").ok_or_else(UsherError::not_set_up)?;
+    // In the middle of a restore there are some of the tables.
+    if ["organizations", "installation"].into_iter().any(|name| pg::catalog::usher_relation(name).is_none()) {
+        return Err(UsherError::not_set_up());
+    }
     // Whose rights are used from here on must not depend on operators that a caller has put in front of PostgreSQL's.
     let _path = pg::guc::Nest::pinned_path();
     let owner = spi::read::<Oid>("SELECT relowner FROM pg_catalog.pg_class WHERE oid = $1", &[spi::arg(flows)])?

@@ -32,6 +32,10 @@ impl KeyFile {
 impl Drop for KeyFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.0);
+        if let Ok(mut client) = crate::try_connect("postgres", None) {
+            let _ = client.batch_execute("ALTER SYSTEM RESET usher.key_file");
+            let _ = client.batch_execute("SELECT pg_reload_conf()");
+        }
     }
 }
 
@@ -55,7 +59,8 @@ pub fn dump(database: &Database) -> String {
     String::from_utf8_lossy(&dump.stdout).into_owned()
 }
 
-/// The marker is in no table or view of the database, in no line of the log since `begin`, in no dump.
+/// The marker is in no table or view of the database, in no statement that the server remembers, in no line of the log since
+/// `begin`, in no dump.
 pub fn assert_nowhere(database: &Database, client: &mut Client, marker: &str, begin: usize) {
     let tables: Vec<String> = client
         .query(
@@ -73,6 +78,12 @@ pub fn assert_nowhere(database: &Database, client: &mut Client, marker: &str, be
         let found: i64 =
             value(client, &format!("SELECT count(*) FROM {table} AS t WHERE t::text LIKE '%' || $1 || '%'"), &[&marker]);
         assert_eq!(found, 0, "{table}");
+    }
+    if crate::text(client, "SHOW shared_preload_libraries").contains("pg_stat_statements") {
+        run(client, "CREATE EXTENSION IF NOT EXISTS pg_stat_statements");
+        let remembered = "SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%' || $1 || '%'";
+        assert!(value::<i64>(client, remembered, &[&"usher."]) > 0, "statements are remembered");
+        assert_eq!(value::<i64>(client, remembered, &[&marker]), 0, "pg_stat_statements");
     }
     let lines = log_since(begin);
     assert_eq!(lines.lines().find(|line| line.contains(marker)), None);

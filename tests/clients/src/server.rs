@@ -194,7 +194,7 @@ fn program(name: &str) -> Command {
     Command::new(format!("{folder}/{name}"))
 }
 
-/// `pg_dump from | psql to`, stopping at the first error.
+/// `pg_dump from | psql to`, stopping at the first error. Nobody is warned of what is just being restored.
 #[track_caller]
 pub fn copy_database(from: &str, to: &str) {
     let mut dump = program("pg_dump").arg(from).stdout(Stdio::piped()).spawn().expect("pg_dump runs");
@@ -207,4 +207,5 @@ pub fn copy_database(from: &str, to: &str) {
     // psql first: when it stops early, pg_dump only reports a broken pipe.
     assert!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
     assert!(dumped.success(), "pg_dump has failed");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "what psql was told");
 }
