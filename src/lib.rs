@@ -46,6 +46,9 @@ mod pg_tests_pg;
 #[cfg(any(test, feature = "pg_test"))]
 #[path = "../pgrx-tests/queue.rs"]
 mod pg_tests_queue;
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/privacy.rs"]
+mod pg_tests_privacy;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);

@@ -128,6 +128,8 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         if installed.up_to_date {
             report.check("pauses", data::pauses);
             report.check("protected columns", data::protected_columns);
+            report.check("audit chain", data::audit_chain);
+            report.check("personal data", data::personal_data);
         }
         report.check("dead letters", data::dead_letters);
     }

@@ -79,9 +79,9 @@ fn overdue(limit: Duration) -> Failure {
     let seconds = limit.as_secs_f64();
     failure(
         code,
-        &format!("it ran longer than its flow's timeout of {seconds} s"),
+        &format!("it ran longer than the {seconds} s that it may take"),
         None,
-        Some("Make it faster, or give the flow a longer \"timeout\"."),
+        Some("Make it faster, with an index perhaps; to a flow a longer \"timeout\" can be given."),
     )
 }
 

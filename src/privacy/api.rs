@@ -373,7 +373,7 @@ fn apply_retention(
     setup::current()?;
     let only = target.map(|relation| relation.oid());
     let _acting = role::internal(installed.owner);
-    let rows = retention::apply(installed, dry_run, only)?
+    let rows = retention::apply(installed, dry_run, only, None)?
         .into_iter()
         .map(|due| (due.table, due.action.word().to_owned(), due.rows, due.oldest, due.held, due.error));
     Ok(TableIterator::new(rows.collect::<Vec<_>>()))
@@ -386,7 +386,7 @@ fn sweep_erasures() -> Sql<i64> {
     let installed = identity::require_operator("look at erasures again")?;
     setup::current()?;
     let _acting = role::internal(installed.owner);
-    Ok(erase::sweep(installed)?)
+    Ok(erase::sweep(installed, None)?)
 }
 
 /// JSON without a person: `fields` are masked whatever they hold, `identifiers` wherever they stand. Internal.

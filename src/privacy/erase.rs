@@ -6,7 +6,7 @@
 use super::copies::{self, Counts, Known, Person};
 use super::graph::{self, Graph, Standing};
 use super::rows::{self, Acting};
-use super::{mask, receipt, retention, store};
+use super::{Patience, mask, receipt, retention, store};
 use crate::error::{Result, UsherError};
 use crate::guard::{audit, erasure};
 use crate::pg::{ids, role, spi, subxact, xact};
@@ -16,6 +16,7 @@ use crate::registry::tables::row_key;
 use crate::setup::Installed;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Map, Value, json};
+use std::time::Instant;
 
 /// The lane for requests to other systems: they are not urgent, and must not be last.
 const NORMAL: usize = 3;
@@ -290,14 +291,15 @@ pub fn receipt_of(installed: Installed, organization: Uuid, erasure: Uuid) -> Re
 }
 
 /// Goes once more through the rows of erasures beside which nothing runs any more. Runs with the owner's rights; returns how many.
-pub fn sweep(installed: Installed) -> Result<i64> {
+pub fn sweep(installed: Installed, patience: Option<Patience>) -> Result<i64> {
+    let begin = Instant::now();
     let open = spi::read_all(
         "SELECT e.organization_id, e.id, e.kind, e.subject, e.pseudonym FROM usher.erasures AS e
           -- Numbers that are still to come are of another server, from which this was brought.
           WHERE e.swept_at IS NULL
             AND (e.done_by < pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint
                  OR e.done_by >= pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint)
-          ORDER BY e.done_by LIMIT $1",
+          ORDER BY pg_catalog.random() LIMIT $1",
         &[spi::arg(MOST)],
         |row| {
             let text = |at| row.get::<String>(at).map(Option::unwrap_or_default);
@@ -307,7 +309,11 @@ pub fn sweep(installed: Installed) -> Result<i64> {
     let mut done = 0;
     for (organization, erasure, kind, subject, pseudonym) in open {
         let (Some(organization), Some(erasure)) = (organization, erasure) else { continue };
-        match subxact::attempt(|| again(installed, organization, erasure, &kind, &subject, &pseudonym)) {
+        if Patience::is_over(patience, begin) {
+            break;
+        }
+        let limit = patience.map(|patience| patience.each);
+        match subxact::attempt_within(limit, || again(installed, organization, erasure, &kind, &subject, &pseudonym)) {
             Ok(()) => done += 1,
             // A definition that is broken is somebody's to mend; the erasure stays open until then.
             Err(failure) => pgrx::warning!("erasure {erasure} could not be looked at again: {}", failure.line()),

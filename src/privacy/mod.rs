@@ -8,6 +8,25 @@
 //! * [`copies`] masks what pg_usher itself keeps: jobs, history, dead letters, audit. [`mask`] is the pure part.
 //! * [`erase`] puts it together; [`receipt`] proves it; [`retention`] is what goes by itself when its time is over.
 
+use std::time::{Duration, Instant};
+
+/// How long upkeep may take for one rule or one person, and in all: what is slow keeps itself from being done, and nothing else.
+/// In all: then what is left waits for the next minute. Taken in an order that is never the same, so that nothing waits for ever.
+#[derive(Clone, Copy)]
+pub struct Patience {
+    pub each: Duration,
+    pub all: Duration,
+}
+
+/// The worker's, whose jobs wait meanwhile.
+pub const UPKEEP: Patience = Patience { each: Duration::from_secs(10), all: Duration::from_secs(30) };
+
+impl Patience {
+    fn is_over(patience: Option<Self>, begin: Instant) -> bool {
+        patience.is_some_and(|patience| begin.elapsed() >= patience.all)
+    }
+}
+
 mod api;
 mod copies;
 mod declare;

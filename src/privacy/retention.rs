@@ -3,7 +3,7 @@
 use super::graph::{self, erased};
 use super::rows::{self, Acting};
 use super::store::Erase;
-use super::{erase, store};
+use super::{Patience, erase, store};
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
 use crate::pg::{role, spi, subxact, xact};
@@ -13,6 +13,7 @@ use pgrx::Uuid;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
 use serde_json::json;
+use std::time::Instant;
 
 /// Rows that are removed in one transaction: more go the next minute.
 const MOST: i64 = 10_000;
@@ -62,10 +63,11 @@ pub struct Due {
 }
 
 /// The rules. Runs with the owner's rights.
-pub fn rules() -> Result<Vec<Rule>> {
+fn rules(shuffled: bool) -> Result<Vec<Rule>> {
     spi::read_all(
-        "SELECT r.schema_name, r.table_name, r.time_column, r.keep::text, r.action, r.run_as::oid FROM usher.retention_rules AS r ORDER BY 1, 2, 5",
-        &[],
+        "SELECT r.schema_name, r.table_name, r.time_column, r.keep::text, r.action, r.run_as::oid FROM usher.retention_rules AS r
+          ORDER BY CASE WHEN $1 THEN pg_catalog.random() ELSE 0 END, 1, 2, 5",
+        &[spi::arg(shuffled)],
         |row| {
             let text = |at| row.get::<String>(at).map(Option::unwrap_or_default);
             Ok(Rule {
@@ -224,19 +226,24 @@ fn identity(table: &Table) -> String {
 }
 
 /// Goes through the rules. `dry`: only counts. Runs with the owner's rights; each rule's rows with those of its role.
-pub fn apply(installed: Installed, dry: bool, only: Option<Oid>) -> Result<Vec<Due>> {
-    let (rules, alone) = (rules()?, !xact::in_block());
+pub fn apply(installed: Installed, dry: bool, only: Option<Oid>, patience: Option<Patience>) -> Result<Vec<Due>> {
+    let (rules, alone) = (rules(patience.is_some())?, !xact::in_block());
+    let begin = Instant::now();
     if !dry && !rules.is_empty() {
         if !xact::sees_new_commits() {
             return Err(UsherError::state("a transaction with one snapshot cannot see what others have held meanwhile")
                 .hint("Call usher.apply_retention() in READ COMMITTED."));
         }
         // No hold in between.
-        spi::run("LOCK TABLE usher.legal_holds IN SHARE MODE", &[])?;
+        let lock = || spi::run("LOCK TABLE usher.legal_holds IN SHARE MODE", &[]);
+        subxact::attempt_within(patience.map(|patience| patience.each), lock)?;
     }
     let mut done = Vec::new();
     for rule in rules {
-        let due = match subxact::attempt(|| one(&rule, dry, only, alone)) {
+        if Patience::is_over(patience, begin) {
+            break;
+        }
+        let due = match subxact::attempt_within(patience.map(|patience| patience.each), || one(&rule, dry, only, alone)) {
             Ok(None) => continue,
             Ok(Some(due)) => due,
             Err(failure) => {
@@ -342,8 +349,8 @@ fn one(rule: &Rule, dry: bool, only: Option<Oid>, alone: bool) -> Result<Option<
 }
 
 /// What a worker does once a minute. Runs with the owner's rights.
-pub fn run(installed: Installed) -> Result<()> {
-    for due in apply(installed, false, None)? {
+pub fn run(installed: Installed, patience: Patience) -> Result<()> {
+    for due in apply(installed, false, None, Some(patience))? {
         if let Some(error) = due.error {
             pgrx::warning!("retention of {}: {error}", due.table);
         }

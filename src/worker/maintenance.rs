@@ -7,7 +7,7 @@ use crate::guard::{attach as audits, seal};
 use crate::notify;
 use crate::pg::{relcache, shmem, xact};
 use crate::pg::{role, spi, subxact};
-use crate::privacy::{erase, retention};
+use crate::privacy::{self, erase, retention};
 use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
 use crate::registry::adopt::organizations;
@@ -76,17 +76,14 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Most that upkeep of the application's tables may take: their triggers are others' code.
-const PATIENCE: Duration = Duration::from_secs(60);
-
 /// Erased persons whom work that ran meanwhile may have written again. In a transaction of its own: it waits for others' rows.
 pub fn erasures(installed: setup::Installed) -> Result<()> {
-    apart(installed, "erasures could not be looked at again", || erase::sweep(installed).map(|_| ()))
+    apart(installed, "erasures could not be looked at again", || erase::sweep(installed, Some(privacy::UPKEEP)).map(|_| ()))
 }
 
 /// Rows whose time is over. In a transaction of its own, too.
 pub fn retention(installed: setup::Installed) -> Result<()> {
-    apart(installed, "retention could not be seen to", || retention::run(installed))
+    apart(installed, "retention could not be seen to", || retention::run(installed, privacy::UPKEEP))
 }
 
 fn apart(installed: setup::Installed, otherwise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
@@ -94,7 +91,7 @@ fn apart(installed: setup::Installed, otherwise: &str, work: impl FnOnce() -> Re
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
-    if let Err(failure) = subxact::attempt_within(Some(PATIENCE), work) {
+    if let Err(failure) = subxact::attempt(work) {
         pgrx::log!("usher worker: {otherwise}: {}", failure.line());
     }
     Ok(())

@@ -223,3 +223,65 @@ pub fn dead_letters() -> Result<Seen> {
     });
     Ok(("none within a day".to_owned(), finding.into_iter().collect()))
 }
+
+/// Entries that were made a while ago and are in no block of the chain: until then nothing shows that they were changed.
+pub fn audit_chain() -> Result<Seen> {
+    let behind = spi::read_all(
+        "SELECT pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - x.recorded_at)::text
+           FROM (SELECT l.recorded_at FROM usher.audit_log l
+                  WHERE l.position > (SELECT s.sealed_to FROM usher.audit_chain_state s) ORDER BY l.position LIMIT 1) AS x
+          WHERE x.recorded_at < pg_catalog.clock_timestamp() - interval '10 minutes'",
+        &[],
+        |row| Ok(row.get::<String>(1)?),
+    )?;
+    let finding = behind.into_iter().flatten().map(|age| {
+        warning(
+            format!("audit entries made {age} ago are not in the chain yet"),
+            "Let a worker run in this database, and end long transactions (SELECT * FROM usher.horizon()): the chain follows those that have ended.",
+        )
+    });
+    Ok(("every older entry is in it".to_owned(), finding.collect()))
+}
+
+/// Who sees to the data of persons: a role with just the rights that it needs, and one that is there. And whether what is kept
+/// for a time could be deleted when it was over.
+pub fn personal_data() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT x.what, x.remedy, r.rolname::text
+           FROM (SELECT k.run_as, pg_catalog.format('data of a %s', k.kind),
+                        pg_catalog.format('SELECT usher.define_subject(%L, %L, run_as => …, …);', k.kind, pg_catalog.format('%I.%I', k.schema_name, k.table_name))
+                   FROM usher.subject_kinds k
+                 UNION ALL
+                 SELECT t.run_as, pg_catalog.format('retention of %s.%s', t.schema_name, t.table_name),
+                        pg_catalog.format('SELECT usher.set_retention(%L, run_as => …, …);', pg_catalog.format('%I.%I', t.schema_name, t.table_name))
+                   FROM usher.retention_rules t) AS x (run_as, what, remedy)
+           LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.run_as::oid
+          WHERE r.oid IS NULL OR r.rolsuper ORDER BY x.what",
+        &[],
+        |row| {
+            let (what, remedy) = (row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default());
+            Ok(match row.get::<String>(3)? {
+                None => problem(format!("{what} is seen to by a role that is gone"), format!("Name another: {remedy}")),
+                Some(role) => warning(
+                    format!("{what} is seen to as superuser {role}"),
+                    format!("Name a role with just the rights it needs: {remedy}"),
+                ),
+            })
+        },
+    )?;
+    let failed = spi::read_all(
+        "SELECT t.schema_name || '.' || t.table_name, t.last_error FROM usher.retention_rules t WHERE t.last_error IS NOT NULL ORDER BY 1",
+        &[],
+        |row| {
+            let (table, error) = (row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default());
+            Ok(problem(
+                format!("rows of {table} are kept longer than is said: {error}"),
+                "Mend what the message names; the next run is within minutes, SELECT * FROM usher.apply_retention(); shows what is due.",
+            ))
+        },
+    )?;
+    Ok((
+        "no superuser sees to it, and no row is kept too long".to_owned(),
+        listed(rows).into_iter().chain(listed(failed)).collect(),
+    ))
+}

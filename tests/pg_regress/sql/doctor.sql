@@ -156,8 +156,25 @@ SELECT * FROM ills('0 s') WHERE ill = 'prepared transactions';
 ROLLBACK PREPARED 'dr it''s mine';
 SELECT * FROM ills('0 s') WHERE ill = 'prepared transactions';
 
+-- Who sees to persons' data, retention that fails, and a chain that lags behind.
+BEGIN;
+SET LOCAL client_min_messages = error;
+CREATE TABLE dr.guests (organization_id uuid, id integer, seen date, PRIMARY KEY (organization_id, id));
+CREATE ROLE regress_usher_gone NOLOGIN;
+SELECT usher.define_subject('dr-guest', 'dr.guests') \gset
+SELECT usher.set_retention('dr.guests', 'seen', '1 day', run_as => 'regress_usher_dr') \gset
+SELECT usher.set_retention('dr.guests', 'seen', '1 day', 'erase', run_as => 'regress_usher_gone') \gset
+UPDATE usher.retention_rules SET last_error = 'permission denied for table guests' WHERE action = 'delete' AND table_name = 'guests';
+DROP ROLE regress_usher_gone;
+INSERT INTO usher.audit_log (id, recorded_at, actor, role, action, correlation_id)
+VALUES (gen_random_uuid(), now() - interval '25 minutes', 'dr', 'dr', 'dr', gen_random_uuid());
+DELETE FROM usher.audit_chain_state;
+INSERT INTO usher.audit_chain_state (sealed_to) SELECT max(position) - 1 FROM usher.audit_log;
+SELECT ill, state, replace(finding, current_user, 'ME') AS finding, remedy FROM ills() WHERE ill IN ('personal data', 'audit chain');
+ROLLBACK;
 -- A check that cannot be made says so, and the others go on.
 BEGIN;
+SET LOCAL client_min_messages = warning;
 DROP TABLE usher.dead_letters CASCADE;
 SELECT ill, state, finding, remedy FROM ills() WHERE ill IN ('clock', 'dead letters');
 SELECT count(*) > 10 AS others FROM usher.doctor() WHERE state = 'ok';
