@@ -44,11 +44,11 @@ mod pg_tests_flows;
 #[path = "../pgrx-tests/pg.rs"]
 mod pg_tests_pg;
 #[cfg(any(test, feature = "pg_test"))]
-#[path = "../pgrx-tests/queue.rs"]
-mod pg_tests_queue;
-#[cfg(any(test, feature = "pg_test"))]
 #[path = "../pgrx-tests/privacy.rs"]
 mod pg_tests_privacy;
+#[cfg(any(test, feature = "pg_test"))]
+#[path = "../pgrx-tests/queue.rs"]
+mod pg_tests_queue;
 
 extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
