@@ -131,11 +131,13 @@ pub fn mask(text: &str) -> String {
         // The value follows `=` or `:`; a word in ordinary prose ("the token expired") is left alone.
         let rest = &text[at..];
         let lead = rest.len() - rest.trim_start_matches(['"', '\'', ' ', '\\']).len();
-        if rest[lead..].starts_with(['=', ':']) {
-            let (start, length) = value(&rest[lead + 1..]);
-            out.push_str(&rest[..lead + 1 + start]);
+        // `=>` and `:=` name arguments.
+        if let Some(sign) = ["=>", ":=", "=", ":"].into_iter().find(|sign| rest[lead..].starts_with(sign)) {
+            let from = lead + sign.len();
+            let (start, length) = value(&rest[from..]);
+            out.push_str(&rest[..from + start]);
             out.push_str("***");
-            at += lead + 1 + start + length;
+            at += from + start + length;
         }
     }
     out.push_str(&text[at..]);
@@ -153,6 +155,9 @@ fn name_end(lower: &[u8], from: usize) -> Option<usize> {
 fn value(rest: &str) -> (usize, usize) {
     let open = rest.trim_start_matches([' ', '\\']);
     let start = rest.len() - open.len();
+    if open.starts_with(['[', '{']) {
+        return (start, bracketed(open));
+    }
     let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
         let word = |text: &str| text.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(text.len());
         let length = word(open);
@@ -174,6 +179,27 @@ fn value(rest: &str) -> (usize, usize) {
         ends
     });
     (start + quotes, end.unwrap_or(inner.len()))
+}
+
+/// The length of a list or object, as far as the bracket that closes it; to the end where none does.
+fn bracketed(open: &str) -> usize {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for (at, byte) in open.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => quoted = !quoted,
+            b'[' | b'{' if !quoted => depth += 1,
+            b']' | b'}' if !quoted => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => (),
+        }
+    }
+    open.len()
 }
 
 /// True for names such as `api_key` or `reset_token`: what stands under them is never shown.
@@ -232,6 +258,10 @@ mod unit {
             (r#""{""secret"": ""a b""}""#, r#""{""secret"": ""***""}""#),
             ("Authorization: Bearer abc.def and more", "Authorization: *** and more"),
             ("password = 'a b' c", "password = '***' c"),
+            ("f(secret => 'a b', n => 1)", "f(secret => '***', n => 1)"),
+            ("token := 'a'", "token := '***'"),
+            (r#"{"token": ["a", {"b": "]"}], "n": 1}"#, r#"{"token": ***, "n": 1}"#),
+            (r#"{"secret": {"a": 1"#, r#"{"secret": ***"#),
         ] {
             assert_eq!(mask(given), masked);
         }

@@ -201,7 +201,10 @@ SELECT usher.isolate_tables('{usher}', '{
 -- do something about it. What is paused for everybody is for everybody to see.
 DO $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policy WHERE polrelid = 'usher.flows'::pg_catalog.regclass AND polname = 'operator_stops') THEN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policies
+                    WHERE schemaname = 'usher' AND tablename = 'flows' AND policyname = 'operator_stops'
+                      AND cmd = 'DELETE' AND permissive = 'PERMISSIVE' AND roles = '{usher_operator}' AND qual = 'true') THEN
+        DROP POLICY IF EXISTS operator_stops ON usher.flows;
         CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
     END IF;
 END
@@ -214,18 +217,15 @@ CREATE OR REPLACE TRIGGER usher_memberships_changed AFTER INSERT OR UPDATE OR DE
 ALTER TABLE usher.memberships ENABLE ALWAYS TRIGGER usher_memberships_changed;
 
 -- The flows table is the truth: whoever changes it, the capture triggers of the tables follow.
-DROP TRIGGER IF EXISTS usher_flows_changed ON usher.flows;
-CREATE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flows
+CREATE OR REPLACE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flows
     FOR EACH ROW EXECUTE FUNCTION usher.flows_changed();
-DROP TRIGGER IF EXISTS usher_flow_broken ON usher.flows;
-CREATE TRIGGER usher_flow_broken AFTER UPDATE OF state ON usher.flows
+CREATE OR REPLACE TRIGGER usher_flow_broken AFTER UPDATE OF state ON usher.flows
     FOR EACH ROW WHEN (NEW.state = 'broken' AND OLD.state <> 'broken') EXECUTE FUNCTION usher.note_broken_flow();
 CREATE OR REPLACE TRIGGER usher_dead_letters_made AFTER INSERT ON usher.dead_letters
     REFERENCING NEW TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
 CREATE OR REPLACE TRIGGER usher_dead_letters_left AFTER DELETE ON usher.dead_letters
     REFERENCING OLD TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
-DROP TRIGGER IF EXISTS update_integration_sync_timestamp ON usher.links;
-CREATE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
+CREATE OR REPLACE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
     FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();
 
 -- What people do to pg_usher's own tables is entered in the log; of links what they do by hand, the rest is history.

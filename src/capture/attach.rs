@@ -214,7 +214,10 @@ pub fn detach_all() -> Result<usize> {
              FOR statement IN
                  SELECT pg_catalog.format('DROP POLICY %I ON usher.%I', p.polname, c.relname)
                    FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid
-                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND p.polname IN ('member_reads', 'admin_reads')
+                  WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace
+                    AND EXISTS (SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_proc f ON f.oid = d.refobjid
+                                 WHERE d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND d.objid = p.oid
+                                   AND d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND f.pronamespace = c.relnamespace)
                  UNION ALL
                  SELECT pg_catalog.format('DROP TRIGGER %I ON usher.%I', t.tgname, c.relname)
                    FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid

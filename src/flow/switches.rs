@@ -83,7 +83,7 @@ fn switch_flow(
 ) -> std::result::Result<String, ErrorReport> {
     let installed = setup::current()?;
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
-    audit::note_legend("switch_flow")?;
+    audit::note_legend("switch_flow", organization)?;
     let name = UsherError::given(name, "the flow's name")?;
     let on = enabled.ok_or_else(|| UsherError::missing("whether it is enabled"))?;
     let word = if on { "on" } else { "off" };

@@ -146,9 +146,11 @@ pub fn note(
 }
 
 /// Enters that a legend has called a function for an organization to which that person does not belong. Others' calls are
-/// not entered.
-pub fn note_legend(function: &str) -> Result<()> {
-    let Some(organization) = identity::took_legend_right() else { return Ok(()) };
+/// not entered. Runs with the caller's rights, not with the owner's.
+pub fn note_legend(function: &str, organization: Uuid) -> Result<()> {
+    if !identity::is_legend_elsewhere(organization)? {
+        return Ok(());
+    }
     note(crate::setup::installed()?, Some(organization), "usher.legend.called", function, None, None)
 }
 

@@ -28,8 +28,7 @@ fn read_notice(notice: Option<Uuid>) -> Result<bool, ErrorReport> {
     })?;
     drop(acting);
     if let Some(organization) = organization {
-        identity::manages(organization)?;
-        audit::note_legend("read_notice")?;
+        audit::note_legend("read_notice", organization)?;
     }
     Ok(unread)
 }

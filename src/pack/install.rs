@@ -6,7 +6,8 @@ use crate::flow::manage;
 use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::{role, spi};
-use crate::registry::tenancy::{self, Declaration};
+use crate::registry::tables::split;
+use crate::registry::tenancy::{self, Declaration, Place};
 use crate::revenue::binding;
 use crate::setup::Installed;
 use pgrx::JsonB;
@@ -54,14 +55,23 @@ fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
         let schema = quote_identifier(schema);
         spi::script(&format!(
             "GRANT USAGE ON SCHEMA {schema} TO {name}, usher_member, usher_reader;
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {name};
-             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO usher_member;
-             GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO usher_reader;
              GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO {name};
              GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {name}"
         ))?;
     }
-    tenancy::bring_in_line(schemas, &Declaration::parse(&manifest["tenancy"])?, Some(role)).map(|_| ())
+    // The pack's own tables: what the application has put beside them is not for every member.
+    let declaration = Declaration::parse(&manifest["tenancy"])?;
+    let tables: Vec<String> = declaration
+        .tables()
+        .filter_map(split)
+        .map(|(schema, table)| pgrx::spi::quote_qualified_identifier(schema, table))
+        .collect();
+    let tables = tables.join(", ");
+    spi::script(&format!(
+        "GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}, usher_member;
+         GRANT SELECT ON {tables} TO usher_reader"
+    ))?;
+    tenancy::bring_in_line(schemas, &declaration, Place::Pack { flows: role }).map(|_| ())
 }
 
 fn schemas(manifest: &Value) -> Vec<&str> {
@@ -78,7 +88,8 @@ fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str)
         let _quiet = Nest::open().quiet();
         let stands = spi::one::<bool>(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_roles r ON p.polroles = ARRAY[r.oid]
-                             WHERE p.polrelid = 'usher.ticket_revenue_ingestions'::pg_catalog.regclass AND p.polname = 'pack_reads' AND r.rolname = $1)",
+                             WHERE p.polrelid = 'usher.ticket_revenue_ingestions'::pg_catalog.regclass AND p.polname = 'pack_reads' AND r.rolname = $1
+                               AND p.polcmd = 'r' AND p.polpermissive AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = 'true')",
             &[spi::arg(role)],
         )?;
         if stands != Some(true) {

@@ -125,7 +125,7 @@ fn subject_graph(
 fn managed(function: &str, organization: Option<String>) -> Result<(Installed, Uuid)> {
     let installed = setup::current()?;
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
-    audit::note_legend(function)?;
+    audit::note_legend(function, organization)?;
     Ok((installed, organization))
 }
 
@@ -389,8 +389,9 @@ fn sweep_erasures() -> Sql<i64> {
     Ok(erase::sweep(installed, None)?)
 }
 
-/// JSON without a person: `fields` are masked whatever they hold, `identifiers` wherever they stand. Internal.
+/// JSON, as text, without a person: `fields` are masked whatever they hold, `identifiers` wherever they stand. Internal.
 #[pg_extern(immutable, parallel_safe)]
-fn mask_person(value: JsonB, fields: Vec<String>, identifiers: Vec<String>, pseudonym: &str) -> JsonB {
-    JsonB(Mask { fields: &fields, identifiers: &identifiers, pseudonym }.apply(value.0))
+fn mask_person(value: &str, fields: Vec<String>, identifiers: Vec<String>, pseudonym: &str) -> Sql<String> {
+    let masked = Mask { fields: &fields, identifiers: &identifiers, pseudonym }.apply_to(value);
+    Ok(masked.map_err(|e| UsherError::invalid(format!("this is no JSON: {e}")))?)
 }

@@ -107,9 +107,9 @@ pub fn mask(person: &Person<'_>) -> Result<Counts> {
         for (table, which) in JOBS {
             let done = spi::run(
                 &format!(
-                    "UPDATE usher.{table} AS x SET new = usher.mask_person(x.new, $6, '{{}}', $7), old = usher.mask_person(x.old, $6, '{{}}', $7)
+                    "UPDATE usher.{table} AS x SET new = usher.mask_person(x.new::text, $6, '{{}}', $7)::jsonb, old = usher.mask_person(x.old::text, $6, '{{}}', $7)::jsonb
                       WHERE {ABOUT} AND {which}
-                        AND (x.new, x.old) IS DISTINCT FROM (usher.mask_person(x.new, $6, '{{}}', $7), usher.mask_person(x.old, $6, '{{}}', $7))"
+                        AND (x.new, x.old) IS DISTINCT FROM (usher.mask_person(x.new::text, $6, '{{}}', $7)::jsonb, usher.mask_person(x.old::text, $6, '{{}}', $7)::jsonb)"
                 ),
                 &[
                     spi::arg(person.organization),
@@ -160,7 +160,7 @@ fn named(person: &Person<'_>, table: &str, columns: &[(String, bool)]) -> Result
     let masked = |(name, json): &(String, bool)| {
         let column = format!("x.{}", quote_identifier(name));
         let value = if *json { column.clone() } else { format!("pg_catalog.to_jsonb({column})") };
-        let masked = format!("usher.mask_person({value}, '{{}}', $2, $3)");
+        let masked = format!("usher.mask_person(({value})::text, '{{}}', $2, $3)::jsonb");
         (quote_identifier(name), column, if *json { masked } else { format!("({masked} #>> '{{}}')") })
     };
     let all: Vec<(String, String, String)> = columns.iter().map(masked).collect();
@@ -177,7 +177,7 @@ fn named(person: &Person<'_>, table: &str, columns: &[(String, bool)]) -> Result
 pub fn mask_audit(person: &Person<'_>) -> Result<(i64, Map<String, Value>)> {
     let masked = "SELECT m.position, m.recorded_at, m.masked_old AS old, m.masked_new AS new
                     FROM (SELECT e.position, e.recorded_at, e.old, e.new,
-                                 usher.mask_person(e.old, $2, $3, $4) AS masked_old, usher.mask_person(e.new, $2, $3, $4) AS masked_new
+                                 usher.mask_person(e.old::text, $2, $3, $4)::jsonb AS masked_old, usher.mask_person(e.new::text, $2, $3, $4)::jsonb AS masked_new
                             FROM usher.audit_log AS e WHERE e.organization_id = $1 AND e.action <> 'usher.subjects.erased'";
     let changed = "OFFSET 0) AS m WHERE m.old IS DISTINCT FROM m.masked_old OR m.new IS DISTINCT FROM m.masked_new";
     let (mut entries, mut days) = (0, Map::new());

@@ -1,6 +1,7 @@
 //! What is known of a person, as one JSON document.
 
 use super::copies;
+use super::deep::{self, unreadable};
 use super::erase::{self, Found};
 use super::graph::Standing;
 use super::{rows, store};
@@ -9,7 +10,7 @@ use crate::guard::audit;
 use crate::pg::{role, spi};
 use crate::registry::tables::Table;
 use crate::setup::Installed;
-use pgrx::{JsonB, Uuid};
+use pgrx::Uuid;
 use serde_json::{Map, Value, json};
 
 /// Everything about a person; that it was asked for is entered into the audit log.
@@ -77,14 +78,15 @@ fn add(into: &mut Map<String, Value>, name: &str, list: Vec<Value>) {
 }
 
 fn list(sql: &str, arguments: crate::pg::spi::Args<'_>) -> Result<Value> {
-    Ok(spi::read::<JsonB>(sql, arguments)?.map_or_else(|| json!([]), |json| json.0))
+    let text = spi::read::<String>(sql, arguments)?;
+    Ok(text.map(|text| deep::read(&text)).transpose().map_err(unreadable)?.unwrap_or_else(|| json!([])))
 }
 
 /// The links by which other systems know the person.
 fn links(organization: Uuid, found: &Found, key: &str) -> Result<Value> {
     list(
         "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('kind', l.kind, 'left_system', l.left_system, 'left_id', l.left_id,
-                'right_system', l.right_system, 'right_id', l.right_id, 'since', l.created_at) ORDER BY l.kind, l.created_at)
+                'right_system', l.right_system, 'right_id', l.right_id, 'since', l.created_at) ORDER BY l.kind, l.created_at)::text
            FROM usher.links AS l WHERE l.organization_id = $1 AND l.kind = ANY ($2) AND (l.left_id = $3 OR l.right_id = $3)",
         &[spi::arg(organization), spi::arg(found.graph.subject.links.clone()), spi::arg(key)],
     )
@@ -94,10 +96,10 @@ fn links(organization: Uuid, found: &Found, key: &str) -> Result<Value> {
 fn jobs(organization: Uuid, found: &Found) -> Result<Value> {
     list(
         "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', j.id, 'flow', j.flow, 'from', j.source_system, 'to', j.target_system,
-                'status', j.status, 'created_at', j.created_at, 'payload', j.payload) ORDER BY j.created_at, j.id)
+                'status', j.status, 'created_at', j.created_at, 'payload', j.payload) ORDER BY j.created_at, j.id)::text
            FROM usher.sync_jobs AS j
           WHERE j.organization_id = $1
-            AND (j.id = ANY ($2) OR usher.mask_person(j.payload, '{}', $3, '') IS DISTINCT FROM j.payload)",
+            AND (j.id = ANY ($2) OR usher.mask_person(j.payload::text, '{}', $3, '')::jsonb IS DISTINCT FROM j.payload)",
         &[spi::arg(organization), spi::arg(copies::jobs_about(organization, &found.known)?), spi::arg(found.identifiers.clone())],
     )
 }
@@ -106,7 +108,7 @@ fn entries(organization: Uuid, found: &Found) -> Result<Value> {
     let (tables, objects) = found.objects();
     list(
         "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('at', e.recorded_at, 'by', e.actor, 'action', e.action, 'object', e.object,
-                'old', e.old, 'new', e.new) ORDER BY e.position)
+                'old', e.old, 'new', e.new) ORDER BY e.position)::text
            FROM usher.audit_log AS e
           WHERE e.organization_id = $1
             AND EXISTS (SELECT FROM unnest($2::text[], $3::text[]) AS k (tbl, object)

@@ -40,6 +40,11 @@ fuzz_target!(mask_person, |bytes: &[u8]| {
     masked(json!({"a": given, "name": given, "list": [format!("{given}{PERSON}")], format!("{PERSON}{given}"): 1}));
     if let Ok(value) = serde_json::from_str::<Value>(&given) {
         masked(value);
+        // As deep as jsonb may be.
+        let deep = format!("{}[{given}, \"{PERSON}\"]{}", "[".repeat(300), "]".repeat(300));
+        let masked =
+            Mask { fields: &[], identifiers: &[PERSON.to_owned()], pseudonym: "erased-0" }.apply_to(&deep).expect("JSON");
+        assert!(!masked.contains(PERSON), "{masked}");
     }
     for value in values(seeds("mask_person"), bytes) {
         masked(value);

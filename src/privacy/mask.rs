@@ -1,5 +1,6 @@
 //! Taking a person out of JSON. Pure.
 
+use super::deep;
 use serde_json::Value;
 
 /// What is shorter names nobody: "12" is also a quantity.
@@ -19,6 +20,24 @@ pub struct Mask<'a> {
 }
 
 impl Mask<'_> {
+    /// JSON as text, without the person. Of what is nested too deeply to be looked through, a part that has anything of the
+    /// person in it goes as a whole.
+    pub fn apply_to(&self, text: &str) -> serde_json::Result<String> {
+        if let Ok(value) = serde_json::from_str(text) {
+            return Ok(self.apply(value).to_string());
+        }
+        let cut = deep::cut(text)?;
+        let masked = self.apply(cut.value.clone());
+        Ok(cut.join(&masked, |part| self.is_in(part).then(|| Value::from(self.pseudonym).to_string())))
+    }
+
+    /// In the text of JSON, as PostgreSQL writes it.
+    fn is_in(&self, part: &str) -> bool {
+        let written = |text: &String| Value::from(text.as_str()).to_string();
+        self.fields.iter().any(|field| part.contains(&format!("{}:", written(field))))
+            || self.identifiers.iter().any(|known| part.contains(written(known).trim_matches('"')))
+    }
+
     pub fn apply(&self, value: Value) -> Value {
         match value {
             Value::Object(fields) => fields
@@ -110,6 +129,24 @@ mod unit {
             json!({"id": 1.50, "name": "erased-1", "born": null, "to": ["erased-1", "bob@example.org"], "ann@example.org": true,
                    "note": "ask erased-1 twice", "nick": "erased-1", "city": "Annaberg", "other": "joann@example.org ann@example.organ", "deep": {"name": null}, "no": "erased-1", "quantity": 4711})
         );
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_goes_as_a_whole_if_the_person_is_in_it() {
+        let deep = |inside: &str| format!("{}{inside}{}", "[".repeat(3_000), "]".repeat(3_000));
+        let mask = |fields: &[&str], text: &str| {
+            let fields: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+            let identifiers = ["ann \\ \"lee\"".to_owned(), "ann@example.org".to_owned()];
+            Mask { fields: &fields, identifiers: &identifiers, pseudonym: "erased-1" }.apply_to(text).expect("JSON")
+        };
+        let text = format!("{{\"a\":\"ann@example.org\",\"b\":{}}}", deep("{\"name\": 1}"));
+        assert_eq!(mask(&[], &text), text.replace("ann@example.org", "erased-1"));
+        assert!(!mask(&["name"], &text).contains("name"));
+        for inside in ["\"to ann@example.org\"", "\"ann \\\\ \\\"lee\\\"\""] {
+            let masked = mask(&[], &deep(inside));
+            assert!(masked.contains("\"erased-1\"") && !masked.contains("ann"), "{masked}");
+        }
+        assert!(Mask { fields: &[], identifiers: &[], pseudonym: "" }.apply_to("[1").is_err());
     }
 
     proptest::proptest! {

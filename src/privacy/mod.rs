@@ -5,7 +5,8 @@
 //!
 //! * [`store`] keeps what was declared; [`graph`] finds, from the catalog, every table that has data of a person.
 //! * [`rows`] reads and erases the application's rows, with the rights of the definition's `run_as`, as a flow's effect.
-//! * [`copies`] masks what pg_usher itself keeps: jobs, history, dead letters, audit. [`mask`] is the pure part.
+//! * [`copies`] masks what pg_usher itself keeps: jobs, history, dead letters, audit. [`mask`] is the pure part; [`deep`] reads JSON
+//!   that is nested too deeply for everybody else.
 //! * [`erase`] puts it together; [`receipt`] proves it; [`retention`] is what goes by itself when its time is over.
 
 use std::time::{Duration, Instant};
@@ -19,7 +20,9 @@ pub struct Patience {
 }
 
 /// The worker's, whose jobs wait meanwhile.
-pub const UPKEEP: Patience = Patience { each: Duration::from_secs(10), all: Duration::from_secs(30) };
+pub const RETENTION: Patience = Patience { each: Duration::from_secs(10), all: Duration::from_secs(30) };
+/// A person is erased as a whole, so one may take all of it.
+pub const ERASURES: Patience = Patience { each: Duration::from_secs(60), all: Duration::from_secs(30) };
 
 impl Patience {
     fn is_over(patience: Option<Self>, begin: Instant) -> bool {
@@ -30,6 +33,7 @@ impl Patience {
 mod api;
 mod copies;
 mod declare;
+mod deep;
 pub mod erase;
 mod export;
 mod graph;

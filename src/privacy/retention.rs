@@ -6,19 +6,28 @@ use super::store::Erase;
 use super::{Patience, erase, store};
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
-use crate::pg::{role, spi, subxact, xact};
+use crate::pg::subxact::{self, Failure};
+use crate::pg::{role, spi, xact};
 use crate::registry::tables::{self, Table};
 use crate::setup::Installed;
+use pgrx::PgSqlErrorCode;
 use pgrx::Uuid;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
 use serde_json::json;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::time::Instant;
 
 /// Rows that are removed in one transaction: more go the next minute.
 const MOST: i64 = 10_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+thread_local! {
+    /// Of rules for whose rows there was not the time: how many to try.
+    static FEWER: RefCell<HashMap<(String, Action), i64>> = RefCell::default();
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Action {
     Delete,
     Erase,
@@ -234,8 +243,11 @@ pub fn apply(installed: Installed, dry: bool, only: Option<Oid>, patience: Optio
             return Err(UsherError::state("a transaction with one snapshot cannot see what others have held meanwhile")
                 .hint("Call usher.apply_retention() in READ COMMITTED."));
         }
-        // No hold in between.
-        let lock = || spi::run("LOCK TABLE usher.legal_holds IN SHARE MODE", &[]);
+        // Nobody else at the same rules, and no hold in between.
+        let lock = || {
+            spi::run("LOCK TABLE usher.retention_rules IN SHARE UPDATE EXCLUSIVE MODE", &[])?;
+            spi::run("LOCK TABLE usher.legal_holds IN SHARE MODE", &[])
+        };
         subxact::attempt_within(patience.map(|patience| patience.each), lock)?;
     }
     let mut done = Vec::new();
@@ -243,7 +255,7 @@ pub fn apply(installed: Installed, dry: bool, only: Option<Oid>, patience: Optio
         if Patience::is_over(patience, begin) {
             break;
         }
-        let due = match subxact::attempt_within(patience.map(|patience| patience.each), || one(&rule, dry, only, alone)) {
+        let due = match in_time(&rule, patience, begin, |most| one(&rule, dry, only, alone, most)) {
             Ok(None) => continue,
             Ok(Some(due)) => due,
             Err(failure) => {
@@ -256,6 +268,35 @@ pub fn apply(installed: Installed, dry: bool, only: Option<Oid>, patience: Optio
         done.push(due);
     }
     Ok(done)
+}
+
+/// As many rows as there is time for: when it was not enough, a tenth of them; when it was, more the next time.
+fn in_time(
+    rule: &Rule,
+    patience: Option<Patience>,
+    begin: Instant,
+    work: impl Fn(i64) -> Result<Option<Due>>,
+) -> std::result::Result<Option<Due>, Failure> {
+    let Some(limit) = patience else { return subxact::attempt(|| work(MOST)) };
+    let key = (rule.name(), rule.action);
+    let mut most = FEWER.with_borrow(|fewer| fewer.get(&key).copied()).unwrap_or(MOST);
+    loop {
+        let done = subxact::attempt_within(Some(limit.each), || work(most));
+        let overdue = matches!(&done, Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED);
+        let full = matches!(&done, Ok(Some(due)) if due.rows >= most);
+        let next = if overdue {
+            (most / 10).max(1)
+        } else if full {
+            (most * 2).min(MOST)
+        } else {
+            most
+        };
+        FEWER.with_borrow_mut(|fewer| if next == MOST { fewer.remove(&key) } else { fewer.insert(key.clone(), next) });
+        if !overdue || most == 1 || Patience::is_over(patience, begin) {
+            return done;
+        }
+        most = next;
+    }
 }
 
 fn note(installed: Installed, rule: &Rule, due: &Due) -> Result<()> {
@@ -278,7 +319,7 @@ fn note(installed: Installed, rule: &Rule, due: &Due) -> Result<()> {
     Ok(())
 }
 
-fn one(rule: &Rule, dry: bool, only: Option<Oid>, alone: bool) -> Result<Option<Due>> {
+fn one(rule: &Rule, dry: bool, only: Option<Oid>, alone: bool, most: i64) -> Result<Option<Due>> {
     let table = rule.table()?;
     if only.is_some_and(|only| only != table.oid) {
         return Ok(None);
@@ -323,7 +364,7 @@ fn one(rule: &Rule, dry: bool, only: Option<Oid>, alone: bool) -> Result<Option<
             .unwrap_or_default()
     } else {
         let chosen = format!(
-            "SELECT t.ctid, t.tableoid, {time} AS at FROM {} AS t WHERE {due} ORDER BY {time} LIMIT {MOST} FOR UPDATE SKIP LOCKED",
+            "SELECT t.ctid, t.tableoid, {time} AS at FROM {} AS t WHERE {due} ORDER BY {time} LIMIT {most} FOR UPDATE SKIP LOCKED",
             table.sql
         );
         let act = match &set {

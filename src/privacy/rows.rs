@@ -1,20 +1,21 @@
 //! Reading and erasing the application's rows. Like a flow's effect: with the rights of the definition's role, for the one organization,
 //! and behind a fence, since triggers and policies there are others' code.
 
+use super::deep;
 use super::graph::{Graph, erased};
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::{bgw, role, spi, subxact, xact};
 use crate::registry::identity;
 use crate::registry::tables::{Table, row_key};
+use pgrx::Uuid;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
-use pgrx::{JsonB, Uuid};
 use serde_json::Value;
 use std::collections::HashSet;
 
 /// Milliseconds that a row of the application may be waited for.
-const PATIENCE: i64 = 10_000;
+const PATIENCE: i64 = 5_000;
 
 /// The organization for which something is done, and with whose rights.
 #[derive(Clone, Copy)]
@@ -153,9 +154,9 @@ pub fn json(acting: Acting, graph: &Graph, at: usize, whole: bool) -> Result<Vec
             node.table.key.iter().map(|name| format!("{}, {alias}.{}", pgrx::spi::quote_literal(name), quote_identifier(name)));
         format!("pg_catalog.jsonb_build_object({})", key.collect::<Vec<_>>().join(", "))
     };
-    let sql = format!("SELECT pg_catalog.jsonb_agg({value} ORDER BY {value}) FROM {}", graph.rows(at));
-    let found = acting.within(|| spi::read::<JsonB>(&sql, &[spi::arg(acting.organization), spi::arg(graph.values(at))]))?;
-    Ok(match found.map(|json| json.0) {
+    let sql = format!("SELECT pg_catalog.jsonb_agg({value} ORDER BY {value})::text FROM {}", graph.rows(at));
+    let found = acting.within(|| spi::read::<String>(&sql, &[spi::arg(acting.organization), spi::arg(graph.values(at))]))?;
+    Ok(match found.map(|text| deep::read(&text)).transpose().map_err(deep::unreadable)? {
         Some(Value::Array(list)) => list,
         _ => Vec::new(),
     })

@@ -111,6 +111,7 @@ pub fn sync(installed: Installed, target: &Target, patience: i64) -> Result<Stri
     }
     let before: Vec<Vec<Taken>> = masked.iter().map(|column| column.protection.taken.clone()).collect();
     take(target, &columns, &mut masked)?;
+    all_taken(target, &masked)?;
     {
         let _acting = role::internal(installed.owner);
         for (column, _) in masked.iter().zip(&before).filter(|(column, before)| column.protection.taken != **before) {
@@ -169,6 +170,20 @@ fn take(target: &Target, columns: &[(i16, Column)], masked: &mut [Masked]) -> Re
         give(target, column)?;
     }
     Ok(())
+}
+
+/// What another than the owner has granted is not the owner's to take: refused, so that nobody thinks that it is masked.
+fn all_taken(target: &Target, masked: &[Masked]) -> Result<()> {
+    let found = grants(target.table.oid)?;
+    let open = |column: &&Masked| {
+        let of_column =
+            |grant: &&Grant| (grant.attnum == 0 || grant.attnum == column.attnum) && !column.readers.contains(&grant.grantee);
+        found.iter().find(of_column)
+    };
+    let Some((column, grant)) = masked.iter().find_map(|column| Some((column, open(&column)?))) else { return Ok(()) };
+    Err(UsherError::state(format!("{} can read {} although it is no reader of it", grant.to(), column.protection.name()))
+        .detail("The right was granted by somebody else than the owner of the table.")
+        .hint("\\dp shows behind the slash who granted it; that role must REVOKE it, or lose its grant option with CASCADE."))
 }
 
 /// Columns that came later are for those who could read the whole table, unless nothing of it was left to them.

@@ -37,7 +37,7 @@ fn enqueue_sync_job_with_options(
     options: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     let asked = request::check(organization, source_system, target_system, priority)?;
-    audit::note_legend("enqueue_sync_job")?;
+    audit::note_legend("enqueue_sync_job", asked.organization)?;
     rates::take("enqueue_sync_job", Some(asked.organization))?;
     let payload = payload.unwrap_or_else(|| JsonB(serde_json::json!({})));
     let options = options.map(|options| Options::parse(&options.0)).transpose()?;
@@ -58,7 +58,7 @@ fn enqueue_sync_jobs_with_options(
     options: default!(Option<JsonB>, "NULL"),
 ) -> Sql<Vec<Uuid>> {
     let asked = request::check(organization, source_system, target_system, priority)?;
-    audit::note_legend("enqueue_sync_jobs")?;
+    audit::note_legend("enqueue_sync_jobs", asked.organization)?;
     rates::take("enqueue_sync_jobs", Some(asked.organization))?;
     let options = options.map(|options| Options::parse(&options.0)).transpose()?;
     let payloads =
@@ -96,7 +96,7 @@ fn enqueue_sync_jobs(
 fn cancel_sync_job(job: Option<Uuid>) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     rates::take("cancel_sync_job", None)?;
     let row = life::cancel(job)?;
-    audit::note_legend("cancel_sync_job")?;
+    life::note_legend("cancel_sync_job", &row)?;
     Ok(row)
 }
 
@@ -109,7 +109,7 @@ fn retry_sync_job(
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
     rates::take("retry_sync_job", None)?;
     let row = life::retry(job, changes)?;
-    audit::note_legend("retry_sync_job")?;
+    life::note_legend("retry_sync_job", &row)?;
     Ok(row)
 }
 

@@ -68,6 +68,7 @@ pub fn seal(batch: Uuid) -> Result<bool> {
     if !identity::manages(organization)? {
         return Err(UsherError::forbidden("members may read batches, not change them").hint("Ask an admin of the organization."));
     }
+    audit::note_legend("seal_batch", organization)?;
     let _acting = role::internal(installed.owner);
     // Waits for those that are just joining; whoever comes later sees that it is sealed.
     let sealed = spi::run(

@@ -12,6 +12,7 @@ use super::{external_limits, life, limits, settle};
 use crate::error::{Result, UsherError, mask};
 use crate::flow::results;
 use crate::flow::retry::Retry;
+use crate::guard::audit;
 use crate::pg::{guc, ids, role, spi};
 use crate::registry::identity::{self, Right};
 use crate::registry::systems;
@@ -246,6 +247,16 @@ enum Kind {
     Extend,
 }
 
+impl Kind {
+    fn function(self) -> &'static str {
+        match self {
+            Self::Finish => "finish_job",
+            Self::Fail => "fail_job",
+            Self::Extend => "extend_lease",
+        }
+    }
+}
+
 /// Finds the job for which an answer is given, or says why the answer does not count.
 fn answer(job: Uuid, lease: Uuid, kind: Kind, installed: Installed) -> Result<Answer> {
     let mine = identity::organizations(Right::Manage)?;
@@ -262,8 +273,7 @@ fn answer(job: Uuid, lease: Uuid, kind: Kind, installed: Installed) -> Result<An
     let found = found.into_iter().next();
     drop(acting);
     if let Some((held, _)) = &found {
-        // By which right, for the audit of legends.
-        identity::manages(held.organization)?;
+        audit::note_legend(kind.function(), held.organization)?;
     }
     let acting = role::internal(installed.owner);
     match found {
@@ -291,7 +301,10 @@ fn answer(job: Uuid, lease: Uuid, kind: Kind, installed: Installed) -> Result<An
     )?;
     drop(acting);
     match place.into_iter().next() {
-        Some((organization, _, true)) if kind != Kind::Extend => Ok(Answer::Repeated(organization)),
+        Some((organization, _, true)) if kind != Kind::Extend => {
+            audit::note_legend(kind.function(), organization)?;
+            Ok(Answer::Repeated(organization))
+        }
         Some((_, what, _)) => Err(UsherError::state(format!("lease {lease} does not hold job {job} any more"))
             .detail(format!("The job {what}."))
             .hint("Drop this piece of work; usher.claim_jobs() hands out what is to be done now.")),

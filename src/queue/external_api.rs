@@ -49,8 +49,7 @@ fn claim_jobs(
     if identity::is_legend_member()? {
         let organizations: BTreeSet<[u8; 16]> = jobs.iter().map(|job| *job.organization.as_bytes()).collect();
         for organization in organizations {
-            identity::manages(Uuid::from_bytes(organization))?;
-            audit::note_legend("claim_jobs")?;
+            audit::note_legend("claim_jobs", Uuid::from_bytes(organization))?;
         }
     }
     Ok(TableIterator::new(jobs.into_iter().map(|job: Handed| {
@@ -70,9 +69,7 @@ fn finish_job(
     lease: Option<Uuid>,
     result: default!(Option<JsonB>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.sync_job"), ErrorReport> {
-    let done = external::finish(given(job, "the job's id")?, given(lease, "the lease")?, result)?;
-    audit::note_legend("finish_job")?;
-    Ok(done)
+    Ok(external::finish(given(job, "the job's id")?, given(lease, "the lease")?, result)?)
 }
 
 /// A worker outside could not do a job: it can be taken again after 1, 2, 4 seconds (20 % jitter), or after `retry_after`;
@@ -91,7 +88,6 @@ fn fail_job(
     let after = retry_after.as_ref().map(seconds);
     let done =
         external::fail(given(job, "the job's id")?, given(lease, "the lease")?, &error, after, permanent.unwrap_or(false))?;
-    audit::note_legend("fail_job")?;
     Ok(done)
 }
 
@@ -105,9 +101,7 @@ fn extend_lease(
     by: Option<Interval>,
 ) -> std::result::Result<TimestampWithTimeZone, ErrorReport> {
     let by = seconds(&given(by, "the time")?);
-    let until = external::extend(given(job, "the job's id")?, given(lease, "the lease")?, by)?;
-    audit::note_legend("extend_lease")?;
-    Ok(until)
+    Ok(external::extend(given(job, "the job's id")?, given(lease, "the lease")?, by)?)
 }
 
 /// What came back from a job: of a worker outside, or of a `call` with `"keep_result": true`. NULL when nothing was kept.

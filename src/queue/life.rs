@@ -82,6 +82,12 @@ pub fn row(organization: Uuid, job: Uuid) -> Result<Row> {
     .ok_or_else(|| unknown(job))
 }
 
+/// Enters that a legend has called a function that names a job, which it returns.
+pub fn note_legend(function: &str, row: &Row) -> Result<()> {
+    let organization = row.get_by_name::<Uuid>("organization_id").ok().flatten();
+    organization.map_or(Ok(()), |organization| audit::note_legend(function, organization))
+}
+
 /// The same of a job that may have been forgotten, while its key has not: then only its id is known.
 pub fn row_or_id(organization: Uuid, job: Uuid) -> Result<Row> {
     let installed = setup::installed()?;

@@ -1,9 +1,10 @@
 //! SQL functions for batches, and for many jobs at once.
 
-use super::{batches, steer};
+use super::{batches, life, steer};
 use crate::error::UsherError;
 use crate::guard::audit;
 use crate::rates;
+use crate::registry::identity::{self, Right};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
@@ -20,9 +21,8 @@ fn create_batch(organization: Option<String>, name: Option<String>, completion: 
     let organization = UsherError::given(organization, "the organization")?;
     let name = UsherError::given(name, "the name of the batch")?;
     rates::take_named("create_batch", &organization)?;
-    let done = batches::create(&organization, &name, completion.as_ref())?;
-    audit::note_legend("create_batch")?;
-    Ok(done)
+    audit::note_legend("create_batch", identity::organization(&organization, Right::Manage)?)?;
+    Ok(batches::create(&organization, &name, completion.as_ref())?)
 }
 
 /// Says that no more jobs join a batch: it is finished when those that did have ended, an empty one at once. True when this
@@ -31,9 +31,7 @@ fn create_batch(organization: Option<String>, name: Option<String>, completion: 
 fn seal_batch(batch: Option<Uuid>) -> Sql<bool> {
     let batch = batch.ok_or_else(|| UsherError::missing("the batch"))?;
     rates::take("seal_batch", None)?;
-    let done = batches::seal(batch)?;
-    audit::note_legend("seal_batch")?;
-    Ok(done)
+    Ok(batches::seal(batch)?)
 }
 
 /// Puts a job that has not run into another lane (emergency, critical, high, normal, low) and returns it. Earlier changes of
@@ -47,7 +45,7 @@ fn reprioritise(
     let priority = UsherError::given(priority, "the priority")?;
     rates::take("reprioritise", None)?;
     let done = steer::reprioritise(job, &priority)?;
-    audit::note_legend("reprioritise")?;
+    life::note_legend("reprioritise", &done)?;
     Ok(done)
 }
 
@@ -60,9 +58,8 @@ fn reprioritise(
 fn cancel_sync_jobs(organization: Option<String>, filter: Option<JsonB>) -> Sql<i64> {
     let organization = UsherError::given(organization, "the organization")?;
     rates::take_named("cancel_sync_jobs", &organization)?;
-    let done = steer::cancel(&organization, filter)?;
-    audit::note_legend("cancel_sync_jobs")?;
-    Ok(done)
+    audit::note_legend("cancel_sync_jobs", identity::organization(&organization, Right::Manage)?)?;
+    Ok(steer::cancel(&organization, filter)?)
 }
 
 /// Runs the dead letters of an organization again that a filter means, oldest first. Returns how many.
@@ -79,7 +76,6 @@ fn retry_dead_letters(
 ) -> Sql<i64> {
     let organization = UsherError::given(organization, "the organization")?;
     rates::take_named("retry_dead_letters", &organization)?;
-    let done = steer::retry_dead(&organization, filter, changes, limit.unwrap_or(1000))?;
-    audit::note_legend("retry_dead_letters")?;
-    Ok(done)
+    audit::note_legend("retry_dead_letters", identity::organization(&organization, Right::Manage)?)?;
+    Ok(steer::retry_dead(&organization, filter, changes, limit.unwrap_or(1000))?)
 }

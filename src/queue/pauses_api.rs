@@ -2,6 +2,7 @@
 
 use super::pause;
 use crate::guard::audit;
+use crate::registry::identity::{self, Right};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -20,12 +21,10 @@ fn pause_jobs(
     until: default!(Option<TimestampWithTimeZone>, "NULL"),
     reason: default!(Option<String>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    let of_one = organization.is_some();
-    let done = pause::pause(flow, system, organization, until, reason)?;
-    if of_one {
-        audit::note_legend("pause_jobs")?;
+    if let Some(named) = &organization {
+        audit::note_legend("pause_jobs", identity::organization(named, Right::Manage)?)?;
     }
-    Ok(done)
+    Ok(pause::pause(flow, system, organization, until, reason)?)
 }
 
 /// Ends a pause: its jobs go on in their order, slice by slice. Named as when it was paused.
@@ -37,12 +36,10 @@ fn resume_jobs(
     system: default!(Option<String>, "NULL"),
     organization: default!(Option<String>, "NULL"),
 ) -> std::result::Result<String, ErrorReport> {
-    let of_one = organization.is_some();
-    let done = pause::resume(flow, system, organization)?;
-    if of_one {
-        audit::note_legend("resume_jobs")?;
+    if let Some(named) = &organization {
+        audit::note_legend("resume_jobs", identity::organization(named, Right::Manage)?)?;
     }
-    Ok(done)
+    Ok(pause::resume(flow, system, organization)?)
 }
 
 /// How many jobs wait for a pause, counted up to 10,000; NULL for callers who may not see them all. For the view `usher.pauses`.

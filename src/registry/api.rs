@@ -163,5 +163,5 @@ fn managed_organizations() -> Sql<Vec<pgrx::Uuid>> {
 #[pg_extern(volatile, parallel_unsafe)]
 fn isolate_tables(schemas: Vec<String>, declaration: pgrx::JsonB) -> Sql<i64> {
     let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
-    Ok(tenancy::bring_in_line(&schemas, &tenancy::Declaration::parse(&declaration.0)?, None)?)
+    Ok(tenancy::bring_in_line(&schemas, &tenancy::Declaration::parse(&declaration.0)?, tenancy::Place::Engine)?)
 }

@@ -14,9 +14,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 thread_local! {
-    /// The organization that the last right to manage was asked for, if it is there because the person is a legend, and for
-    /// no other reason.
-    static BY_LEGEND: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
     static PEOPLE: RefCell<People> = RefCell::default();
     /// While a flow runs, its statements may call RPCs for the organization of its job, and for no other.
     static FLOW_ORGANIZATION: Cell<Option<[u8; 16]>> = const { Cell::new(None) };
@@ -101,11 +98,6 @@ fn trusts_claims() -> bool {
 
 fn claims() -> Option<String> {
     guc::custom(c"request.jwt.claims")
-}
-
-/// The organization, once, if the last right to manage one was there only because the person is a legend.
-pub fn took_legend_right() -> Option<pgrx::Uuid> {
-    BY_LEGEND.take().map(pgrx::Uuid::from_bytes)
 }
 
 /// True for superusers and members of `usher_operator`: they run the installation.
@@ -224,9 +216,6 @@ fn own(installed: Installed, user: &str) -> Result<Rc<Own>> {
 
 /// True when the caller has the right in one organization, which exists. The others are not looked at.
 fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<bool> {
-    if right == Right::Manage {
-        BY_LEGEND.set(None);
-    }
     if let Some(id) = FLOW_ORGANIZATION.get() {
         return Ok(organization.as_bytes() == &id);
     }
@@ -244,9 +233,6 @@ fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<b
             return Ok(true);
         }
     }
-    if own.legend && right == Right::Manage {
-        BY_LEGEND.set(Some(*organization.as_bytes()));
-    }
     Ok(own.legend)
 }
 
@@ -263,6 +249,11 @@ pub fn may_read(organization: pgrx::Uuid) -> Result<bool> {
 /// True when whoever the session acts for may change what is the organization's.
 pub fn manages(organization: pgrx::Uuid) -> Result<bool> {
     may(setup::installed()?, organization, Right::Manage)
+}
+
+/// True when a right to manage the organization is there because the person is a legend, and for no other reason.
+pub fn is_legend_elsewhere(organization: pgrx::Uuid) -> Result<bool> {
+    Ok(!is_operator() && is_legend_member()? && !is_admin_member(organization)?)
 }
 
 /// True for an admin of the organization by membership: not by being an operator or a legend, nor by being a flow.

@@ -9,6 +9,7 @@
 //! organizations somebody's are is asked once for each statement. Partitions are read through their table only.
 
 use crate::error::{Result, UsherError, did_you_mean};
+use crate::pg::guc::Nest;
 use crate::pg::spi;
 use pgrx::JsonB;
 use serde::Deserialize;
@@ -62,11 +63,18 @@ pub struct Declaration {
 }
 
 impl Declaration {
+    /// The tables that it names, `schema.table`.
+    pub fn tables(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
+    }
+
     pub fn parse(declared: &Value) -> Result<Self> {
         match declared {
             Value::Null => Ok(Self::default()),
-            declared => Self::deserialize(declared)
-                .map_err(|e| UsherError::internal(format!("a declaration of tenancy is malformed: {e}"))),
+            declared => Self::deserialize(declared).map_err(|e| {
+                UsherError::definition(format!("a declaration of tenancy is malformed: {e}"))
+                    .hint("It is like {\"read\": \"member\", \"write\": \"admin\", \"tables\": {\"shop.orders\": {}}}.")
+            }),
         }
     }
 }
@@ -109,14 +117,33 @@ impl Policy {
     }
 
     /// Made here at some time, under this declaration or another.
-    fn is_ours(&self) -> bool {
-        let words: Vec<&str> = self.name.split('_').collect();
+    fn is_ours(&self, place: Place<'_>) -> bool {
+        let Some(name) = self.name.strip_prefix(place.prefix()) else { return false };
         matches!(
-            words[..],
+            name.split('_').collect::<Vec<_>>()[..],
             ["member" | "admin" | "shared" | "everybody" | "reader", "reads"]
                 | ["member" | "admin", "inserts" | "updates" | "deletes"]
-                | ["usher", "flows"]
+                | ["flows"]
         )
+    }
+}
+
+/// Whose tables they are.
+#[derive(Clone, Copy)]
+pub enum Place<'a> {
+    /// Nobody else's policies are in this schema.
+    Engine,
+    /// Names of policies begin in a way that an application's do not. Flows of this role work in all organizations, each job in
+    /// its own.
+    Pack { flows: &'a str },
+}
+
+impl Place<'_> {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::Engine => "",
+            Self::Pack { .. } => "usher_",
+        }
     }
 }
 
@@ -128,11 +155,14 @@ fn belongs(column: &str, organizations: &str) -> String {
     format!("({column} = ANY (( SELECT usher.{organizations}() AS {organizations})::uuid[]))")
 }
 
-/// The policies of a table; `flows` is the role whose flows work in all organizations, each job in its own.
-fn wanted(read: Read, write: Write, column: &str, flows: Option<&str>) -> Vec<Policy> {
+/// The policies of a table.
+fn wanted(read: Read, write: Write, column: &str, place: Place<'_>) -> Vec<Policy> {
+    let policy = |name: &str, command, role: &str, condition: &str| {
+        Policy::new(&format!("{}{name}", place.prefix()), command, role, condition)
+    };
     let of_members = belongs(column, "member_organizations");
     let of_admins = belongs(column, "managed_organizations");
-    let mut policies = vec![Policy::new("reader_reads", 'r', "usher_reader", "true")];
+    let mut policies = vec![policy("reader_reads", 'r', "usher_reader", "true")];
     let reads = match read {
         Read::Nobody => None,
         Read::Admin => Some(("admin_reads", of_admins.clone())),
@@ -140,7 +170,7 @@ fn wanted(read: Read, write: Write, column: &str, flows: Option<&str>) -> Vec<Po
         Read::Shared => Some(("shared_reads", format!("(({column} IS NULL) OR {of_members})"))),
         Read::Everybody => Some(("everybody_reads", "true".to_owned())),
     };
-    policies.extend(reads.map(|(name, condition)| Policy::new(name, 'r', "usher_member", &condition)));
+    policies.extend(reads.map(|(name, condition)| policy(name, 'r', "usher_member", &condition)));
     let writes = match write {
         Write::Nobody => None,
         Write::Member => Some(("member", of_members)),
@@ -148,10 +178,12 @@ fn wanted(read: Read, write: Write, column: &str, flows: Option<&str>) -> Vec<Po
     };
     if let Some((who, condition)) = writes {
         for (what, command) in [("inserts", 'a'), ("updates", 'w'), ("deletes", 'd')] {
-            policies.push(Policy::new(&format!("{who}_{what}"), command, "usher_member", &condition));
+            policies.push(policy(&format!("{who}_{what}"), command, "usher_member", &condition));
         }
     }
-    policies.extend(flows.map(|role| Policy::new("usher_flows", '*', role, "true")));
+    if let Place::Pack { flows } = place {
+        policies.push(policy("flows", '*', flows, "true"));
+    }
     policies
 }
 
@@ -200,7 +232,7 @@ fn relations(schemas: &[&str]) -> Result<Vec<Relation>> {
 
 /// What must be done so that `relation` is as it is declared, and how many statements that is. A policy that is there as it
 /// should be is left alone: making it anew would lock the table against everybody.
-fn differences(relation: &Relation, declaration: &Declaration, flows: Option<&str>) -> Result<Vec<String>> {
+fn differences(relation: &Relation, declaration: &Declaration, place: Place<'_>) -> Result<Vec<String>> {
     let Relation { name, sql, .. } = relation;
     let exception = declaration.tables.get(name);
     let column = exception.and_then(|e| e.column.as_deref()).unwrap_or("organization_id");
@@ -209,20 +241,26 @@ fn differences(relation: &Relation, declaration: &Declaration, flows: Option<&st
     if !relation.uuids.iter().any(|found| found == column) {
         let said = |means: bool| exception.is_some() && means;
         if said(!matches!(read, Read::Nobody | Read::Everybody)) || said(write != Write::Nobody) {
-            return Err(UsherError::internal(format!(
+            return Err(UsherError::definition(format!(
                 "{name} is declared to belong to organizations, and has no uuid column {column}"
-            )));
+            ))
+            .hint("Name the column that has a row's organization: \"column\": …."));
         }
         (read, write) = (if read == Read::Everybody { read } else { Read::Nobody }, Write::Nobody);
     }
-    let wanted = if relation.partition { Vec::new() } else { wanted(read, write, column, flows) };
+    // It is compared with what PostgreSQL prints, which quotes what is not plain.
+    if !column.chars().all(|c| c.is_ascii_lowercase() || c == '_') {
+        return Err(UsherError::definition(format!("\"{column}\" cannot name the organization of {name}"))
+            .hint("Use a name of lower-case letters and _."));
+    }
+    let wanted = if relation.partition { Vec::new() } else { wanted(read, write, column, place) };
     let mut script = Vec::new();
     if !relation.secured {
         script.push(format!("ALTER TABLE {sql} ENABLE ROW LEVEL SECURITY;\n"));
     }
     let stale = relation.policies.iter().filter(|there| {
         let same_name = wanted.iter().find(|policy| policy.name == there.name);
-        same_name.map_or_else(|| there.is_ours(), |policy| policy != *there)
+        same_name.map_or_else(|| there.is_ours(place), |policy| policy != *there)
     });
     script.extend(stale.map(|policy| format!("DROP POLICY {} ON {sql};\n", quoted(&policy.name))));
     script.extend(wanted.iter().filter(|policy| !relation.policies.contains(policy)).map(|policy| policy.create(sql)));
@@ -231,18 +269,20 @@ fn differences(relation: &Relation, declaration: &Declaration, flows: Option<&st
 }
 
 /// Gives the tables of these schemas the policies that the declaration says; returns how many statements that took. Runs as the
-/// caller, who owns the tables. `flows` is a role whose flows work in all organizations.
-pub fn bring_in_line(schemas: &[&str], declaration: &Declaration, flows: Option<&str>) -> Result<i64> {
+/// caller, who owns the tables.
+pub fn bring_in_line(schemas: &[&str], declaration: &Declaration, place: Place<'_>) -> Result<i64> {
+    let _nest = Nest::pinned_path();
     let relations = relations(schemas)?;
     let names: Vec<&str> = relations.iter().map(|relation| relation.name.as_str()).collect();
     if let Some(unknown) = declaration.tables.keys().find(|name| !names.contains(&name.as_str())) {
         let near = did_you_mean(unknown, &names);
-        return Err(UsherError::internal(format!("tenancy of {unknown} is declared, which does not exist")).hint(near.trim_end()));
+        return Err(UsherError::definition(format!("tenancy of {unknown} is declared, which does not exist"))
+            .hint(if near.is_empty() { format!("There are: {}.", names.join(", ")) } else { near.trim_end().to_owned() }));
     }
     let mut script = Vec::new();
     let ruled = |name: &String| declaration.every_table || declaration.tables.contains_key(name);
     for relation in relations.iter().filter(|relation| ruled(&relation.name)) {
-        script.extend(differences(relation, declaration, flows)?);
+        script.extend(differences(relation, declaration, place)?);
     }
     if !script.is_empty() {
         spi::script(&script.concat())?;
@@ -252,7 +292,7 @@ pub fn bring_in_line(schemas: &[&str], declaration: &Declaration, flows: Option<
 
 #[cfg(test)]
 mod unit {
-    use super::{Declaration, Policy, Read, Relation, Write, differences};
+    use super::{Declaration, Place, Policy, Read, Relation, Write, differences};
     use serde_json::json;
 
     fn table(name: &str, uuids: &[&str], policies: Vec<Policy>) -> Relation {
@@ -267,6 +307,8 @@ mod unit {
         }
     }
 
+    const PACK: Place<'_> = Place::Pack { flows: "worker" };
+
     fn declared(value: serde_json::Value) -> Declaration {
         Declaration::parse(&value).expect("a declaration")
     }
@@ -275,33 +317,34 @@ mod unit {
     fn what_nobody_has_thought_of_is_closed() {
         let declaration = Declaration::default();
         assert_eq!((declaration.read, declaration.write), (Read::Member, Write::Nobody));
-        let script = differences(&table("shop.settings", &["id"], Vec::new()), &declaration, None).unwrap();
+        let script = differences(&table("shop.settings", &["id"], Vec::new()), &declaration, Place::Engine).unwrap();
         assert_eq!(script, ["CREATE POLICY \"reader_reads\" ON shop.settings FOR SELECT TO \"usher_reader\" USING (true);\n"]);
     }
 
     #[test]
     fn only_what_differs_is_made() {
         let declaration = declared(json!({"write": "admin"}));
-        let wanted = || super::wanted(Read::Member, Write::Admin, "organization_id", Some("worker"));
+        let wanted = || super::wanted(Read::Member, Write::Admin, "organization_id", PACK);
         let orders = table("shop.orders", &["organization_id"], wanted());
-        assert!(differences(&orders, &declaration, Some("worker")).unwrap().is_empty());
+        assert!(differences(&orders, &declaration, PACK).unwrap().is_empty());
 
-        // Somebody has opened one, and added one of their own and one of ours that is not declared.
+        // Somebody has opened one, and added two of their own and one of ours that is not declared.
         let mut policies = wanted();
         policies[1].using = Some("true".to_owned());
         policies.push(Policy::new("auditors", 'r', "usher_member", "true"));
+        policies.push(Policy::new("usher_everybody_reads", 'r', "usher_member", "true"));
         policies.push(Policy::new("everybody_reads", 'r', "usher_member", "true"));
-        let script = differences(&table("shop.orders", &["organization_id"], policies), &declaration, Some("worker")).unwrap();
+        let script = differences(&table("shop.orders", &["organization_id"], policies), &declaration, PACK).unwrap();
         assert_eq!(script.len(), 3, "{script:?}");
-        assert!(script[0].starts_with("DROP POLICY \"member_reads\""));
-        assert!(script[1].starts_with("DROP POLICY \"everybody_reads\""));
-        assert!(script[2].starts_with("CREATE POLICY \"member_reads\""));
+        assert!(script[0].starts_with("DROP POLICY \"usher_member_reads\""));
+        assert!(script[1].starts_with("DROP POLICY \"usher_everybody_reads\""));
+        assert!(script[2].starts_with("CREATE POLICY \"usher_member_reads\""));
     }
 
     #[test]
     fn a_declaration_that_cannot_be_kept_is_refused() {
         let declaration = declared(json!({"tables": {"shop.rates": {"read": "member"}}}));
-        assert!(differences(&table("shop.rates", &["id"], Vec::new()), &declaration, None).is_err());
+        assert!(differences(&table("shop.rates", &["id"], Vec::new()), &declaration, Place::Engine).is_err());
         for wrong in
             [json!({"reads": "member"}), json!({"read": "members"}), json!({"tables": {"a.b": {"writes": "admin"}}}), json!([1])]
         {
@@ -311,11 +354,14 @@ mod unit {
 
     #[test]
     fn a_partition_has_no_policy_and_no_grant() {
-        let mut partition =
-            table("shop.orders_1", &["organization_id"], super::wanted(Read::Member, Write::Nobody, "organization_id", None));
+        let mut partition = table(
+            "shop.orders_1",
+            &["organization_id"],
+            super::wanted(Read::Member, Write::Nobody, "organization_id", Place::Engine),
+        );
         partition.partition = true;
         partition.granted = vec!["usher_reader".to_owned()];
-        let script = differences(&partition, &Declaration::default(), None).unwrap();
+        let script = differences(&partition, &Declaration::default(), Place::Engine).unwrap();
         assert_eq!(script.len(), 3, "{script:?}");
         assert!(script[2].starts_with("REVOKE ALL ON shop.orders_1"));
     }

@@ -34,7 +34,7 @@ fn ingest_ticket_revenue(
     idempotency_key: default!(Option<String>, "NULL"),
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
     let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
-    audit::note_legend("ingest_ticket_revenue")?;
+    audit::note_legend("ingest_ticket_revenue", organization)?;
     rates::take("ingest_ticket_revenue", Some(organization))?;
     let sale = Sale::check(Given {
         project_code,
@@ -61,9 +61,7 @@ fn reverse_ticket_revenue(
     reason: Option<String>,
 ) -> Result<pgrx::composite_type!('static, "usher.ticket_revenue_ingestion"), ErrorReport> {
     rates::take("reverse_ticket_revenue", None)?;
-    let row = ingest::reverse(ingestion, reason)?;
-    audit::note_legend("reverse_ticket_revenue")?;
-    Ok(row)
+    Ok(ingest::reverse(ingestion, reason)?)
 }
 
 /// Names the functions that resolve codes and book ticket revenue (`schema.function`), in place of those bound before.

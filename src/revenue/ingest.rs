@@ -6,6 +6,7 @@
 use super::binding::{self, Binding};
 use super::sale::{Once, Sale};
 use crate::error::{Result, UsherError};
+use crate::guard::audit;
 use crate::pg::spi::{self, Args, Raw};
 use crate::pg::{ids, locks, role, xact};
 use crate::registry::identity::{self, Right};
@@ -272,6 +273,7 @@ fn find(installed: Installed, ingestion: Uuid) -> Result<Uuid> {
             .detail(format!("You act as \"{}\".", identity::actor()))
             .hint("Ask an admin of the organization."));
     }
+    audit::note_legend("reverse_ticket_revenue", organization)?;
     if let Some(of) = reverses {
         return Err(UsherError::state(format!("ticket revenue {ingestion} is itself a reversal"))
             .detail(format!("It takes {of} back."))

@@ -78,8 +78,8 @@ fn set_secret(
         let acting = role::internal(installed.owner);
         store::put(id, name, value.as_bytes(), readers.as_deref(), &by)?;
         drop(acting);
-        if id.is_some() {
-            audit::note_legend("set_secret")?;
+        if let Some(id) = id {
+            audit::note_legend("set_secret", id)?;
         }
         entered(installed, id, "set", name, "sealed")
     })
@@ -127,8 +127,8 @@ fn delete_secret(organization: Option<String>, name: Option<String>) -> std::res
             .hint("SELECT organization_id, name FROM usher.secrets; lists those you may see.")
             .into());
     }
-    if id.is_some() {
-        audit::note_legend("delete_secret")?;
+    if let Some(id) = id {
+        audit::note_legend("delete_secret", id)?;
     }
     Ok(entered(installed, id, "deleted", name, "nowhere")?)
 }

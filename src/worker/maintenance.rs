@@ -78,12 +78,12 @@ pub fn run() -> Result<()> {
 
 /// Erased persons whom work that ran meanwhile may have written again. In a transaction of its own: it waits for others' rows.
 pub fn erasures(installed: setup::Installed) -> Result<()> {
-    apart(installed, "erasures could not be looked at again", || erase::sweep(installed, Some(privacy::UPKEEP)).map(|_| ()))
+    apart(installed, "erasures could not be looked at again", || erase::sweep(installed, Some(privacy::ERASURES)).map(|_| ()))
 }
 
 /// Rows whose time is over. In a transaction of its own, too.
 pub fn retention(installed: setup::Installed) -> Result<()> {
-    apart(installed, "retention could not be seen to", || retention::run(installed, privacy::UPKEEP))
+    apart(installed, "retention could not be seen to", || retention::run(installed, privacy::RETENTION))
 }
 
 fn apart(installed: setup::Installed, otherwise: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {

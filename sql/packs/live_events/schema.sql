@@ -857,7 +857,8 @@ BEGIN
     FOR t IN
         SELECT p.polrelid::regclass AS name, p.polname FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
          WHERE c.relnamespace IN ('atlvs'::regnamespace, 'compvss'::regnamespace, 'gvteway'::regnamespace)
-           AND p.polname IN ('live_events_read', 'live_events_insert', 'live_events_update', 'live_events_delete')
+           AND (p.polname IN ('live_events_read', 'live_events_insert', 'live_events_update', 'live_events_delete')
+                OR p.polname = 'reader_reads' AND p.polroles = ARRAY['usher_reader'::regrole::oid])
     LOOP
         EXECUTE format('DROP POLICY %I ON %s', t.polname, t.name);
     END LOOP;

@@ -253,7 +253,7 @@ pub fn personal_data() -> Result<Seen> {
                    FROM usher.subject_kinds k
                  UNION ALL
                  SELECT t.run_as, pg_catalog.format('retention of %s.%s', t.schema_name, t.table_name),
-                        pg_catalog.format('SELECT usher.set_retention(%L, run_as => …, …);', pg_catalog.format('%I.%I', t.schema_name, t.table_name))
+                        pg_catalog.format('SELECT usher.set_retention(%L, %L, %L, %L, run_as => …);', pg_catalog.format('%I.%I', t.schema_name, t.table_name), t.time_column, t.keep, t.action)
                    FROM usher.retention_rules t) AS x (run_as, what, remedy)
            LEFT JOIN pg_catalog.pg_roles r ON r.oid = x.run_as::oid
           WHERE r.oid IS NULL OR r.rolsuper ORDER BY x.what",
@@ -270,18 +270,30 @@ pub fn personal_data() -> Result<Seen> {
         },
     )?;
     let failed = spi::read_all(
-        "SELECT t.schema_name || '.' || t.table_name, t.last_error FROM usher.retention_rules t WHERE t.last_error IS NOT NULL ORDER BY 1",
+        "SELECT t.schema_name || '.' || t.table_name,
+                COALESCE(t.last_error, 'nobody has looked since ' || pg_catalog.date_trunc('minute', COALESCE(t.last_run_at, t.set_at))::text)
+           FROM usher.retention_rules t
+          WHERE t.last_error IS NOT NULL OR COALESCE(t.last_run_at, t.set_at) < pg_catalog.now() - interval '3 hours' ORDER BY 1",
         &[],
         |row| {
             let (table, error) = (row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default());
             Ok(problem(
-                format!("rows of {table} are kept longer than is said: {error}"),
-                "Mend what the message names; the next run is within minutes, SELECT * FROM usher.apply_retention(); shows what is due.",
+                format!("rows of {table} may be kept longer than is said: {error}"),
+                "Mend what the message names and let a worker run; SELECT * FROM usher.apply_retention(); shows what is due.",
             ))
         },
     )?;
-    Ok((
-        "no superuser sees to it, and no row is kept too long".to_owned(),
-        listed(rows).into_iter().chain(listed(failed)).collect(),
-    ))
+    let open = spi::read_all(
+        "SELECT e.id::text FROM usher.erasures e WHERE e.swept_at IS NULL AND e.requested_at < pg_catalog.now() - interval '1 day' ORDER BY e.requested_at",
+        &[],
+        |row| {
+            let erasure = row.get::<String>(1)?.unwrap_or_default();
+            Ok(warning(
+                format!("erasure {erasure} has not been looked at again since a day"),
+                "End transactions that have been open since, let a worker run; SELECT usher.sweep_erasures(); says what fails.",
+            ))
+        },
+    )?;
+    let findings = listed(rows).into_iter().chain(listed(failed)).chain(listed(open)).collect();
+    Ok(("no superuser sees to it, no row is kept too long, every erasure is through".to_owned(), findings))
 }

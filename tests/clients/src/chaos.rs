@@ -46,7 +46,7 @@ pub fn open_shop(client: &mut Client, pause: f64, bad_luck: f64) {
         client,
         "enter_order",
         &json!({
-            "from": "shop", "to": "books", "mode": "realtime", "run_as": "clients_shop", "retry": retry,
+            "from": "shop", "to": "books", "mode": "realtime", "run_as": "clients_shop", "retry": retry, "lock_timeout": "10 min",
             "when": {"change": "public.orders", "on": ["insert"]},
             "then": {"insert": "public.order_entries"}, "set": {"order_id": "new.id"}
         }),

@@ -175,6 +175,49 @@ fn a_person_is_erased_everywhere_and_the_chain_still_verifies() {
     assert!(!verified(here, &forged, None));
 }
 
+/// Anybody who writes rows could do it, so that nobody of the organization could be forgotten.
+#[test]
+fn json_that_is_nested_too_deeply_keeps_nobody_from_being_erased() {
+    let (house, mut client) = house("privacy_deep");
+    let here = &mut client;
+    let north = text(here, "SELECT id::text FROM usher.organizations WHERE slug = 'north'");
+    run(
+        here,
+        "ALTER TABLE shop.guests ADD wishes jsonb;
+         CREATE TABLE shop.wishes (organization_id uuid NOT NULL, guest_id uuid, wishes jsonb, PRIMARY KEY (organization_id, guest_id));
+         GRANT SELECT, INSERT, UPDATE ON shop.wishes TO clients_privacy_flows",
+    );
+    flow(
+        here,
+        "wish",
+        &json!({"from": "shop", "to": "books", "mode": "realtime", "run_as": "clients_privacy_flows",
+                "when": {"change": "shop.guests", "on": ["update"]}, "then": {"upsert": "shop.wishes", "key": ["guest_id"]},
+                "set": {"guest_id": "new.id", "wishes": "new.wishes"}}),
+    );
+    let wish = |client: &mut Client, guest: &str, inside: Option<&str>| {
+        let deep = inside.map(|inside| format!("{}\"{inside}\"{}", "[".repeat(3_000), "]".repeat(3_000)));
+        let sql =
+            "UPDATE shop.guests SET wishes = $3::text::jsonb WHERE organization_id = $1::text::uuid AND id = $2::text::uuid";
+        assert_eq!(client.execute(sql, &[&north, &guest, &deep]).expect("a wish"), 1);
+    };
+    wish(here, BOB, Some("a quiet room"));
+    wish(here, ANN, Some(&format!("mail {MARKER}")));
+    wish(here, ANN, None);
+    wait::until_true(here, "SELECT count(*) = 2 AND count(wishes) = 1 FROM shop.wishes");
+    quiet(here);
+    assert!(shown(&house, &north).iter().any(|line| line.contains("[[[[[[[[")), "she is in it");
+    for guest in [ANN, BOB] {
+        let export: serde_json::Value = value(here, "SELECT usher.export_subject('north', 'guest', $1)", &[&guest]);
+        assert!(export["jobs"].to_string().contains("[[[[[[[["), "what is nested too deeply is given out as text");
+    }
+    erase(here, "north", ANN);
+    quiet(here);
+    assert_eq!(shown(&house, &north), Vec::<String>::new());
+    assert!(keyfile::dump(&house.database).contains("a quiet room"), "Bob's wish is as he wrote it");
+    seal(here);
+    assert_eq!(intact(here), "intact");
+}
+
 #[test]
 fn nothing_else_is_changed_under_the_cover_of_an_erasure() {
     let (_house, mut client) = house("privacy_forge");

@@ -324,7 +324,13 @@ fn what_a_legend_does_elsewhere_is_entered() {
          SELECT usher.uuid_v7(), o.id, 'flow failing', 'warning', 'nothing', now(), now() FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
          CREATE TABLE public.guests (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
          INSERT INTO public.guests SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
-         SELECT usher.define_subject('guest', 'public.guests')",
+         SELECT usher.define_subject('guest', 'public.guests');
+         CREATE FUNCTION public.resolve(uuid, text, text) RETURNS uuid LANGUAGE sql AS 'SELECT pg_catalog.gen_random_uuid()';
+         CREATE FUNCTION public.book(organization_id uuid, ingestion_id uuid, reverses uuid, project_id uuid, event_code text, ticket_count integer,
+             gross_amount numeric, currency text, source text, payload jsonb, ingested_at timestamptz) RETURNS uuid LANGUAGE sql AS
+             $$SELECT (usher.enqueue_sync_job(organization_id::text, 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')).id$$;
+         GRANT usher_member TO clients_tenants;
+         SELECT usher.bind_ticket_revenue('public.resolve', 'public.book', run_as => 'clients_tenants')",
     );
     let mut legend = database.connect_as("clients_legend");
     // Each in the organization of which the person is an admin, and in the other, which must be entered.
@@ -342,6 +348,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ("switch_flow", "SELECT usher.switch_flow('copy', $1, false)"),
         ("set_secret", "SELECT usher.set_secret($1, 'token', 'value')"),
         ("delete_secret", "SELECT usher.delete_secret($1, 'token')"),
+        ("ingest_ticket_revenue", "SELECT usher.ingest_ticket_revenue($1, 'P-1', 'E-1', 1, 10)"),
         ("export_subject", "SELECT usher.export_subject($1, 'guest', '1')"),
         ("plan_erasure", "SELECT * FROM usher.plan_erasure($1, 'guest', '1')"),
         ("hold_subject", "SELECT usher.hold_subject($1, 'guest', '1', 'a law suit')"),
@@ -369,6 +376,10 @@ fn what_a_legend_does_elsewhere_is_entered() {
         (
             "retry_sync_job",
             "SELECT usher.retry_sync_job(id) FROM usher.sync_jobs WHERE organization_id = $1 AND status = 'cancelled' LIMIT 1",
+        ),
+        (
+            "reverse_ticket_revenue",
+            "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL",
         ),
         ("read_notice", "SELECT usher.read_notice(id) FROM usher.notices WHERE organization_id = $1 LIMIT 1"),
     ];
@@ -403,6 +414,9 @@ fn what_a_legend_does_elsewhere_is_entered() {
         legend.query(*sql, &[&job.get::<_, Uuid>(0), &job.get::<_, Uuid>(1)]).expect(function);
         called.push(format!("{function} south"));
     }
+    // Said twice, it is answered twice.
+    legend.query(answers[1].1, &[&theirs[1].get::<_, Uuid>(0), &theirs[1].get::<_, Uuid>(1)]).expect("the same answer");
+    called.push("finish_job south".to_owned());
     for ((_, sql), job) in answers.iter().zip(&own) {
         legend.query(*sql, &[&job.get::<_, Uuid>(0), &job.get::<_, Uuid>(1)]).expect("an answer");
     }

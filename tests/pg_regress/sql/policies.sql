@@ -25,11 +25,13 @@ SELECT count(*) AS made_anew FROM pg_policy WHERE oid NOT IN (SELECT oid FROM pu
 ALTER POLICY member_reads ON usher.links USING (true);
 CREATE POLICY everybody_reads ON usher.dead_letters FOR SELECT TO usher_member USING (true);
 ALTER TABLE usher.memberships DISABLE ROW LEVEL SECURITY;
-DROP POLICY member_reads ON gvteway.orders;
-ALTER POLICY admin_inserts ON atlvs.deals TO PUBLIC;
-DROP POLICY admin_deletes ON atlvs.deals;
-CREATE POLICY admin_deletes ON atlvs.deals AS RESTRICTIVE FOR DELETE TO usher_member USING (true);
+DROP POLICY usher_member_reads ON gvteway.orders;
+ALTER POLICY usher_admin_inserts ON atlvs.deals TO PUBLIC;
+DROP POLICY usher_admin_deletes ON atlvs.deals;
+CREATE POLICY usher_admin_deletes ON atlvs.deals AS RESTRICTIVE FOR DELETE TO usher_member USING (true);
 ALTER TABLE gvteway.venues DISABLE ROW LEVEL SECURITY;
+ALTER POLICY operator_stops ON usher.flows TO usher_member;
+ALTER POLICY pack_reads ON usher.ticket_revenue_ingestions USING (false);
 CREATE POLICY auditors ON atlvs.deals FOR SELECT TO usher_reader USING (true);
 SELECT count(*) AS bent FROM (TABLE public.policies EXCEPT TABLE public.declared) AS p;
 SET client_min_messages = warning;
@@ -38,14 +40,20 @@ RESET client_min_messages;
 TABLE public.declared EXCEPT TABLE public.policies;
 TABLE public.policies EXCEPT TABLE public.declared;
 SELECT c.oid::regclass AS open FROM pg_class c WHERE c.relnamespace IN ('usher'::regnamespace, 'gvteway'::regnamespace) AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity;
-SELECT polpermissive FROM pg_policy WHERE polrelid = 'atlvs.deals'::regclass AND polname = 'admin_deletes';
+SELECT polpermissive FROM pg_policy WHERE polrelid = 'atlvs.deals'::regclass AND polname = 'usher_admin_deletes';
 
 -- A table of the application's own in a pack's schema is left alone.
 CREATE TABLE atlvs.own_notes (organization_id uuid, note text);
 SET client_min_messages = warning;
 SELECT usher.install_pack('live_events') IS NOT NULL AS again;
 RESET client_min_messages;
-SELECT relrowsecurity FROM pg_class WHERE oid = 'atlvs.own_notes'::regclass;
+SELECT relrowsecurity, has_table_privilege('usher_member', oid, 'SELECT, INSERT') AS members, has_table_privilege('usher_live_events', oid, 'SELECT') AS flows
+  FROM pg_class WHERE oid = 'atlvs.own_notes'::regclass;
+-- As is a policy of the application's that is called as ours is in schema usher.
+CREATE POLICY member_reads ON gvteway.orders FOR SELECT TO usher_reader USING (true);
+SELECT usher.install_pack('live_events') IS NOT NULL AS again;
+SELECT count(*) FROM pg_policy WHERE polrelid = 'gvteway.orders'::regclass AND polname = 'member_reads';
+DROP POLICY member_reads ON gvteway.orders;
 
 -- What it means for people.
 SELECT usher.create_organization('north') IS NOT NULL AS made, usher.create_organization('south') IS NOT NULL AS made;

@@ -228,6 +228,18 @@ SELECT pr.refused('SELECT email FROM pr.staff');
 SELECT id, hired FROM pr.staff ORDER BY id;
 SELECT id, hired, email FROM pr.staff_masked ORDER BY id;
 RESET ROLE;
+-- What a reader has handed on is not the owner's to take: said, instead of called masked.
+CREATE TABLE pr.handed (organization_id uuid, id int PRIMARY KEY, email text);
+GRANT SELECT ON pr.handed TO regress_usher_hr WITH GRANT OPTION;
+GRANT USAGE ON SCHEMA pr TO regress_usher_hr;
+SET ROLE regress_usher_hr;
+GRANT SELECT ON pr.handed TO regress_usher_clerk;
+RESET ROLE;
+SELECT usher.protect_column('pr.handed', 'email', 'masked', '{regress_usher_hr}');
+REVOKE GRANT OPTION FOR SELECT ON pr.handed FROM regress_usher_hr CASCADE;
+SELECT usher.protect_column('pr.handed', 'email', 'masked', '{regress_usher_hr}');
+SELECT usher.unprotect_column('pr.handed', 'email');
+DROP TABLE pr.handed;
 -- The audit shows that it has changed, and not what it is.
 SELECT usher.audit_table('pr.staff') IS NOT NULL AS audited;
 UPDATE pr.staff SET email = 'ada@example.org', name = 'Ada L.' WHERE id = 1;

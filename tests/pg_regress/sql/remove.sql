@@ -35,10 +35,10 @@ DROP EXTENSION pg_usher;
 \echo :LAST_ERROR_SQLSTATE
 SELECT count(*) AS flows FROM usher.flows WHERE name = 're_copy';
 
--- detach_all(), then CASCADE: the data stays.
+-- After detach_all() it goes, and the data stays.
 SELECT usher.detach_all();
 SET client_min_messages = warning;
-DROP EXTENSION pg_usher CASCADE;
+DROP EXTENSION pg_usher;
 RESET client_min_messages;
 SELECT count(*) AS flows FROM usher.flows WHERE name = 're_copy';
 SELECT count(*) AS jobs FROM usher.jobs AS j JOIN usher.job_floors AS f ON f.lane = j.lane AND j.seq > f.floor
