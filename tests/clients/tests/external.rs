@@ -215,7 +215,7 @@ fn a_timeout_counts_as_a_failed_attempt() {
         .query_one("SELECT attempts, sqlstate, error_message FROM usher.dead_letters WHERE id = $1", &[&job])
         .expect("a dead letter");
     assert_eq!((row.get::<_, i32>(0), row.get::<_, &str>(1)), (2, "57014"));
-    assert!(row.get::<_, &str>(2).contains("timeout of 0.2 s"), "{}", row.get::<_, &str>(2));
+    assert!(row.get::<_, &str>(2).contains("longer than the 0.2 s"), "{}", row.get::<_, &str>(2));
     assert_eq!(written(&mut client, "usher_timeout").len(), 2, "the outside has seen both");
     assert_eq!(number(&mut client, "SELECT count(*) FROM public.log"), 0, "the database neither");
 
