@@ -253,3 +253,7 @@ COMMENT ON FUNCTION usher.switch_flow IS 'switches a flow off or on for one orga
 -- The owner of the tables, who may be an operator, makes their policies.
 GRANT EXECUTE ON FUNCTION usher.isolate_tables TO usher_operator;
 COMMENT ON FUNCTION usher.isolate_tables IS 'internal: gives the tables of some schemas the policies that a declaration says';
+
+-- The event bus.
+GRANT EXECUTE ON FUNCTION usher.emit_event TO usher_member;
+COMMENT ON FUNCTION usher.emit_event IS 'says that something has happened: the event is kept, and flows that listen get their jobs';

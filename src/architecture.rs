@@ -11,6 +11,8 @@ const ROWS: &[&[&str]] = &[
     // Privacy asks other systems by jobs, and the worker looks again.
     &["revenue", "privacy"],
     &["capture"],
+    // Makes jobs, as capture does; flows that emit are to be applied by both.
+    &["event"],
     &["queue"],
     // Below what clients call; its words of a rate are those of flows.
     &["rates"],

@@ -11,6 +11,7 @@ use pgrx::prelude::*;
 
 mod capture;
 mod error;
+mod event;
 mod expose;
 mod flow;
 mod guard;

@@ -168,7 +168,7 @@ COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
-GRANT SELECT ON usher.limits TO usher_member;
+GRANT SELECT ON usher.limits, usher.events TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
 GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;
@@ -259,6 +259,7 @@ GRANT SELECT ON usher.pauses, usher.pause_orders TO usher_member;
 
 SELECT usher.maintain_history(30);
 SELECT usher.maintain_days('audit_log', NULL);
+SELECT usher.maintain_days('events', NULL);
 SELECT usher.maintain_segments(30);
 
 -- Tables whose flows are known get their triggers (again): after a restore, a re-install, a migration.

@@ -87,6 +87,9 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
                 definition.to.as_deref().unwrap_or_default()
             );
         }
+        When::Event(pattern) => {
+            let _ = writeln!(out, "  when:    event {}", pattern.text);
+        }
         When::Schedule(_) => {}
     }
     if let When::Schedule(schedule) = &definition.when {

@@ -75,7 +75,7 @@ fn may_read_source(definition: &Definition, run_as: Oid, reader: Oid) -> Result<
 fn try_fields(definition: &Definition) -> Result<()> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } | When::Schedule(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
     };
     if let When::Schedule(schedule) = &definition.when {
         schedules::check_zone(schedule)?;
@@ -85,6 +85,10 @@ fn try_fields(definition: &Definition) -> Result<()> {
     let mut scope = format!(
         "(SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::jsonb AS payload, NULL::text AS op, NULL::timestamptz AS created_at{scheduled_at}) AS job"
     );
+    if matches!(definition.when, When::Event(_)) {
+        scope += " CROSS JOIN (SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::text AS type, NULL::jsonb AS data, \
+                  NULL::timestamptz AS emitted_at, NULL::text AS emitted_by) AS event";
+    }
     if let Some(source) = &source {
         let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);
     }
@@ -133,7 +137,8 @@ fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
                 "A check names the columns of the transformed row: those of \"set\".".to_owned()
             }
             None => {
-                "Columns are new.x, old.x, job.x or those of a join; functions outside pg_catalog need their schema.".to_owned()
+                "Columns are new.x, old.x, job.x, event.x or those of a join; functions outside pg_catalog need their schema."
+                    .to_owned()
             }
         };
         UsherError::new(failure.code, format!("{field}: {message}")).detail(format!("The expression is: {text}")).hint(hint)

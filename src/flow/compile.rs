@@ -75,13 +75,25 @@ pub struct Program {
     pub preview: String,
 }
 
+/// What has happened, as the job carries it.
+const EVENT: &str =
+    " CROSS JOIN LATERAL (SELECT (b.new ->> 'id')::uuid AS id, b.organization_id AS organization_id, b.new ->> 'type' AS type,
+    b.new -> 'data' AS data, (b.new ->> 'emitted_at')::timestamptz AS emitted_at, b.new ->> 'emitted_by' AS emitted_by) AS event";
+
 /// The source columns that are used under one alias, checked against the table.
 fn used(all: &Expressions, source: Option<&Table>, alias: &str, word: &str) -> Result<Vec<String>> {
     let Some(source) = source else {
         if let Some(lost) = all.uses().find(|column| column.alias == alias) {
             let name = lost.column.as_deref().unwrap_or("*");
-            return Err(UsherError::definition(format!("{alias}.{name} is used, and a {word} has no row"))
-                .hint("Use job.payload ->> 'field', or a \"join\"."));
+            return Err(UsherError::definition(format!(
+                "{alias}.{name} is used, and {} {word} has no row",
+                if word == "event" { "an" } else { "a" }
+            ))
+            .hint(if word == "event" {
+                "Use event.data ->> 'field', or a \"join\"."
+            } else {
+                "Use job.payload ->> 'field', or a \"join\"."
+            }));
         }
         return Ok(Vec::new());
     };
@@ -174,6 +186,9 @@ impl Writer<'_> {
             }
             let _ = write!(sql, " CROSS JOIN LATERAL (SELECT {}) AS job", fields.join(", "));
         }
+        if matches!(self.definition.when, When::Event(_)) && self.all.mention("event") {
+            sql += EVENT;
+        }
         for (name, join) in &self.definition.joins {
             let table = &self.joins[name];
             let mine =
@@ -252,7 +267,7 @@ fn target(definition: &Definition) -> Result<Option<Target>> {
 pub fn compile(definition: &Definition) -> Result<Program> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } | When::Schedule(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
     };
     let all = Expressions::of(definition)?;
     let word = definition.when.word();

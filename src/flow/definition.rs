@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::call;
+use super::event_type::Pattern;
 use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, one_of, refuse, text, texts, yes_or_no};
 use super::gather::{self, Gather};
 use super::limits::{self, Limit};
@@ -16,9 +17,10 @@ use std::collections::BTreeMap;
 fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
-        hint: "This version runs \"when\": change, request and schedule, \"then\": insert, upsert, update, delete and call, \
+        hint:
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete and call, \
                \"mode\": transactional, realtime, async and batch."
-            .to_owned(),
+                .to_owned(),
         unsupported: true,
     })
 }
@@ -62,15 +64,22 @@ pub enum When {
     Change { table: String, on: Vec<Change> },
     Request { action: String },
     Schedule(Schedule),
+    Event(Pattern),
 }
 
 impl When {
+    /// As messages name it.
+    pub fn article(&self) -> &'static str {
+        if matches!(self, Self::Event(_)) { "an" } else { "a" }
+    }
+
     /// As `job.op` names it where no row has changed, and as messages do.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Change { .. } => "change",
             Self::Request { .. } => "request",
             Self::Schedule(_) => "schedule",
+            Self::Event(_) => "event",
         }
     }
 }
@@ -254,6 +263,10 @@ fn when(value: &Value) -> Parsed<When> {
             known_keys(object, &["schedule", "timezone", "missed"], "\"when\"")?;
             Schedule::parse(object).map(When::Schedule).map_err(|(message, hint)| Refusal { message, hint, unsupported: false })
         }
+        "event" => {
+            known_keys(object, &["event"], "\"when\"")?;
+            Pattern::parse(&text(value, "\"event\"")?).map(When::Event)
+        }
         other => not_there(&format!("\"when\": \"{other}\"")),
     }
 }
@@ -425,13 +438,19 @@ impl Definition {
         let word = self.when.word();
         let has_row = matches!(self.when, When::Change { .. });
         if !has_row && self.mode == Mode::Transactional {
-            return refuse(format!("a {word} cannot be transactional"), "Use \"mode\": \"realtime\".");
+            return refuse(format!("{} {word} cannot be transactional", self.when.article()), "Use \"mode\": \"realtime\".");
         }
         if !has_row && self.trigger_name.is_some() {
-            return refuse(format!("a {word} has no trigger"), "Leave out \"trigger_name\", or use \"when\": {\"change\": …}.");
+            return refuse(
+                format!("{} {word} has no trigger", self.when.article()),
+                "Leave out \"trigger_name\", or use \"when\": {\"change\": …}.",
+            );
         }
-        if is_request && self.organization.is_some() {
-            return refuse("a request's organization is the caller's argument", "Leave out \"organization\".");
+        if matches!(self.when, When::Request { .. } | When::Event(_)) && self.organization.is_some() {
+            return refuse(format!("the organization of the {word} is the caller's argument"), "Leave out \"organization\".");
+        }
+        if matches!(self.when, When::Event(_)) && self.joins.contains_key("event") {
+            return refuse("\"event\" cannot name a join", "It is what has happened; use another name.");
         }
         if self.on_error == OnError::Abort && self.mode != Mode::Transactional {
             return refuse(

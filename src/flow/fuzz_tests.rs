@@ -1,6 +1,7 @@
 //! Fuzz targets of what a flow says: its definition and the parts of it, and documents of flows.
 
 use super::definition::{Change, Definition, LANES, Mode, OnConflict, OnError, Then, When};
+use super::event_type::Pattern;
 use super::fields::Refusal;
 use super::limits::{self, Bound, Limit, Per};
 use super::retry::Retry;
@@ -35,6 +36,7 @@ fn when(when: &When) -> Value {
     match when {
         When::Change { table, on } => json!({"change": table, "on": on.iter().map(|change| change.word()).collect::<Vec<_>>()}),
         When::Request { action } => json!({"request": action}),
+        When::Event(pattern) => json!({"event": pattern.text}),
         When::Schedule(schedule) => {
             let missed = match schedule.missed {
                 Missed::Skip => "skip",
@@ -391,3 +393,19 @@ fn near_valid_is_near_enough() {
     }
     assert!((100..1_900).contains(&passed), "{passed} of 2000 were valid");
 }
+
+fuzz_target!(event_type, |bytes: &[u8]| {
+    let given = text(bytes);
+    let (pattern, event_type) = given.split_once(' ').unwrap_or((&given, "orders.paid"));
+    match Pattern::parse(pattern) {
+        Ok(parsed) => {
+            assert_eq!(Pattern::parse(&parsed.text).ok().as_ref(), Some(&parsed));
+            let means = parsed.means(event_type);
+            // Without stars it means just itself.
+            assert!(pattern.contains('*') || means == (pattern == event_type), "{pattern} and {event_type}");
+            let wider = Pattern::parse(&format!("x.{pattern}")).is_ok_and(|wider| wider.means(&format!("x.{event_type}")));
+            assert!(pattern.len() > 190 || !means || wider, "{pattern} and {event_type}");
+        }
+        Err(refusal) => good(&refusal),
+    }
+});

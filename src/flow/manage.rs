@@ -93,7 +93,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         || definition.is_external()
         || definition.keeps_result()
         || !definition.limits.is_empty()
-        || matches!(definition.when, When::Schedule(_));
+        || matches!(definition.when, When::Schedule(_) | When::Event(_));
     if new {
         crate::setup::current().map_err(in_flow)?;
     }
@@ -161,6 +161,7 @@ fn what(definition: &Definition) -> String {
         }
         When::Request { action } => format!("request {action}"),
         When::Schedule(schedule) => format!("schedule {}", schedule.text),
+        When::Event(pattern) => format!("event {}", pattern.text),
     };
     format!("{when} -> {}", definition.then.table().unwrap_or("call"))
 }

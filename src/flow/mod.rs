@@ -17,6 +17,7 @@ pub mod compile;
 pub mod definition;
 mod difference;
 pub mod drift;
+pub mod event_type;
 mod expressions;
 mod fields;
 mod gather;

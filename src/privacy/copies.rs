@@ -16,8 +16,20 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 11] =
-    ["new", "old", "payload", "result", "would_write", "metadata", "error_message", "failed", "body", "message", "detail"];
+const COPIES: [&str; 12] = [
+    "data",
+    "new",
+    "old",
+    "payload",
+    "result",
+    "would_write",
+    "metadata",
+    "error_message",
+    "failed",
+    "body",
+    "message",
+    "detail",
+];
 /// What the erasure itself is proved by.
 const NOT_COPIES: [&str; 3] = ["audit_log", "audit_erasures", "erasures"];
 

@@ -42,6 +42,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/privacy.sql"),
             include_str!("../../sql/setup/protect.sql"),
             include_str!("../../sql/setup/switches.sql"),
+            include_str!("../../sql/setup/events.sql"),
         ],
     ),
 ];

@@ -32,6 +32,7 @@ pub fn partitions() -> Result<()> {
     spi::one::<String>("SELECT usher.maintain_history($1)", &[spi::arg(settings::history_days())])?;
     if installed.up_to_date {
         spi::one::<String>("SELECT usher.maintain_days('audit_log', NULL)", &[])?;
+        spi::one::<String>("SELECT usher.maintain_days('events', $1)", &[spi::arg(settings::history_days())])?;
         if let Some(days) = settings::audit_days() {
             seal::retire(installed, days)?;
         }

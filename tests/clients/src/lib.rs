@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod disk;
 pub mod faults;
 pub mod keyfile;
+pub mod page;
 pub mod pair;
 pub mod postgrest;
 pub mod released;

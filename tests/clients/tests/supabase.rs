@@ -1,5 +1,6 @@
 //! docs/supabase.md: its statements, run as it says, and what people see then, asked for as PostgREST asks.
 
+use usher_clients::page;
 use usher_clients::postgrest::Rest;
 use usher_clients::{Client, Database, Value, json, number, role, run, text, wait};
 
@@ -9,24 +10,19 @@ const STRANGER: &str = "11111111-0000-4000-8000-000000000003";
 
 /// The statements of the page with the role that runs them: the last one that was named in the text before.
 fn blocks() -> Vec<(String, String)> {
-    let page =
-        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/supabase.md")).expect("the page can be read");
-    let (mut found, mut role, mut block) = (Vec::new(), String::new(), None::<String>);
-    for line in page.lines() {
-        match (&mut block, line) {
-            (None, "```sql") => block = Some(String::new()),
-            (Some(_), "```") => found.push((role.clone(), block.take().unwrap_or_default())),
-            (Some(block), line) => *block += &format!("{line}\n"),
-            (None, line) => {
-                if let Some(rest) = line.split("As `").nth(1) {
-                    let name = rest.split('`').next().unwrap_or_default();
-                    let set = rest.split("SET ROLE ").nth(1).map(|set| set.trim_end_matches(['`', ':']).to_owned());
-                    role = set.unwrap_or_else(|| name.to_owned());
-                }
-            }
-        }
-    }
-    found
+    let mut role = String::new();
+    let named = |before: &str| {
+        let line = before.lines().rev().find_map(|line| line.split("As `").nth(1))?;
+        let set = line.split("SET ROLE ").nth(1).map(|set| set.trim_end_matches(['`', ':']).to_owned());
+        Some(set.unwrap_or_else(|| line.split('`').next().unwrap_or_default().to_owned()))
+    };
+    let blocks = page::blocks("supabase.md").into_iter();
+    blocks
+        .map(|block| {
+            role = named(&block.before).unwrap_or_else(|| role.clone());
+            (role.clone(), block.sql)
+        })
+        .collect()
 }
 
 /// Roles as Supabase makes them, in a database of its own.

@@ -340,6 +340,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "enqueue_sync_jobs",
             "SELECT usher.enqueue_sync_jobs($1, 'left', 'right', ARRAY['{\"action\": \"ask\", \"id\": 3}'::jsonb])",
         ),
+        ("emit_event", "SELECT usher.emit_event($1, 'things.counted')"),
         ("create_batch", "SELECT usher.create_batch($1, 'night')"),
         ("cancel_sync_jobs", "SELECT usher.cancel_sync_jobs($1, '{\"error\": \"none\"}')"),
         ("retry_dead_letters", "SELECT usher.retry_dead_letters($1, '{}')"),

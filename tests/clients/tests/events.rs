@@ -1,0 +1,110 @@
+//! The event bus: docs/events.md as it stands there, what a transaction decides, and what a crash leaves.
+
+use usher_clients::{Client, Database, flow, json, number, page, role, run, server, settled, text, wait};
+
+#[test]
+fn the_page_does_what_it_says() {
+    let database = Database::create("usher_test_events_page");
+    let mut client = database.connect();
+    let here = &mut client;
+    for block in page::blocks("events.md") {
+        run(here, &block.sql);
+    }
+    wait::until_true(here, "SELECT (SELECT count(*) FROM public.payments) = 1 AND (SELECT count(*) FROM public.mails) = 1");
+    assert_eq!(text(here, "SELECT concat_ws(' ', order_id, amount) FROM public.payments"), "7 120.50");
+    assert_eq!(text(here, "SELECT subject FROM public.mails"), "orders.paid 7");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events"), 1);
+}
+
+fn hall(name: &str) -> (Database, Client) {
+    let database = Database::create(name);
+    let mut client = database.connect();
+    let here = &mut client;
+    role(here, "clients_events", "NOLOGIN");
+    run(
+        here,
+        "CREATE TABLE public.heard (listener text, event uuid, n int, made_by int NOT NULL DEFAULT pg_backend_pid());
+         GRANT INSERT ON public.heard TO clients_events",
+    );
+    for (name, pattern) in [("first", "a.*"), ("second", "**"), ("third", "b.**")] {
+        flow(
+            here,
+            name,
+            &json!({
+                "run_as": "clients_events", "retry": {"delays": vec![0.05; 30]}, "when": {"event": pattern},
+                "then": {"insert": "public.heard"},
+                "set": {"listener": format!("'{name}'"), "event": "event.id", "n": "(event.data ->> 'n')::int"}
+            }),
+        );
+    }
+    (database, client)
+}
+
+#[test]
+fn an_event_happens_with_its_transaction_or_not_at_all() {
+    let (database, mut client) = hall("usher_test_events_commit");
+    let here = &mut client;
+    let mut other = database.connect();
+    run(&mut other, "BEGIN; SELECT usher.emit_event('default', 'a.x', '{\"n\": 1}')");
+    run(here, "SELECT usher.emit_event('default', 'a.x', '{\"n\": 2}')");
+    run(
+        here,
+        "BEGIN; SELECT usher.emit_event('default', 'a.x', '{\"n\": 3}'); SAVEPOINT s; SELECT usher.emit_event('default', 'a.x', '{\"n\": 4}'); ROLLBACK TO s; COMMIT",
+    );
+    run(here, "BEGIN; SELECT usher.emit_event('default', 'a.x', '{\"n\": 5}'); ROLLBACK");
+    wait::until_true(here, "SELECT count(*) = 4 FROM public.heard");
+    assert_eq!(text(here, "SELECT string_agg(DISTINCT n::text, ' ') FROM public.heard"), "2 3");
+    run(&mut other, "COMMIT");
+    wait::until_true(here, "SELECT count(*) = 6 FROM public.heard");
+    settled(here, wait::LONG);
+    assert_eq!(
+        text(here, "SELECT string_agg(listener || n, ' ' ORDER BY n, listener) FROM public.heard"),
+        "first1 second1 first2 second2 first3 second3"
+    );
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events"), 3);
+}
+
+#[test]
+fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
+    let (database, mut client) = hall("usher_test_events_crash");
+    // In every third event the second listener's effect fails at first.
+    run(
+        &mut client,
+        "CREATE SEQUENCE public.tries; GRANT USAGE ON SEQUENCE public.tries TO clients_events;
+         CREATE FUNCTION public.stumble() RETURNS trigger LANGUAGE plpgsql AS
+             $$BEGIN IF NEW.listener = 'second' AND NEW.n % 3 = 0 AND nextval('public.tries') % 2 = 1 THEN RAISE EXCEPTION 'stumbled'; END IF; PERFORM pg_sleep(0.002); RETURN NEW; END$$;
+         CREATE TRIGGER stumble BEFORE INSERT ON public.heard FOR EACH ROW EXECUTE FUNCTION public.stumble()",
+    );
+    for round in 0..6 {
+        run(
+            &mut client,
+            &format!(
+                "SELECT count(usher.emit_event('default', CASE n % 2 WHEN 0 THEN 'a.x' ELSE 'b.x.y' END, jsonb_build_object('n', n))) FROM generate_series({}, {}) AS n",
+                round * 50 + 1,
+                round * 50 + 50
+            ),
+        );
+        // No kill is the third that a job meets: it would be taken for the cause.
+        wait::until_true(
+            &mut client,
+            "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE status = 'in_progress') AND NOT EXISTS (SELECT FROM usher.job_intents WHERE crashes >= 2)",
+        );
+        let worker = server::worker_of(&mut client, "normal").expect("a worker");
+        client = server::kill_and_recover(&database, &mut client, worker);
+    }
+    settled(&mut client, wait::LONG);
+    let here = &mut client;
+    assert_eq!(number(here, "SELECT count(*) FROM usher.dead_letters"), 0, "{}", wait::jobs(here));
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events"), 300);
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM (SELECT e.id, l.listener FROM usher.events e, (VALUES ('first', 'a.x'), ('second', NULL), ('third', 'b.x.y')) AS l (listener, type)
+                                    WHERE l.type IS NULL OR l.type = e.type) AS w
+               FULL JOIN (SELECT event, listener, count(*) AS n FROM public.heard GROUP BY 1, 2) AS h ON h.event = w.id AND h.listener = w.listener
+              WHERE h.n IS DISTINCT FROM 1 OR w.id IS NULL"
+        ),
+        0,
+        "each listener has heard each of its events just once"
+    );
+}
