@@ -155,12 +155,23 @@ fn name_end(lower: &[u8], from: usize) -> Option<usize> {
 fn value(rest: &str) -> (usize, usize) {
     let open = rest.trim_start_matches([' ', '\\']);
     let start = rest.len() - open.len();
+    let word = |text: &str| text.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(text.len());
+    // What is glued to it belongs to it: masked once more, the text stays as it is.
+    let list = |from: usize| from + bracketed(&open[from..]);
     if open.starts_with(['[', '{']) {
-        return (start, bracketed(open));
+        return (start, list(0) + word(&open[list(0)..]));
     }
     let Some(quote) = open.chars().next().filter(|c| matches!(c, '"' | '\'')) else {
-        let word = |text: &str| text.find(['"', '\'', ',', '}', ' ', ')', '\n']).unwrap_or(text.len());
         let length = word(open);
+        // ARRAY['a'], and E'a' as text is also written.
+        if let Some(bracket) = open[..length].find(['[', '{']) {
+            return (start, list(bracket) + word(&open[list(bracket)..]));
+        }
+        let prefix = open[..length].to_ascii_lowercase();
+        if open[length..].starts_with('\'') && matches!(prefix.as_str(), "e" | "n" | "b" | "x" | "u&") {
+            let (inner, long) = value(&open[length..]);
+            return (start + length + inner, long);
+        }
         let scheme = SCHEMES.iter().any(|scheme| open[..length].eq_ignore_ascii_case(scheme));
         let behind = open.len() - open[length..].trim_start_matches(' ').len();
         return (start, if scheme { behind + word(&open[behind..]) } else { length });
@@ -183,14 +194,29 @@ fn value(rest: &str) -> (usize, usize) {
 
 /// The length of a list or object, as far as the bracket that closes it; to the end where none does.
 fn bracketed(open: &str) -> usize {
-    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
-    for (at, byte) in open.bytes().enumerate() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            b'"' => quoted = !quoted,
-            b'[' | b'{' if !quoted => depth += 1,
-            b']' | b'}' if !quoted => {
+    /// What a text stands in; JSON in a text has its quotes behind backslashes.
+    #[derive(PartialEq)]
+    enum In {
+        Nothing,
+        Single,
+        Double,
+        Escaped,
+    }
+    let bytes = open.as_bytes();
+    let (mut depth, mut within, mut at) = (0_usize, In::Nothing, 0);
+    while at < bytes.len() {
+        let next = bytes.get(at + 1);
+        match (&within, bytes[at]) {
+            (In::Nothing, b'\\') if next == Some(&b'"') => (within, at) = (In::Escaped, at + 1),
+            (In::Escaped, b'\\') if next == Some(&b'"') => (within, at) = (In::Nothing, at + 1),
+            // \\\" is a quote of a text in a text.
+            (In::Escaped, b'\\') if next == Some(&b'\\') => at += if bytes[at + 2..].starts_with(b"\\\"") { 3 } else { 1 },
+            (In::Double, b'\\') => at += 1,
+            (In::Nothing, b'\'') => within = In::Single,
+            (In::Nothing, b'"') => within = In::Double,
+            (In::Single, b'\'') | (In::Double, b'"') => within = In::Nothing,
+            (In::Nothing, b'[' | b'{') => depth += 1,
+            (In::Nothing, b']' | b'}') => {
                 depth -= 1;
                 if depth == 0 {
                     return at + 1;
@@ -198,6 +224,7 @@ fn bracketed(open: &str) -> usize {
             }
             _ => (),
         }
+        at += 1;
     }
     open.len()
 }
@@ -261,6 +288,11 @@ mod unit {
             ("f(secret => 'a b', n => 1)", "f(secret => '***', n => 1)"),
             ("token := 'a'", "token := '***'"),
             (r#"{"token": ["a", {"b": "]"}], "n": 1}"#, r#"{"token": ***, "n": 1}"#),
+            ("f(secret => ARRAY['hunter2','b'], 1)", "f(secret => ***, 1)"),
+            ("password=ab[cd]e f", "password=*** f"),
+            ("token => E'a b'", "token => E'***'"),
+            ("token: ['a]', 'b'] c", "token: *** c"),
+            (r#"\"token\": [\"a]\", \"b\"] c"#, r#"\"token\": *** c"#),
             (r#"{"secret": {"a": 1"#, r#"{"secret": ***"#),
         ] {
             assert_eq!(mask(given), masked);

@@ -12,13 +12,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
 
+/// Bytes that the data of an event may have, as text.
+const LONGEST: usize = 1_048_576;
+
 /// Says that something has happened: the event is kept, and every flow whose `"when": {"event": …}` means its type gets a job, all of it
 /// with this transaction. Returns the event's id.
 ///
 /// Arguments: `organization` (slug or id); `type`, words with dots between them, such as `orders.paid`; `data` (object); `priority`
 /// (emergency, critical, high, normal, low; normal leaves each flow's own).
 /// Errors: 42501 unless the caller is an admin of the organization, 22023 for a malformed type, data that is no object or an unknown
-/// priority.
+/// priority, 54000 for more than 1 MB of data.
 #[pg_extern(sql = r#"
 -- Spelt out, because "type" is no name that Rust would take.
 CREATE FUNCTION usher.emit_event(organization text, type text, data jsonb DEFAULT '{}', priority text DEFAULT 'normal') RETURNS uuid
@@ -40,6 +43,11 @@ fn emit_event(
     if !data.0.is_object() {
         return Err(UsherError::invalid("the event's data is not a JSON object")
             .hint("Give an object such as {\"order_id\": 7}.")
+            .into());
+    }
+    if data.0.to_string().len() > LONGEST {
+        return Err(UsherError::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "the event's data is longer than 1 MB")
+            .hint("Every flow that listens gets a copy: name a row that has the rest.")
             .into());
     }
     let lane = match priority.as_deref() {

@@ -37,7 +37,7 @@ fn subscribers() -> Result<Rc<Vec<Subscriber>>> {
     let rows = spi::read_all(
         &format!(
             "SELECT f.definition -> 'when' ->> 'event', f.id, f.version, f.definition ->> 'priority', f.definition ->> 'mode', {}
-               FROM usher.flows f WHERE f.definition -> 'when' ? 'event' ORDER BY f.id",
+               FROM usher.flows f WHERE f.enabled AND f.definition -> 'when' ? 'event' ORDER BY f.id",
             switches::any()
         ),
         &[],
@@ -78,7 +78,8 @@ fn switched_off(organization: Uuid) -> Result<Vec<i32>> {
     Ok(found.unwrap_or_default())
 }
 
-/// The event, and a job of it for each flow in one go: `$1` to `$4` flows, versions, lanes and the limits that hold them back.
+/// The event, and a job of it for each flow in one go: `$1` to `$4` flows, versions, lanes and the limits that hold them back; nothing
+/// in them where nobody listens.
 const EMIT: &str = "
 WITH e AS (
     INSERT INTO usher.events (organization_id, id, type, data, priority, emitted_by, cause, hop)
@@ -99,10 +100,6 @@ w AS (
 INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
 SELECT j.seq, j.id, j.organization_id, pg_catalog.now(), $11, j.flow_id, j.version, j.lane, j.hop, 'R', $13, j.new FROM j WHERE j.held_by IS NULL";
 
-/// The event without any flow that listens.
-const ALONE: &str = "
-INSERT INTO usher.events (organization_id, id, type, data, priority, emitted_by, cause, hop) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
-
 /// Writes an event down and hands it to every flow that it means; returns its id.
 pub fn emit(installed: Installed, event: Event) -> Result<Uuid> {
     let by = audit::author(None)?.actor;
@@ -116,26 +113,10 @@ pub fn emit(installed: Installed, event: Event) -> Result<Uuid> {
     let (id, cause) = (ids::uuid_v7(), cause::current());
     let job = cause.job.map(Uuid::from_bytes);
     let priority = event.lane.map(|lane| lane as i16);
-    if meant.is_empty() {
-        spi::run(
-            ALONE,
-            &[
-                spi::arg(event.organization),
-                spi::arg(id),
-                spi::arg(event.event_type),
-                spi::arg(event.data),
-                spi::arg(priority),
-                spi::arg(by),
-                spi::arg(job),
-                spi::arg(cause.hop),
-            ],
-        )?;
-        return Ok(id);
-    }
     let (mut flows, mut versions, mut lanes, mut held) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for subscriber in meant {
         let wished = event.lane.unwrap_or(subscriber.lane);
-        let (lane, limit) = match pressure::admit(wished, subscriber.flow, event.organization, Asker::Request { free: true })? {
+        let (lane, limit) = match pressure::admit(wished, subscriber.flow, event.organization, Asker::Event)? {
             Place::Ready(lane) => (lane, None),
             Place::Later(limit) => (wished, Some(limit)),
         };

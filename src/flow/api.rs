@@ -149,7 +149,7 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
 /// What a flow would write for one row (or, for a request, one payload), undone at once: the written rows as jsonb, or
 /// the check that fails. No row comes back when the condition does not hold or nothing would change.
 ///
-/// Arguments: `name`, `"new"` (the row or payload), `"old"` (the row before), `organization` (slug or id; by default
+/// Arguments: `name`, `"new"` (the row or payload; for an event an object with its `type` and `data`), `"old"` (the row before), `organization` (slug or id; by default
 /// the row's organization_id or `default`). Errors: 42501, 42704, and whatever the flow's effect raises.
 #[pg_extern(volatile, parallel_unsafe)]
 fn preview_flow(

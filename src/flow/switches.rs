@@ -70,7 +70,7 @@ fn switch(installed: Installed, name: &str, organization: Uuid, on: bool) -> Res
     Ok(true)
 }
 
-/// Switches a flow off or on for one organization: while it is off, changes of its rows, its requests and its schedules make no jobs. Jobs that
+/// Switches a flow off or on for one organization: while it is off, changes of its rows, its requests, events and schedules make no jobs. Jobs that
 /// were made before go on; `usher.pause_jobs()` holds them. Says what was done.
 ///
 /// Arguments: `name` of the flow, `organization`, `enabled`. Errors: 42501 unless the caller manages the organization, 42704 for an

@@ -121,7 +121,7 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         report.check("schema changes", flows::schema_changes);
         report.check("primary keys", flows::primary_keys);
         report.check("clock", data::clock);
-        report.check("history", data::history);
+        report.check("history", || data::history(installed.up_to_date));
         report.check("backlog", data::backlog);
         report.check("waiting jobs", data::waiting);
         // Tables of an older version know no pauses.

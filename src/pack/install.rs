@@ -67,11 +67,28 @@ fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
         .map(|(schema, table)| pgrx::spi::quote_qualified_identifier(schema, table))
         .collect();
     let tables = tables.join(", ");
+    if tables.is_empty() {
+        return Err(UsherError::internal("a pack's manifest declares nobody's rights on its tables"));
+    }
     spi::script(&format!(
         "GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}, usher_member;
          GRANT SELECT ON {tables} TO usher_reader"
     ))?;
-    tenancy::bring_in_line(schemas, &declaration, Place::Pack { flows: role }).map(|_| ())
+    tenancy::bring_in_line(schemas, &declaration, Place::Pack { flows: role })?;
+    // Version 0.1 let members read and write every table of the schemas.
+    let open = spi::all(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+          WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity AND pg_catalog.has_table_privilege('usher_member', c.oid, 'SELECT')
+          ORDER BY 1",
+        &[spi::arg(schemas.to_vec())],
+        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+    )?;
+    for table in open {
+        warning!(
+            "every member of every organization may read {table}, which is not the pack's; REVOKE ALL ON {table} FROM usher_member, usher_reader; ends that"
+        );
+    }
+    Ok(())
 }
 
 fn schemas(manifest: &Value) -> Vec<&str> {

@@ -5,6 +5,7 @@
 
 use crate::error::UsherError;
 use serde_json::Value;
+use std::collections::HashSet;
 
 /// serde_json reads 127 levels.
 const DEEPEST: usize = 100;
@@ -42,8 +43,25 @@ fn number(text: &str, token: &str) -> Option<usize> {
     text.strip_prefix(token)?.parse().ok()
 }
 
+const TOKEN: &str = "usher_deep_";
+
+/// What the text has nowhere. Found in one go: whoever writes the text may have put many of them into it. With no end of a word
+/// inside, so that no name of a person is a part of it.
+fn unused(text: &str) -> String {
+    let used: HashSet<u64> = text
+        .match_indices(TOKEN)
+        .filter_map(|(at, token)| {
+            let behind = &text[at + token.len()..];
+            let digits = behind.find(|c: char| !c.is_ascii_digit()).unwrap_or(behind.len());
+            behind[..digits].parse().ok()
+        })
+        .collect();
+    let free = (0..).find(|n| !used.contains(n)).unwrap_or_default();
+    format!("{TOKEN}{free}_")
+}
+
 pub fn cut(text: &str) -> serde_json::Result<Cut<'_>> {
-    let token = (0..).map(|n| format!("deeper {n}.")).find(|token| !text.contains(token.as_str())).unwrap_or_default();
+    let token = unused(text);
     let (mut out, mut parts) = (String::new(), Vec::new());
     let (mut depth, mut from, mut begin) = (0_usize, 0, 0);
     let (mut quoted, mut escaped) = (false, false);
@@ -125,7 +143,7 @@ mod unit {
 
     #[test]
     fn parts_come_back_or_what_stands_for_them() {
-        let text = format!("[{}, \"deeper 0.0\", {}]", nested(300, "\"x\""), nested(300, "\"y\""));
+        let text = format!("[{}, \"usher_deep_0_0\", {}]", nested(300, "\"x\""), nested(300, "\"y\""));
         let found = cut(&text).expect("JSON");
         assert_eq!(found.parts.len(), 2);
         assert_eq!(found.join(&found.value, |_| None), text.replace(", ", ","));
@@ -134,10 +152,20 @@ mod unit {
         assert!(read("[1").is_err() && read(&"[".repeat(5_000)).is_err());
     }
 
+    /// Looked for one by one, this took hours.
+    #[test]
+    fn a_text_full_of_what_stands_for_parts_is_cut_in_one_go() {
+        let many: String = (0..200_000).map(|n| format!("usher_deep_{n}_ ")).collect();
+        let text = format!("[\"{many}\",{}]", nested(300, "1"));
+        let found = cut(&text).expect("JSON");
+        assert_eq!(found.token, "usher_deep_200000_");
+        assert_eq!(found.join(&found.value, |_| None), text);
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_is_flat_stays(text in "\\PC{0,40}", n: i64) {
-            let value = json!({"a": text, "list": [n, {"deeper 0.": "deeper 0.0"}]});
+            let value = json!({"a": text, "list": [n, {"usher_deep_0_": "usher_deep_0_0"}]});
             proptest::prop_assert_eq!(read(&value.to_string()).expect("JSON"), value.clone());
             let text = value.to_string();
             let found = cut(&text).expect("JSON");

@@ -35,6 +35,7 @@ pub fn run(installed: Installed, organization: Uuid, kind: &str, key: &str) -> R
         "mentioned_in": mentions,
         "links": links(organization, &found, key)?,
         "jobs": jobs(organization, &found)?,
+        "events": events(organization, &found)?,
         "audit": entries(organization, &found)?,
         "processing": store::processing(&tables.keys().cloned().collect::<Vec<_>>())?,
     });
@@ -101,6 +102,17 @@ fn jobs(organization: Uuid, found: &Found) -> Result<Value> {
           WHERE j.organization_id = $1
             AND (j.id = ANY ($2) OR usher.mask_person(j.payload::text, '{}', $3, '')::jsonb IS DISTINCT FROM j.payload)",
         &[spi::arg(organization), spi::arg(copies::jobs_about(organization, &found.known)?), spi::arg(found.identifiers.clone())],
+    )
+}
+
+/// Events that name the person, whether anybody has listened or not.
+fn events(organization: Uuid, found: &Found) -> Result<Value> {
+    list(
+        "SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', e.id, 'type', e.type, 'at', e.emitted_at, 'by', e.emitted_by, 'data', e.data)
+                ORDER BY e.emitted_at, e.id)::text
+           FROM usher.events AS e
+          WHERE e.organization_id = $1 AND usher.mask_person(e.data::text, '{}', $2, '')::jsonb IS DISTINCT FROM e.data",
+        &[spi::arg(organization), spi::arg(found.identifiers.clone())],
     )
 }
 

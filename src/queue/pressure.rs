@@ -140,6 +140,8 @@ pub enum Asker {
     Change,
     /// A request. One with a key or with options keeps its lane.
     Request { free: bool },
+    /// An event that others hear too: where a request would be refused, it is as a change.
+    Event,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,10 +163,12 @@ pub fn admit(mut lane: usize, flow: i32, organization: Uuid, asker: Asker) -> Re
         let (mut later, mut lower) = (None, None);
         for rule in rules.iter().filter(|rule| rule.means(lane, flow, organization) && rule.is_full(lane)) {
             match rule.action {
-                Action::Refuse if rule.captured || asker != Asker::Change => return Err(refused(rule)),
+                Action::Refuse if rule.captured || matches!(asker, Asker::Request { .. }) => return Err(refused(rule)),
                 Action::Delay if later.is_none() => later = Some(rule),
                 // Each one is lower than the last: this comes to an end.
-                Action::Shed(to) if asker == (Asker::Request { free: true }) && to > lane => lower = Some(to),
+                Action::Shed(to) if matches!(asker, Asker::Request { free: true } | Asker::Event) && to > lane => {
+                    lower = Some(to)
+                }
                 _ => {}
             }
         }

@@ -163,5 +163,11 @@ fn managed_organizations() -> Sql<Vec<pgrx::Uuid>> {
 #[pg_extern(volatile, parallel_unsafe)]
 fn isolate_tables(schemas: Vec<String>, declaration: pgrx::JsonB) -> Sql<i64> {
     let schemas: Vec<&str> = schemas.iter().map(String::as_str).collect();
+    // Elsewhere policies of the same names are somebody else's.
+    if schemas != ["usher"] {
+        return Err(UsherError::invalid("only the tables of schema usher are declared here")
+            .hint("Packs declare theirs in their manifest.")
+            .into());
+    }
     Ok(tenancy::bring_in_line(&schemas, &tenancy::Declaration::parse(&declaration.0)?, tenancy::Place::Engine)?)
 }

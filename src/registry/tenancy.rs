@@ -123,8 +123,7 @@ impl Policy {
             name.split('_').collect::<Vec<_>>()[..],
             ["member" | "admin" | "shared" | "everybody" | "reader", "reads"]
                 | ["member" | "admin", "inserts" | "updates" | "deletes"]
-                | ["flows"]
-        )
+        ) || name == "flows" && matches!(place, Place::Pack { .. })
     }
 }
 

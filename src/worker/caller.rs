@@ -170,7 +170,12 @@ impl Caller {
             Ok(_) => flow,
             // A version that no longer fits may have been mended by a newer one. That may need columns which were not stored
             // with the change; a request carries its payload whole.
-            Err(_) if newest.definition.is_external() && newest.program().is_ok() && newest.compiled.source.is_none() => {
+            Err(_)
+                if newest.definition.is_external()
+                    && newest.program().is_ok()
+                    && newest.compiled.source.is_none()
+                    && newest.definition.when.word() == flow.definition.when.word() =>
+            {
                 newest.clone()
             }
             Err(error) => {

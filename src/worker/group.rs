@@ -237,6 +237,15 @@ impl Work {
                     numbers.for_each(|n| self.give_back(dead(n, &reason, "55000")));
                     return Ok(());
                 }
+                // What the job carries would be taken for something else.
+                Some(newest) if newest.definition.when.word() != flow.definition.when.word() => {
+                    let reason = format!(
+                        "its version {} of the flow no longer fits ({}), and the present one is started by something else",
+                        segment.version, error.message
+                    );
+                    numbers.for_each(|n| self.give_back(dead(n, &reason, "55000")));
+                    return Ok(());
+                }
                 Some(newest) if newest.program().is_ok() => {
                     flow = newest;
                     another = true;

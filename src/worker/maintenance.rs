@@ -33,6 +33,10 @@ pub fn partitions() -> Result<()> {
     if installed.up_to_date {
         spi::one::<String>("SELECT usher.maintain_days('audit_log', NULL)", &[])?;
         spi::one::<String>("SELECT usher.maintain_days('events', $1)", &[spi::arg(settings::history_days())])?;
+        spi::run(
+            "DELETE FROM usher.events_default WHERE emitted_at < pg_catalog.now() - $1 * interval '1 day'",
+            &[spi::arg(settings::history_days())],
+        )?;
         if let Some(days) = settings::audit_days() {
             seal::retire(installed, days)?;
         }

@@ -85,18 +85,24 @@ pub fn clock() -> Result<Seen> {
     Ok(("no row is from the future".to_owned(), finding.into_iter().collect()))
 }
 
-pub fn history() -> Result<Seen> {
-    let rows =
-        spi::read::<i64>("SELECT pg_catalog.count(*) FROM (SELECT FROM usher.job_history_default LIMIT 100000) AS x", &[])?
-            .unwrap_or(0);
-    let finding = (rows > 0).then(|| {
-        let more = if rows >= 100_000 { "at least " } else { "" };
-        warning(
-            format!("finished jobs in the default partition, because none was made for their day in time: {more}{rows}"),
-            "Let a worker run in this database: it makes the days ahead. These rows are read as usual, and deleted when usher.history_days have passed.",
-        )
-    });
-    Ok(("every finished job is in the partition of its day".to_owned(), finding.into_iter().collect()))
+pub fn history(up_to_date: bool) -> Result<Seen> {
+    let mut findings = Vec::new();
+    let mut tables = vec![("job_history_default", "finished jobs")];
+    if up_to_date {
+        tables.push(("events_default", "events"));
+    }
+    for (table, what) in tables {
+        let sql = format!("SELECT pg_catalog.count(*) FROM (SELECT FROM usher.{table} LIMIT 100000) AS x");
+        let rows = spi::read::<i64>(&sql, &[])?.unwrap_or(0);
+        if rows > 0 {
+            let more = if rows >= 100_000 { "at least " } else { "" };
+            findings.push(warning(
+                format!("{what} in the default partition, because none was made for their day in time: {more}{rows}"),
+                "Let a worker run in this database: it makes the days ahead. These rows are read as usual, and deleted when usher.history_days have passed.",
+            ));
+        }
+    }
+    Ok(("every finished job and event is in the partition of its day".to_owned(), findings))
 }
 
 pub fn backlog() -> Result<Seen> {

@@ -31,7 +31,7 @@ fn hall(name: &str) -> (Database, Client) {
             here,
             name,
             &json!({
-                "run_as": "clients_events", "retry": {"delays": vec![0.05; 30]}, "when": {"event": pattern},
+                "run_as": "clients_events", "lock_timeout": "10 min", "retry": {"delays": vec![0.05; 30]}, "when": {"event": pattern},
                 "then": {"insert": "public.heard"},
                 "set": {"listener": format!("'{name}'"), "event": "event.id", "n": "(event.data ->> 'n')::int"}
             }),
@@ -72,22 +72,26 @@ fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
         &mut client,
         "CREATE SEQUENCE public.tries; GRANT USAGE ON SEQUENCE public.tries TO clients_events;
          CREATE FUNCTION public.stumble() RETURNS trigger LANGUAGE plpgsql AS
-             $$BEGIN IF NEW.listener = 'second' AND NEW.n % 3 = 0 AND nextval('public.tries') % 2 = 1 THEN RAISE EXCEPTION 'stumbled'; END IF; PERFORM pg_sleep(0.002); RETURN NEW; END$$;
+             $$BEGIN PERFORM pg_advisory_xact_lock_shared(77); IF NEW.listener = 'second' AND NEW.n % 3 = 0 AND nextval('public.tries') % 2 = 1 THEN RAISE EXCEPTION 'stumbled'; END IF; RETURN NEW; END$$;
          CREATE TRIGGER stumble BEFORE INSERT ON public.heard FOR EACH ROW EXECUTE FUNCTION public.stumble()",
     );
     for round in 0..6 {
+        // No kill is the third that a job meets: it would be taken for the cause.
+        wait::until_true(&mut client, "SELECT NOT EXISTS (SELECT FROM usher.job_intents WHERE crashes >= 2)");
+        // The worker stops at the first effect that it makes from now on, until this session ends with all others.
+        client.query("SELECT pg_advisory_lock(77)", &[]).expect("an advisory lock");
         run(
             &mut client,
             &format!(
-                "SELECT count(usher.emit_event('default', CASE n % 2 WHEN 0 THEN 'a.x' ELSE 'b.x.y' END, jsonb_build_object('n', n))) FROM generate_series({}, {}) AS n",
+                "SELECT count(usher.emit_event('default', CASE n % 2 WHEN 0 THEN 'a.x' ELSE 'b.x.y' END, jsonb_build_object('n', n)))
+                   FROM generate_series({}, {}) AS n",
                 round * 50 + 1,
                 round * 50 + 50
             ),
         );
-        // No kill is the third that a job meets: it would be taken for the cause.
         wait::until_true(
             &mut client,
-            "SELECT EXISTS (SELECT FROM usher.sync_jobs WHERE status = 'in_progress') AND NOT EXISTS (SELECT FROM usher.job_intents WHERE crashes >= 2)",
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE backend_type = 'usher worker' AND datname = current_database() AND wait_event = 'advisory')",
         );
         let worker = server::worker_of(&mut client, "normal").expect("a worker");
         client = server::kill_and_recover(&database, &mut client, worker);

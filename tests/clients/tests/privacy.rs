@@ -75,6 +75,13 @@ fn house(name: &str) -> (House, Client) {
     );
     let payload = json!({"action": "welcome", "to": MARKER, "text": format!("Dear {MARKER}!")}).to_string();
     run(here, &format!("SELECT usher.enqueue_sync_job('north', 'shop', 'crm', '{payload}')"));
+    // Nobody listens: it is kept all the same.
+    run(
+        here,
+        &format!(
+            "SELECT usher.emit_event('north', 'guests.written_to', '{payload}'), usher.emit_event('north', 'guests.counted')"
+        ),
+    );
     wait::until_true(here, "SELECT count(*) = 4 FROM usher.dead_letters");
     run(
         here,
@@ -134,6 +141,8 @@ fn a_person_is_erased_everywhere_and_the_chain_still_verifies() {
     assert_eq!(export["tables"]["shop.invoices"][0]["amount"], 12.50);
     assert!(export["jobs"].as_array().is_some_and(|jobs| jobs.len() >= 3), "{export}");
     assert!(!export.to_string().contains("bob@example.org"), "{export}");
+    assert_eq!(export["events"].as_array().map(Vec::len), Some(1), "{export}");
+    assert_eq!(export["events"][0]["data"]["to"], MARKER);
 
     let receipt = erase(&mut admin, "north", ANN);
     let signed: serde_json::Value = serde_json::from_str(receipt["signed"].as_str().expect("signed")).expect("JSON");

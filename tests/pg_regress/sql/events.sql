@@ -48,15 +48,32 @@ SELECT count(*) FROM ev.heard WHERE amount = 5000;
 SELECT flow, error_message ~ 'totals_amount_check' AS why FROM usher.dead_letters d JOIN usher.flow_versions v ON v.flow_id = d.flow_id AND v.version = d.flow_version CROSS JOIN LATERAL (SELECT v.name AS flow) AS n WHERE v.name LIKE 'ev_%';
 SELECT count(*) FROM usher.events WHERE data ->> 'customer' = 'bob';
 
--- Off for one organization, and off for everybody: jobs of the latter wait.
+-- Off for one organization, and off for everybody: neither hears of it, then or later. Jobs of one that is paused wait.
 SELECT usher.switch_flow('ev_any', 'ev-north', false);
 SELECT usher.disable_flow('ev_one');
 SELECT usher.emit_event('ev-north', 'ev.orders.sent', '{"amount": 7}') IS NOT NULL AS emitted;
 CALL public.drain() \gset
 SELECT flow FROM ev.heard WHERE type = 'ev.orders.sent';
-SELECT usher.enable_flow('ev_one');
+SELECT usher.enable_flow('ev_one'), usher.switch_flow('ev_any', 'ev-north', true);
+SELECT usher.pause_jobs(flow => 'ev_one') IS NOT NULL AS paused;
+SELECT usher.emit_event('ev-north', 'ev.orders.sent', '{"amount": 8}') IS NOT NULL AS emitted;
 CALL public.drain() \gset
 SELECT flow FROM ev.heard WHERE type = 'ev.orders.sent';
+SELECT usher.resume_jobs(flow => 'ev_one') IS NOT NULL AS resumed;
+CALL public.drain() \gset
+SELECT flow FROM ev.heard WHERE type = 'ev.orders.sent' ORDER BY 1;
+
+-- One that is full holds its own jobs back, and refuses nobody's event.
+SELECT usher.limit_queue(1, flow => 'ev_exact') AS refuses \gset
+SELECT usher.limit_queue(1, flow => 'ev_one', action => 'delay') AS delays \gset
+SELECT count(usher.emit_event('ev-north', 'ev.orders.paid', jsonb_build_object('amount', 100 + n))) FROM generate_series(1, 3) AS n;
+SELECT flow, waiting_for, count(*) FROM usher.sync_jobs WHERE status = 'pending' AND flow IN ('ev_exact', 'ev_one') GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT usher.unlimit_queue(:refuses), usher.unlimit_queue(:delays);
+CALL public.drain() \gset
+SELECT flow, count(*) FROM ev.heard WHERE amount > 100 AND amount < 200 GROUP BY 1 ORDER BY 1;
+
+-- What it would do.
+SELECT usher.preview_flow('ev_total', '{"type": "ev.orders.paid", "data": {"customer": "dan", "amount": 3}}', organization => 'ev-north') - 'organization_id' AS preview;
 
 -- What an event leads to says so: an event of a flow's function is caused by its job.
 SET client_min_messages = warning;
@@ -78,6 +95,7 @@ SELECT * FROM public.try($$ SELECT usher.emit_event('ev-north', 'ev.*') $$);
 SELECT * FROM public.try($$ SELECT usher.emit_event('ev-north', 'ev.paid', '[1]') $$);
 SELECT * FROM public.try($$ SELECT usher.emit_event('ev-north', 'ev.paid', priority => 'urgent') $$);
 SELECT * FROM public.try($$ SELECT usher.emit_event('ev-north', NULL) $$);
+SELECT * FROM public.try($$ SELECT usher.emit_event('ev-north', 'ev.paid', jsonb_build_object('a', repeat('x', 1048576))) $$);
 SELECT * FROM public.try($$ SELECT usher.emit_event('ev-nowhere', 'ev.paid') $$);
 SELECT * FROM public.try($$ SELECT usher.create_flow('ev_bad', '{"when": {"event": "ev.**.**"}, "then": {"insert": "ev.heard"}, "set": {"id": "event.id"}}') $$);
 SELECT * FROM public.try($$ SELECT usher.create_flow('ev_bad', '{"when": {"event": "ev.paid"}, "then": {"insert": "ev.heard"}, "set": {"id": "new.id"}}') $$);

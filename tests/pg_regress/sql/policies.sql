@@ -75,18 +75,15 @@ RESET ROLE;
 
 -- Only their owner gives tables their policies, and a declaration that cannot be kept is refused.
 CREATE ROLE regress_usher_op IN ROLE usher_operator;
-CREATE SCHEMA regress_plain;
-CREATE TABLE regress_plain.notes (a integer);
 SET ROLE regress_usher_op;
-SELECT usher.isolate_tables('{regress_plain}', '{"every_table": true}');
+SELECT usher.isolate_tables('{usher}', '{"every_table": true}');
 RESET ROLE;
-SELECT usher.isolate_tables('{atlvs}', '{"tables": {"atlvs.project": {}}}');
+SELECT usher.isolate_tables('{atlvs}', '{"tables": {"atlvs.projects": {}}}');
+SELECT usher.isolate_tables('{usher}', '{"tables": {"usher.flow": {}}}');
 SELECT usher.isolate_tables('{usher}', '{"tables": {"usher.installation": {"read": "member"}}}');
 SELECT usher.isolate_tables('{usher}', '{"reads": "member"}');
 
 DROP TABLE public.before, public.declared, atlvs.own_notes;
 DROP VIEW public.policies;
-DROP TABLE regress_plain.notes;
-DROP SCHEMA regress_plain;
 SELECT usher.revoke_membership('north', 'role:regress_usher_admin'), usher.revoke_membership('north', 'role:regress_usher_member');
 DROP ROLE regress_usher_admin, regress_usher_member, regress_usher_op;

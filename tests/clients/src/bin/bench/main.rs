@@ -10,6 +10,7 @@ mod capture;
 mod decay;
 mod drain;
 mod enqueue;
+mod events;
 mod ingestion;
 mod inserts;
 mod latency;
@@ -108,7 +109,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 16] = [
+const GROUPS: [Group; 17] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -125,6 +126,7 @@ const GROUPS: [Group; 16] = [
     ("ticket revenue taken in and booked", ingestion::METHOD, ingestion::measure),
     ("audit", audit::METHOD, audit::measure),
     ("tenants kept apart", tenants::METHOD, tenants::measure),
+    ("events and who listens", events::METHOD, events::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.
