@@ -84,23 +84,28 @@ fn follow(look: impl FnOnce(Audience) -> Outcome<()>) {
     }
 }
 
-/// Audit triggers that were dropped, new partitions of audited tables: by itself, so that neither undoes the other. A busy
-/// table is left to the worker's minute. What was done to an audited table is entered.
-fn follow_audits(enter: impl FnOnce(setup::Installed) -> Outcome<()>) {
-    if event::is_ours() {
-        return;
-    }
-    // A restore may have brought half of our tables: what they say is looked for in an attempt of its own.
+/// The installation, if there is something to look after. A restore may have brought half of our tables, which is no reason to say
+/// anything: what they say is looked for in an attempt of its own.
+fn concerned(anything: impl FnOnce() -> Outcome<bool>) -> Option<setup::Installed> {
     let found = subxact::attempt(|| {
         let Ok(installed) = setup::installed() else { return Ok(None) };
         if !(installed.home && installed.up_to_date) {
             return Ok(None);
         }
         let _acting = role::internal(installed.owner);
-        let audited = spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])?;
-        Ok((audited == Some(true)).then_some(installed))
+        Ok(anything()?.then_some(installed))
     });
-    let Ok(Some(installed)) = found else { return };
+    found.ok().flatten()
+}
+
+/// Audit triggers that were dropped, new partitions of audited tables: by itself, so that neither undoes the other. A busy
+/// table is left to the worker's minute. What was done to an audited table is entered.
+fn follow_audits(enter: impl FnOnce(setup::Installed) -> Outcome<()>) {
+    if event::is_ours() {
+        return;
+    }
+    let audited = || Ok(spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.audited_tables)", &[])? == Some(true));
+    let Some(installed) = concerned(audited) else { return };
     let _ours = event::ours();
     let _acting = role::internal(installed.owner);
     // First: a renamed table is known by its triggers. Each by itself: a trigger that cannot be made again is the more reason to
@@ -120,16 +125,7 @@ fn follow_protections() {
     if event::is_ours() {
         return;
     }
-    // As above: half a restore is no reason to say anything.
-    let found = subxact::attempt(|| {
-        let Ok(installed) = setup::installed() else { return Ok(None) };
-        if !(installed.home && installed.up_to_date) {
-            return Ok(None);
-        }
-        let _acting = role::internal(installed.owner);
-        Ok(mend::any()?.then_some(installed))
-    });
-    let Ok(Some(installed)) = found else { return };
+    let Some(installed) = concerned(mend::any) else { return };
     let _ours = event::ours();
     let _acting = role::internal(installed.owner);
     if subxact::attempt(|| mend::follow(installed, LOCK_PATIENCE)).is_err() {

@@ -1,6 +1,6 @@
 //! Flows: what a definition says, how it becomes a statement, and running that statement over a batch.
 //!
-//! Owns `usher.flows` and `usher.flow_versions`. Called by `queue`, `capture`, `worker` and `pack`; calls `registry` and
+//! Owns `usher.flows` and `usher.flow_versions`. Called by `queue`, `event`, `capture`, `worker` and `pack`; calls `registry` and
 //! `setup`. A flow decides *what to do*; who runs it and when is decided above.
 //!
 //! definition (pure, from JSON) → [`compile`] (SQL, checked against the catalog) → [`apply`] (a batch, in a subtransaction).
