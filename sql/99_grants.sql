@@ -35,7 +35,7 @@ GRANT EXECUTE ON FUNCTION
     usher.create_batch, usher.seal_batch, usher.reprioritise, usher.cancel_sync_jobs, usher.retry_dead_letters
     TO usher_member;
 GRANT EXECUTE ON FUNCTION
-    usher.jobs_ended, usher.look_at_dependants, usher.mark_dependencies, usher.settle_dependants, usher.tally, usher.dead_letters_changed,
+    usher.jobs_ended, usher.note_steps_ended, usher.look_at_dependants, usher.mark_dependencies, usher.settle_dependants, usher.tally, usher.dead_letters_changed,
     usher.expire_jobs, usher.wake_waiting, usher.try_settling
     TO usher_operator;
 COMMENT ON FUNCTION usher.create_batch IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
@@ -256,4 +256,10 @@ COMMENT ON FUNCTION usher.isolate_tables IS 'internal: gives the tables of some 
 
 -- The event bus.
 GRANT EXECUTE ON FUNCTION usher.emit_event TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.start_workflow, usher.signal_workflow, usher.cancel_workflow, usher.retry_workflow, usher.workflow_timeline TO usher_member;
+COMMENT ON FUNCTION usher.start_workflow IS 'begins a run of a workflow with an input of yours: organization, name, input (object, the steps'' run.input), priority; returns the run';
+COMMENT ON FUNCTION usher.signal_workflow IS 'tells a run what one of its steps waits for: a signal, or {"approved": true} or false to a question for approval; returns how the run stands';
+COMMENT ON FUNCTION usher.cancel_workflow IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
+COMMENT ON FUNCTION usher.retry_workflow IS 'goes on with a run that is parked, from the step that failed or an earlier one, or begins one anew that was undone; returns how the run stands';
+COMMENT ON FUNCTION usher.workflow_timeline IS 'what has happened to a run of a workflow, in order: steps, failures, undos, what people did';
 COMMENT ON FUNCTION usher.emit_event IS 'says that something has happened: the event is kept, and flows that listen get their jobs';

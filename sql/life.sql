@@ -100,6 +100,7 @@ DECLARE
 BEGIN
     IF fate <> 'synced' THEN
         PERFORM usher.tally(organizations, jobs, fate, 1);
+        PERFORM usher.note_steps_ended(organizations, jobs, fate);
     END IF;
     -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
     -- transaction with one snapshot may not see who waits.
@@ -169,6 +170,33 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
+
+-- Notes that jobs of workflows' steps have ended, for their runs to be told.
+CREATE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+    AS $$
+BEGIN
+    IF pg_relation_size('usher.workflow_runs') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
+    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
+      FROM unnest(organizations, jobs) AS e (o, j)
+     CROSS JOIN LATERAL (
+           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
+            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
+           UNION ALL
+           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
+            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
+      JOIN usher.flows AS f ON f.id = w.flow_id
+     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION usher.note_steps_ended(uuid[], uuid[], text) IS 'internal: notes for the runs of workflows that jobs of their steps have ended';
 
 -- Adds jobs that ended to the counts of their batches, or takes them away again (many < 0).
 CREATE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer) RETURNS void

@@ -10,6 +10,8 @@ const ROWS: &[&[&str]] = &[
     // Below the packs: a pack binds the functions that book for it.
     // Privacy asks other systems by jobs, and the worker looks again.
     &["revenue", "privacy"],
+    // Its steps are jobs; the worker tells it which have ended.
+    &["workflow"],
     &["capture"],
     // Makes jobs, as capture does; flows that emit are to be applied by both.
     &["event"],

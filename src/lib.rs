@@ -30,6 +30,7 @@ mod secrets;
 mod settings;
 mod setup;
 mod worker;
+mod workflow;
 
 #[cfg(test)]
 mod architecture;

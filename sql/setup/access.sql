@@ -194,7 +194,8 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.erasure_jobs":     {"read": "admin"},
         "usher.shadow_results":   {"read": "nobody"},
         "usher.failure_streaks":  {"read": "nobody"},
-        "usher.schedule_runs":    {"read": "nobody"}
+        "usher.schedule_runs":    {"read": "nobody"},
+        "usher.workflow_checks":  {"read": "nobody"}
     }}');
 -- Flows belong to the installation; their names and systems are needed to read a job. What a flow would have written may show
 -- more of its target than members may see. Notices, secrets, who asked to be forgotten and who must not be: for those who can
@@ -255,6 +256,7 @@ SELECT usher.protect_entries(c.relname)
   FROM pg_catalog.pg_partition_tree('usher.audit_log') AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.relid;
 GRANT SELECT ON usher.audit_log TO usher_member;
 GRANT SELECT ON usher.job_results TO usher_member;
+GRANT SELECT ON usher.workflow_runs, usher.workflow_steps, usher.workflow_signals, usher.workflow_log TO usher_member;
 GRANT SELECT ON usher.pauses, usher.pause_orders TO usher_member;
 
 SELECT usher.maintain_history(30);

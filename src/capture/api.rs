@@ -27,7 +27,7 @@ fn source_of<A: WhoAllocated>(row: Option<PgHeapTuple<'_, A>>) -> Outcome<Option
     let definition: Option<JsonB> = row.get_by_name("definition").map_err(|e| UsherError::internal(e.to_string()))?;
     Ok(definition.and_then(|json| Definition::parse(&json.0).ok()).and_then(|definition| match definition.when {
         When::Change { table, .. } => Some(table),
-        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) | When::Step(_) => None,
     }))
 }
 

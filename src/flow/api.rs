@@ -90,6 +90,9 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
         When::Event(pattern) => {
             let _ = writeln!(out, "  when:    event {}", pattern.text);
         }
+        When::Step(workflow) => {
+            let _ = writeln!(out, "  when:    a run of workflow {workflow} says so");
+        }
         When::Schedule(_) => {}
     }
     if let When::Schedule(schedule) = &definition.when {
@@ -122,6 +125,13 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
     }
     let _ = writeln!(out, "  lane:    {}", LANES[definition.lane]);
     let _ = writeln!(out, "  runs as: {}", role::name_of(flow.run_as).unwrap_or_else(|| "a role that is gone".to_owned()));
+    for step in definition.steps() {
+        let after: Vec<&str> = step.after.iter().map(|at| definition.steps()[*at].name.as_str()).collect();
+        let after = if after.is_empty() { "at once".to_owned() } else { format!("after {}", after.join(", ")) };
+        let undo = if step.has_undo { ", has an undo" } else { "" };
+        let pivot = if step.pivot { ", the pivot: from here on only forward" } else { "" };
+        let _ = writeln!(out, "  step:    {}, {after}{undo}{pivot}", step.name);
+    }
     let tries = definition.retry.delays.len() + 1;
     let _ = writeln!(out, "  tries:   {tries}");
     if let Some(limit) = definition.limit() {

@@ -85,7 +85,7 @@ impl Definition {
     }
 
     pub fn keeps_result(&self) -> bool {
-        matches!(self.then, Then::Call { keep_result: true, .. })
+        matches!(self.then, Then::Call { keep_result: true, .. } | Then::Steps(_) | Then::Collect(_))
     }
 
     /// How long its effect may take.

@@ -75,7 +75,7 @@ fn may_read_source(definition: &Definition, run_as: Oid, reader: Oid) -> Result<
 fn try_fields(definition: &Definition) -> Result<()> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) | When::Step(_) => None,
     };
     if let When::Schedule(schedule) = &definition.when {
         schedules::check_zone(schedule)?;
@@ -88,6 +88,11 @@ fn try_fields(definition: &Definition) -> Result<()> {
     if matches!(definition.when, When::Event(_)) {
         scope += " CROSS JOIN (SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::text AS type, NULL::jsonb AS data, \
                   NULL::timestamptz AS emitted_at, NULL::text AS emitted_by) AS event";
+    }
+    if matches!(definition.when, When::Step(_)) {
+        scope += " CROSS JOIN (SELECT NULL::uuid AS id, NULL::uuid AS organization_id, NULL::text AS workflow, NULL::text AS step, \
+                  NULL::jsonb AS input, NULL::jsonb AS results, NULL::jsonb AS item, NULL::jsonb AS result, \
+                  NULL::timestamptz AS started_at) AS run";
     }
     if let Some(source) = &source {
         let _ = write!(scope, " CROSS JOIN {0} AS new CROSS JOIN {0} AS old", source.sql);

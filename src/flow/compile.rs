@@ -10,6 +10,7 @@
 
 use super::call_statement::call;
 use super::catalog::{self, Column, Table};
+use super::collect::collect;
 use super::definition::{Definition, OnConflict, Then, When};
 use super::expressions::Expressions;
 use super::limit_keys;
@@ -80,6 +81,11 @@ const EVENT: &str =
     " CROSS JOIN LATERAL (SELECT (b.new ->> 'id')::uuid AS id, b.organization_id AS organization_id, b.new ->> 'type' AS type,
     b.new -> 'data' AS data, (b.new ->> 'emitted_at')::timestamptz AS emitted_at, b.new ->> 'emitted_by' AS emitted_by) AS event";
 
+/// The run that a step belongs to, as the step's job carries it.
+const RUN: &str = " CROSS JOIN LATERAL (SELECT (b.new ->> 'run')::uuid AS id, b.organization_id AS organization_id, b.new ->> 'workflow' AS workflow,
+    b.new ->> 'step' AS step, b.new -> 'input' AS input, b.new -> 'results' AS results, b.new -> 'item' AS item, b.new -> 'result' AS result,
+    (b.new ->> 'started_at')::timestamptz AS started_at) AS run";
+
 /// The source columns that are used under one alias, checked against the table.
 fn used(all: &Expressions, source: Option<&Table>, alias: &str, word: &str) -> Result<Vec<String>> {
     let Some(source) = source else {
@@ -89,10 +95,10 @@ fn used(all: &Expressions, source: Option<&Table>, alias: &str, word: &str) -> R
                 "{alias}.{name} is used, and {} {word} has no row",
                 if word == "event" { "an" } else { "a" }
             ))
-            .hint(if word == "event" {
-                "Use event.data ->> 'field', or a \"join\"."
-            } else {
-                "Use job.payload ->> 'field', or a \"join\"."
+            .hint(match word {
+                "event" => "Use event.data ->> 'field', or a \"join\".",
+                "step" => "Use run.input ->> 'field': what the workflow's \"set\" says, or the whole row as run.input -> 'new'.",
+                _ => "Use job.payload ->> 'field', or a \"join\".",
             }));
         }
         return Ok(Vec::new());
@@ -149,7 +155,7 @@ impl Writer<'_> {
         if !self.old.is_empty() {
             arrays.push(("$4::jsonb[]", "old"));
         }
-        if self.all.mention("op") {
+        if self.all.mention("op") || self.collects_row() {
             arrays.push(("$5::\"char\"[]", "op"));
         }
         if self.all.mention("created_at") {
@@ -189,6 +195,9 @@ impl Writer<'_> {
         if matches!(self.definition.when, When::Event(_)) && self.all.mention("event") {
             sql += EVENT;
         }
+        if matches!(self.definition.when, When::Step(_)) && self.all.mention("run") {
+            sql += RUN;
+        }
         for (name, join) in &self.definition.joins {
             let table = &self.joins[name];
             let mine =
@@ -211,6 +220,15 @@ impl Writer<'_> {
         sql
     }
 
+    /// A workflow whose input is the row that has changed.
+    pub(super) fn collects_row(&self) -> bool {
+        self.source.is_some() && is_whole(self.definition)
+    }
+
+    pub(super) fn has_old(&self) -> bool {
+        !self.old.is_empty()
+    }
+
     /// One value; a bare literal takes the column's type, as it would in a plain INSERT.
     pub(super) fn value(&self, field: &str, text: &str, column: Option<&Column>) -> String {
         let literal = self.all.shape(field).is_some_and(|shape| shape.literal);
@@ -219,6 +237,11 @@ impl Writer<'_> {
             _ => format!("({text}\n)"),
         }
     }
+}
+
+/// A workflow that says nothing of its input.
+fn is_whole(definition: &Definition) -> bool {
+    matches!(definition.then, Then::Steps(_)) && definition.set.is_empty()
 }
 
 fn quoted(names: &[String]) -> Vec<String> {
@@ -267,7 +290,7 @@ fn target(definition: &Definition) -> Result<Option<Target>> {
 pub fn compile(definition: &Definition) -> Result<Program> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?),
-        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) | When::Step(_) => None,
     };
     let all = Expressions::of(definition)?;
     let word = definition.when.word();
@@ -276,7 +299,11 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         // Without "set" the function gets the whole row.
         new = source.columns.iter().map(|column| column.name.clone()).collect();
     }
-    let old = used(&all, source.as_ref(), "old", word)?;
+    let mut old = used(&all, source.as_ref(), "old", word)?;
+    if let (true, Some(source)) = (is_whole(definition), &source) {
+        new = source.columns.iter().map(|column| column.name.clone()).collect();
+        old = new.clone();
+    }
     let joins = definition
         .joins
         .iter()
@@ -290,6 +317,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old };
     let (apply, preview) = match (&definition.then, &target) {
         (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
+        (Then::Steps(_) | Then::Collect(_), _) => collect(&writer),
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
             (apply, write(&writer, then, target, true)?)
@@ -518,7 +546,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Delete { .. } => {
             format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
         }
-        Then::Call { .. } => return Err(UsherError::internal("a call writes no table")),
+        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) => return Err(UsherError::internal("this writes no table")),
     };
     Ok(if preview {
         format!(

@@ -10,6 +10,7 @@ use super::gather::{self, Gather};
 use super::limits::{self, Limit};
 use super::retry::Retry;
 use super::schedule::Schedule;
+use super::steps::{self, Part, Step};
 use crate::error::did_you_mean;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete and call, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call and steps, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -65,6 +66,8 @@ pub enum When {
     Request { action: String },
     Schedule(Schedule),
     Event(Pattern),
+    /// A part of a step: the run of this workflow says when.
+    Step(String),
 }
 
 impl When {
@@ -80,6 +83,7 @@ impl When {
             Self::Request { .. } => "request",
             Self::Schedule(_) => "schedule",
             Self::Event(_) => "event",
+            Self::Step(_) => "step",
         }
     }
 }
@@ -90,7 +94,7 @@ pub enum OnConflict {
     Keep,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Then {
     Insert {
         table: String,
@@ -117,6 +121,10 @@ pub enum Then {
         keep_result: bool,
         per_batch: bool,
     },
+    /// A workflow: each job begins a run of it, whose input is "set".
+    Steps(Vec<Step>),
+    /// Part of a step: "set" is what is to be known.
+    Collect(Part),
 }
 
 impl Then {
@@ -125,14 +133,14 @@ impl Then {
             Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
                 Some(table)
             }
-            Self::Call { .. } => None,
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) => None,
         }
     }
 
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } => &[],
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) => &[],
         }
     }
 }
@@ -244,6 +252,11 @@ pub fn changes(on: Option<&Value>) -> Parsed<Vec<Change>> {
 
 fn when(value: &Value) -> Parsed<When> {
     let object = object(value, "\"when\"")?;
+    // Not told to anybody: the engine writes it.
+    if let Some(workflow) = object.get("step") {
+        known_keys(object, &["step"], "\"when\"")?;
+        return Ok(When::Step(text(workflow, "\"step\"")?));
+    }
     let (kind, value) = one_of(object, &["change", "request", "event", "schedule", "webhook"], "\"when\"")?;
     match kind {
         "change" => {
@@ -273,10 +286,21 @@ fn when(value: &Value) -> Parsed<When> {
 
 fn then(value: &Value) -> Parsed<Then> {
     let object = object(value, "\"then\"")?;
+    if let Some(part) = object.get("collect") {
+        known_keys(object, &["collect"], "\"then\"")?;
+        return match Part::named(&text(part, "\"collect\"")?) {
+            Some(part) => Ok(Then::Collect(part)),
+            None => refuse("\"collect\" is for the parts of a step", "Use one of the other kinds."),
+        };
+    }
     let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
-    if matches!(kind, "send" | "emit" | "notify" | "steps") {
+    if matches!(kind, "send" | "emit" | "notify") {
         return not_there(&format!("\"then\": \"{kind}\""));
+    }
+    if kind == "steps" {
+        known_keys(object, &["steps"], "\"then\"")?;
+        return steps::parse(value).map(Then::Steps);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -414,6 +438,7 @@ impl Definition {
             then,
         };
         definition.agrees_with_itself()?;
+        definition.steps_agree(value)?;
         super::coalesce::agrees(&definition)?;
         limits::agrees(&definition)?;
         gather::agrees(&definition)?;
@@ -448,6 +473,9 @@ impl Definition {
         }
         if matches!(self.when, When::Request { .. } | When::Event(_)) && self.organization.is_some() {
             return refuse(format!("the organization of the {word} is the caller's argument"), "Leave out \"organization\".");
+        }
+        if matches!(self.when, When::Step(_)) && self.joins.contains_key("run") {
+            return refuse("\"run\" cannot name a join", "It is the run of the workflow; use another name.");
         }
         if matches!(self.when, When::Event(_)) && self.joins.contains_key("event") {
             return refuse("\"event\" cannot name a join", "It is what has happened; use another name.");

@@ -32,7 +32,7 @@ pub struct Needs {
 pub fn needs(definition: &Definition, program: &Program, run_as: Oid) -> Result<Needs> {
     let source = match &definition.when {
         When::Change { table, .. } => Some(catalog::table(table, "\"when\"")?.oid),
-        When::Request { .. } | When::Schedule(_) | When::Event(_) => None,
+        When::Request { .. } | When::Schedule(_) | When::Event(_) | When::Step(_) => None,
     };
     let target = definition.then.table().map(|table| catalog::table(table, "\"then\"")).transpose()?.map(|table| table.oid);
     let statements: Vec<&str> = [Some(&program.apply), program.link.as_ref(), program.parents.as_ref()]

@@ -77,6 +77,31 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), words })
     }
 
+    /// The one type that it means, if it means just one.
+    pub fn exactly(&self) -> Option<&str> {
+        self.words.iter().all(|word| matches!(word, Word::Named(_))).then_some(self.text.as_str())
+    }
+
+    /// The same as PostgreSQL's regular expressions have it.
+    pub fn regular_expression(&self) -> String {
+        let mut text = String::new();
+        // A word stands behind each dot; "**" takes its dots along.
+        for (at, word) in self.words.iter().enumerate() {
+            text += match word {
+                Word::Any if at == 0 => "([^.]+(\\.|$))*",
+                Word::Any => "(\\.[^.]+)*",
+                _ if at > 0 && !(at == 1 && self.words[0] == Word::Any) => "\\.",
+                _ => "",
+            };
+            match word {
+                Word::Named(name) => text += name,
+                Word::One => text += "[^.]+",
+                Word::Any => {}
+            }
+        }
+        format!("^{text}$")
+    }
+
     /// True for a type that it means. In time that grows with words times words, whatever the pattern is.
     pub fn means(&self, event_type: &str) -> bool {
         // After each word of the pattern: which beginnings of the type are meant so far, by their number of words.

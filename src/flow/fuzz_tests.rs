@@ -7,7 +7,8 @@ use super::limits::{self, Bound, Limit, Per};
 use super::retry::Retry;
 use super::schedule::{MOST, Missed, Schedule, Zone};
 use super::shape::{self, ColumnUse};
-use super::transfer::{self, Forms, Step};
+use super::steps::{self, Step};
+use super::transfer::{self, Forms};
 use super::{call, cause, difference, fields, gather, manage};
 use crate::fuzz::{Choices, fuzz_target, near, refused_well, seeds, text, values};
 use serde_json::{Map, Value, json};
@@ -37,6 +38,7 @@ fn when(when: &When) -> Value {
         When::Change { table, on } => json!({"change": table, "on": on.iter().map(|change| change.word()).collect::<Vec<_>>()}),
         When::Request { action } => json!({"request": action}),
         When::Event(pattern) => json!({"event": pattern.text}),
+        When::Step(workflow) => json!({"step": workflow}),
         When::Schedule(schedule) => {
             let missed = match schedule.missed {
                 Missed::Skip => "skip",
@@ -65,6 +67,9 @@ fn then(then: &Then) -> Value {
             "call": function, "effect": if *external { "external" } else { "sql" }, "keep_result": keep_result,
             "per": if *per_batch { "batch" } else { "job" },
         }),
+        Then::Collect(part) => json!({"collect": part.word()}),
+        // Looked at by themselves.
+        Then::Steps(_) => Value::Null,
     }
 }
 
@@ -128,6 +133,22 @@ fn agrees(definition: &Definition) {
     assert!(!(definition.coalesce && matches!(&definition.when, When::Change { on, .. } if on.contains(&Change::Delete))));
 }
 
+fn workflow(value: &Value, all: &[Step]) {
+    assert!(all.len() <= 100);
+    let later = steps::followers(all);
+    for (number, step) in all.iter().enumerate() {
+        assert!(step.after.iter().all(|before| *before < all.len()) && !later[number].contains(&number));
+        assert!(step.deadline.is_none_or(|seconds| seconds > 0.0) && !(step.pivot && step.has_undo));
+    }
+    // Each part is a flow that only the engine makes, of a name that nobody else can take.
+    let parts = steps::parts("w", value, all);
+    for (name, part) in &parts {
+        assert!(name.contains(':') && parts.iter().filter(|(other, _)| other == name).count() == 1);
+        let part = Definition::parse(part).expect("was parsed before");
+        assert!(name.ends_with(":hear") || matches!(part.when, When::Step(_)));
+    }
+}
+
 fuzz_target!(definition, |bytes: &[u8]| {
     for value in values(seeds("definition"), bytes) {
         let parsed = match Definition::parse(&value) {
@@ -138,6 +159,10 @@ fuzz_target!(definition, |bytes: &[u8]| {
             }
         };
         agrees(&parsed);
+        if !parsed.steps().is_empty() {
+            workflow(&value, parsed.steps());
+            continue;
+        }
         let full = written(&parsed);
         let again = Definition::parse(&full).unwrap_or_else(|refusal| panic!("{full}: {refusal:?}"));
         assert_eq!((&again, &written(&again)), (&parsed, &full));
@@ -169,7 +194,7 @@ fuzz_target!(transfer, |bytes: &[u8]| {
         };
         assert_eq!(transfer::read(&read_back(&forms)).unwrap(), forms);
         let same = transfer::plan(&forms, &forms, true).unwrap();
-        assert!(same.iter().all(|planned| planned.step == Step::Nothing && planned.difference.is_empty()), "{same:?}");
+        assert!(same.iter().all(|planned| planned.step == transfer::Step::Nothing && planned.difference.is_empty()), "{same:?}");
         match transfer::plan(&Forms::new(), &forms, true) {
             Ok(all) => assert!(all.iter().all(|planned| forms.contains_key(&planned.flow))),
             Err(error) => refused_well(&error),

@@ -4,6 +4,7 @@ use super::check::checked;
 use super::compile::Compiled;
 use super::definition::{Definition, When};
 use super::drift::{self, Needs};
+use super::family::{self, WHOLE};
 use super::ready;
 use super::{store, switches};
 use crate::error::{Result, UsherError, did_you_mean};
@@ -76,14 +77,14 @@ fn check_route(definition: &Definition, name: &str) -> Result<()> {
     }
 }
 
-struct Checked {
+pub(super) struct Checked {
     definition: Definition,
-    compiled: Compiled,
-    needs: Needs,
-    run_as: Oid,
+    pub(super) compiled: Compiled,
+    pub(super) needs: Needs,
+    pub(super) run_as: Oid,
 }
 
-fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
+pub(super) fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
     let in_flow = |mut error: UsherError| {
         error.message = format!("flow \"{name}\": {}", error.message);
         error
@@ -126,6 +127,8 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
     }
     let by = identity::actor();
     let checked = check(name, &json, installed.owner)?;
+    family::refuse_part(&checked.definition)?;
+    let parts = family::check(name, &checked.definition, &json, installed.owner)?;
     let _acting = role::internal(installed.owner);
     spi::run(
         &format!(
@@ -142,6 +145,7 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
         ],
     )?;
     stands_on(installed, name, &checked.needs)?;
+    family::make(name, parts)?;
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
 }
@@ -162,14 +166,23 @@ fn what(definition: &Definition) -> String {
         When::Request { action } => format!("request {action}"),
         When::Schedule(schedule) => format!("schedule {}", schedule.text),
         When::Event(pattern) => format!("event {}", pattern.text),
+        When::Step(workflow) => format!("step of {workflow}"),
     };
-    format!("{when} -> {}", definition.then.table().unwrap_or("call"))
+    let then = match definition.steps().len() {
+        0 => definition.then.table().unwrap_or("call").to_owned(),
+        1 => "1 step".to_owned(),
+        steps => format!("{steps} steps"),
+    };
+    format!("{when} -> {then}")
 }
 
 pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Result<String> {
     exists(installed, name)?;
+    family::require_whole(name)?;
     let by = identity::actor();
     let checked = check(name, &json, installed.owner)?;
+    family::refuse_part(&checked.definition)?;
+    let parts = family::check(name, &checked.definition, &json, installed.owner)?;
     let _acting = role::internal(installed.owner);
     let was_broken =
         spi::read::<bool>("SELECT state = 'broken' FROM usher.flows WHERE name = $1", &[spi::arg(name)])? == Some(true);
@@ -189,6 +202,7 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     )?;
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     let id = stands_on(installed, name, &checked.needs)?;
+    family::make(name, parts)?;
     if was_broken {
         drift::mend(id)?;
     }
@@ -216,7 +230,7 @@ fn exists(installed: Installed, name: &str) -> Result<i32> {
     if let Some(id) = spi::read::<i32>("SELECT id FROM usher.flows WHERE name = $1", &[spi::arg(name)])? {
         return Ok(id);
     }
-    let names = spi::read_all("SELECT name FROM usher.flows", &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
+    let names = spi::read_all(&format!("SELECT f.name FROM usher.flows AS f WHERE {WHOLE}"), &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let hint = if names.is_empty() {
         "There are no flows yet: make one with usher.create_flow().".to_owned()
@@ -271,8 +285,11 @@ fn change_lane(flow: i32, lane: i16) -> Result<()> {
 /// Jobs that waited for their flow to be switched on are due again.
 fn release(name: &str) -> Result<()> {
     let released = spi::run(
-        "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now() FROM usher.flows f
-          WHERE f.name = $1 AND w.flow_id = f.id AND w.waiting_for = 'flow disabled'",
+        &format!(
+            "UPDATE usher.queue_waiting w SET due_at = pg_catalog.now() FROM usher.flows f
+              WHERE {} AND w.flow_id = f.id AND w.waiting_for = 'flow disabled'",
+            family::OF
+        ),
         &[spi::arg(name)],
     )?;
     if released > 0 {
@@ -283,9 +300,10 @@ fn release(name: &str) -> Result<()> {
 
 pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
     exists(installed, name)?;
+    family::require_whole(name)?;
     let _acting = role::internal(installed.owner);
     let changed = spi::run(
-        "UPDATE usher.flows SET enabled = $2, updated_at = pg_catalog.now() WHERE name = $1 AND enabled <> $2",
+        &format!("UPDATE usher.flows AS f SET enabled = $2, updated_at = pg_catalog.now() WHERE {} AND f.enabled <> $2", family::OF),
         &[spi::arg(name), spi::arg(on)],
     )?;
     if on {
@@ -300,8 +318,10 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
 
 pub fn drop(installed: Installed, name: &str) -> Result<String> {
     let id = exists(installed, name)?;
+    family::require_whole(name)?;
+    family::require_no_runs(installed, id, name)?;
     let _acting = role::internal(installed.owner);
-    spi::run("DELETE FROM usher.flows WHERE name = $1", &[spi::arg(name)])?;
+    spi::run(&format!("DELETE FROM usher.flows AS f WHERE {}", family::OF), &[spi::arg(name)])?;
     if installed.up_to_date {
         switches::forget(id)?;
     }

@@ -1,5 +1,6 @@
 //! Flows as a document for git: written out, compared with what is there, applied all or none; and their versions.
 
+use super::family::WHOLE;
 use super::{difference, manage};
 use crate::error::did_you_mean;
 use crate::error::{Result, UsherError};
@@ -18,9 +19,11 @@ const FORMAT: i64 = 1;
 pub fn export(installed: Installed, packs: bool) -> Result<Value> {
     let _acting = role::internal(installed.owner);
     let document = spi::read::<JsonB>(
-        "SELECT pg_catalog.jsonb_build_object('format', $2::bigint, 'flows', COALESCE(
-                    pg_catalog.jsonb_object_agg(f.name, pg_catalog.jsonb_build_object('definition', f.definition, 'enabled', f.enabled, 'pack', f.pack)), '{}'))
-           FROM usher.flows f WHERE $1 OR f.pack IS NULL",
+        &format!(
+            "SELECT pg_catalog.jsonb_build_object('format', $2::bigint, 'flows', COALESCE(
+                        pg_catalog.jsonb_object_agg(f.name, pg_catalog.jsonb_build_object('definition', f.definition, 'enabled', f.enabled, 'pack', f.pack)), '{{}}'))
+               FROM usher.flows f WHERE ($1 OR f.pack IS NULL) AND {WHOLE}"
+        ),
         &[spi::arg(packs), spi::arg(FORMAT)],
     )?;
     document.map(|json| json.0).ok_or_else(|| UsherError::internal("the flows could not be written out"))
@@ -207,7 +210,7 @@ pub fn apply(installed: Installed, document: &Value, dry_run: bool, remove_missi
 
 fn there(installed: Installed) -> Result<Forms> {
     let _acting = role::internal(installed.owner);
-    let flows = spi::read_all("SELECT name, definition, enabled, pack FROM usher.flows", &[], |row| {
+    let flows = spi::read_all(&format!("SELECT f.name, f.definition, f.enabled, f.pack FROM usher.flows AS f WHERE {WHOLE}"), &[], |row| {
         let form = Form {
             definition: row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default(),
             enabled: row.get::<bool>(3)?.unwrap_or(false),

@@ -16,8 +16,9 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 12] = [
+const COPIES: [&str; 13] = [
     "data",
+    "input",
     "new",
     "old",
     "payload",

@@ -161,6 +161,22 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     row(place.organization, job)
 }
 
+/// A step's job that has ended is its run's business: the run has gone on without it. Runs with the owner's rights.
+fn refuse_step(organization: Uuid, job: Uuid) -> Result<()> {
+    let run = spi::read::<String>(
+        "SELECT j.new ->> 'run'
+           FROM (SELECT d.flow_id, d.new FROM usher.dead_letters AS d WHERE d.organization_id = $1 AND d.id = $2
+                 UNION ALL SELECT h.flow_id, h.new FROM usher.job_history AS h WHERE h.organization_id = $1 AND h.id = $2) AS j
+           JOIN usher.flows AS f ON f.id = j.flow_id WHERE pg_catalog.jsonb_exists(f.definition -> 'when', 'step')",
+        &[spi::arg(organization), spi::arg(job)],
+    )?;
+    match run {
+        None => Ok(()),
+        Some(run) => Err(UsherError::state(format!("job {job} is a step of a workflow, whose run has gone on without it"))
+            .hint(format!("SELECT usher.retry_workflow('{run}'); goes on with a run that is parked, or begins one anew that was undone."))),
+    }
+}
+
 /// Runs a dead, failed or cancelled job again, with changes to what it carries if any are given.
 pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     let job = given(job)?;
@@ -172,6 +188,9 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     }
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
+    if matches!(place.table.as_str(), "dead_letters" | "job_history") {
+        refuse_step(place.organization, job)?;
+    }
     let changed = changes.as_ref().map(|changes| changes.0.clone());
     let for_outside = changes.as_ref().map(|changes| JsonB(changes.0.clone()));
     let arguments = [spi::arg(place.organization), spi::arg(job), spi::arg(changes)];

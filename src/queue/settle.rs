@@ -137,7 +137,10 @@ pub fn done_outside(installed: Installed, organization: Uuid, job: Uuid) -> Resu
     if !installed.up_to_date {
         return Ok(());
     }
-    spi::run("SELECT usher.tally(ARRAY[$1::uuid], ARRAY[$2::uuid], 'synced', 1)", &[spi::arg(organization), spi::arg(job)])?;
+    spi::run(
+        "SELECT usher.tally(ARRAY[$1::uuid], ARRAY[$2::uuid], 'synced', 1), usher.note_steps_ended(ARRAY[$1::uuid], ARRAY[$2::uuid], 'synced')",
+        &[spi::arg(organization), spi::arg(job)],
+    )?;
     ended(installed, organization, vec![job], "synced")?;
     batches::settle()
 }
@@ -154,7 +157,7 @@ thread_local! {
 }
 
 /// Somebody is at work on what must be looked at: so much later it may be through.
-const SOON: f64 = 0.02;
+pub const SOON: f64 = 0.02;
 
 /// What was to be done, and what there is to do later.
 #[derive(Default)]

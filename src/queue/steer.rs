@@ -168,6 +168,8 @@ pub fn retry_dead(organization: &str, wanted: Option<JsonB>, changes: Option<Jso
         &format!(
             "WITH pick AS (
                  SELECT j.organization_id, j.id FROM usher.dead_letters AS j {FLOW} WHERE {MEANT}
+                    -- A step's run has gone on without it.
+                    AND NOT COALESCE(pg_catalog.jsonb_exists(f.definition -> 'when', 'step'), false)
                     AND ($2::jsonb ->> 'sqlstate' IS NULL OR j.sqlstate = $2::jsonb ->> 'sqlstate')
                     AND ($2::jsonb -> 'died_after' IS NULL OR j.died_at >= ($2::jsonb ->> 'died_after')::timestamptz)
                     AND ($2::jsonb -> 'died_before' IS NULL OR j.died_at < ($2::jsonb ->> 'died_before')::timestamptz)

@@ -3,6 +3,7 @@
 use super::gather;
 use super::group::{Work, all, begin, dead};
 use super::limit;
+use super::workflow;
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::flow::store as flows;
@@ -334,6 +335,7 @@ fn class(
         work.uncover()?;
         take_back::take_back(&work.group, &work.back)?;
         gather::note(place, &work.group, &work.back)?;
+        workflow::tell(&work)?;
         batches_ended |= settle::done(installed, &work.group, &work.given, &work.back)?;
         if work.back.iter().any(is_failure) {
             work.details()?;

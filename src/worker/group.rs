@@ -83,6 +83,7 @@ pub(super) fn begin(
         back: Vec::new(),
         gone: HashSet::new(),
         details: None,
+        begun: Vec::new(),
     };
     // Neither done nor given back by themselves.
     work.gone.extend(work.covers.iter().map(|(n, _)| *n));
@@ -144,6 +145,8 @@ pub(super) struct Work {
     /// Numbers of the jobs in `back`.
     pub(super) gone: HashSet<i32>,
     pub(super) details: Option<Vec<Detail>>,
+    /// Ranges of jobs that have begun runs of a workflow: first, last, version, hop.
+    pub(super) begun: Vec<(i32, i32, i32, i16)>,
 }
 
 impl Work {
@@ -293,7 +296,12 @@ impl Work {
                 }
             }
             match apply::apply(&run, first, last) {
-                Ok(failed) => self.failed(&flow, failed, held)?,
+                Ok(failed) => {
+                    self.failed(&flow, failed, held)?;
+                    if !flow.definition.steps().is_empty() {
+                        self.begun.push((first, last, flow.version, segment.hop));
+                    }
+                }
                 // Earlier parts have taken effect; everything from here on waits.
                 Err(Stop::Broken(failure)) => return self.broken(&flow, &failure.line(), first),
             }

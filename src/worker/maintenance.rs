@@ -60,6 +60,7 @@ pub fn run() -> Result<()> {
         )?;
         notify::prune(settings::history_days())?;
         crate::flow::results::prune(settings::history_days())?;
+        crate::workflow::prune(settings::history_days())?;
         if crate::queue::calls::wanted()? {
             crate::pg::xact::note_callers();
         }

@@ -21,6 +21,7 @@ mod resume;
 mod schedule;
 mod work;
 mod work_api;
+mod workflow;
 
 /// Registers the launcher, while the library is being preloaded.
 pub fn register() {

@@ -456,7 +456,10 @@ impl Loop {
         let mut logs: Vec<Log> = self.lanes.iter_mut().map(|lane| std::mem::take(&mut lane.log)).collect();
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
-            let settled = settle::settle(installed, all)?;
+            let mut settled = settle::settle(installed, all)?;
+            if super::workflow::settle(installed)? {
+                settled.again = settle::sooner(settled.again, Some(settle::SOON));
+            }
             // A leader that was cancelled, expired, or died, leaves followers behind, and the first of a limit those after it.
             followers::release_followers(&*crate::flow::store::classes()?)?;
             if all || settled.expired {

@@ -1,0 +1,35 @@
+//! Runs of workflows hear what has become of their jobs, in the transaction of the batch.
+
+use super::group::Work;
+use crate::error::Result;
+use crate::flow::definition::{Then, When};
+use crate::flow::steps::Part;
+use crate::flow::store as flows;
+use crate::setup::Installed;
+use crate::workflow;
+
+/// What has not been given back is done.
+pub(super) fn tell(work: &Work) -> Result<()> {
+    let batch = &work.group.batch;
+    for (first, last, version, hop) in &work.begun {
+        let numbers: Vec<i32> = (*first..=*last).filter(|n| !work.gone.contains(n)).collect();
+        workflow::started(work.id, *version, work.group.lane, hop + 1, batch, &work.group.trails, numbers)?;
+    }
+    let Some(flow) = flows::newest(work.id)? else { return Ok(()) };
+    let but = || work.back.iter().map(|back| back.n).collect::<Vec<i32>>();
+    if matches!(flow.definition.when, When::Step(_)) {
+        workflow::done(batch, but())?;
+        // Those that died were noted where they were buried.
+        if work.back.iter().any(|back| back.waiting_for.is_none()) {
+            workflow::settle()?;
+        }
+    } else if matches!(flow.definition.then, Then::Collect(Part::Hear)) {
+        workflow::heard(work.id, batch, but())?;
+    }
+    Ok(())
+}
+
+/// Runs are told what others have ended. True: some of them somebody has, look again soon.
+pub(super) fn settle(installed: Installed) -> Result<bool> {
+    if installed.up_to_date { workflow::settle() } else { Ok(false) }
+}
