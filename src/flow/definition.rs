@@ -62,8 +62,13 @@ impl Change {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
-    Change { table: String, on: Vec<Change> },
-    Request { action: String },
+    Change {
+        table: String,
+        on: Vec<Change>,
+    },
+    Request {
+        action: String,
+    },
     Schedule(Schedule),
     Event(Pattern),
     /// A part of a step: the run of this workflow says when.

@@ -11,8 +11,8 @@ use crate::error::{Result, UsherError};
 use crate::pg::{catalog, role, spi};
 use crate::registry::identity;
 use crate::setup::Installed;
-use pgrx::pg_sys::Oid;
 use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 
 /// SQL that is true of flow `f` if it is `$1`, or a part of it.
@@ -37,13 +37,19 @@ pub(super) fn refuse_part(definition: &Definition) -> Result<()> {
 }
 
 /// Checks the parts of a workflow as flows of their own.
-pub(super) fn check(name: &str, whole: &Definition, json: &serde_json::Value, owner: Oid) -> Result<Vec<(String, serde_json::Value, Checked)>> {
+pub(super) fn check(
+    name: &str,
+    whole: &Definition,
+    json: &serde_json::Value,
+    owner: Oid,
+) -> Result<Vec<(String, serde_json::Value, Checked)>> {
     let mut parts = Vec::new();
     for (part, definition) in steps::parts(name, json, whole.steps()) {
         let step = part.split(':').nth(1).unwrap_or_default().to_owned();
         let undo = if part.ends_with(":undo") { ", undo" } else { "" };
         let checked = manage::check(&part, &definition, owner).map_err(|mut error| {
-            error.message = error.message.replacen(&format!("flow \"{part}\": "), &format!("flow \"{name}\": step \"{step}\"{undo}: "), 1);
+            error.message =
+                error.message.replacen(&format!("flow \"{part}\": "), &format!("flow \"{name}\": step \"{step}\"{undo}: "), 1);
             if part.ends_with(":look") {
                 error.message = error.message.replacen(": set.", ": ", 1);
             }

@@ -230,7 +230,9 @@ fn exists(installed: Installed, name: &str) -> Result<i32> {
     if let Some(id) = spi::read::<i32>("SELECT id FROM usher.flows WHERE name = $1", &[spi::arg(name)])? {
         return Ok(id);
     }
-    let names = spi::read_all(&format!("SELECT f.name FROM usher.flows AS f WHERE {WHOLE}"), &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?;
+    let names = spi::read_all(&format!("SELECT f.name FROM usher.flows AS f WHERE {WHOLE}"), &[], |row| {
+        Ok(row.get::<String>(1)?.unwrap_or_default())
+    })?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let hint = if names.is_empty() {
         "There are no flows yet: make one with usher.create_flow().".to_owned()
@@ -303,7 +305,10 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
     family::require_whole(name)?;
     let _acting = role::internal(installed.owner);
     let changed = spi::run(
-        &format!("UPDATE usher.flows AS f SET enabled = $2, updated_at = pg_catalog.now() WHERE {} AND f.enabled <> $2", family::OF),
+        &format!(
+            "UPDATE usher.flows AS f SET enabled = $2, updated_at = pg_catalog.now() WHERE {} AND f.enabled <> $2",
+            family::OF
+        ),
         &[spi::arg(name), spi::arg(on)],
     )?;
     if on {

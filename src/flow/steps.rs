@@ -104,9 +104,8 @@ const BESIDE: [&str; 4] = ["key", "on_conflict", "effect", "keep_result"];
 const OF_FLOW: [&str; 11] =
     ["set", "set_once", "check", "join", "link", "retry", "timeout", "lock_timeout", "priority", "run_as", "limits"];
 /// What is the step's own.
-const OWN: [&str; 12] = [
-    "step", "after", "if", "for_each", "undo", "pivot", "wait", "approval", "sleep", "sleep_until", "deadline", "on_deadline",
-];
+const OWN: [&str; 12] =
+    ["step", "after", "if", "for_each", "undo", "pivot", "wait", "approval", "sleep", "sleep_until", "deadline", "on_deadline"];
 
 /// Seconds of `"90 s"`, `"10 min"`, `"2 h"`, `"3 days"` or a plain number of seconds.
 pub fn span(value: &Value, at: &str) -> Parsed<f64> {
@@ -225,7 +224,10 @@ fn step(number: usize, given: &Map<String, Value>, names: &[String]) -> Parsed<S
         "approval" => Kind::Wait(approval(value)?),
         "sleep" => Kind::Sleep(Some(span(value, "\"sleep\"")?)),
         "sleep_until" => {
-            look.insert("until".to_owned(), Value::from(format!("({}\n)::pg_catalog.timestamptz", text(value, "\"sleep_until\"")?)));
+            look.insert(
+                "until".to_owned(),
+                Value::from(format!("({}\n)::pg_catalog.timestamptz", text(value, "\"sleep_until\"")?)),
+            );
             Kind::Sleep(None)
         }
         _ => Kind::Effect,
@@ -245,7 +247,8 @@ fn step(number: usize, given: &Map<String, Value>, names: &[String]) -> Parsed<S
             parts.push((Part::Undo, part(undo)?));
         }
     } else {
-        let lost = OF_FLOW.iter().chain(&BESIDE).chain(&["for_each", "undo"]).find(|key| given.contains_key(**key) && **key != "join");
+        let lost =
+            OF_FLOW.iter().chain(&BESIDE).chain(&["for_each", "undo"]).find(|key| given.contains_key(**key) && **key != "join");
         if let Some(lost) = lost {
             return refuse(format!("\"{lost}\" does not belong to a step that only waits"), "Leave it out.");
         }
@@ -391,7 +394,10 @@ fn undone_in_vain(steps: &[Step]) -> Parsed<()> {
         if let Some(vain) = later.into_iter().chain([pivot]).find(|number| steps[*number].has_undo) {
             return refuse(
                 format!("step \"{}\" has an \"undo\" that would never run", steps[vain].name),
-                format!("Once the pivot \"{}\" is done, nothing is undone; leave out \"undo\" or move \"pivot\".", steps[pivot].name),
+                format!(
+                    "Once the pivot \"{}\" is done, nothing is undone; leave out \"undo\" or move \"pivot\".",
+                    steps[pivot].name
+                ),
             );
         }
     }

@@ -210,14 +210,18 @@ pub fn apply(installed: Installed, document: &Value, dry_run: bool, remove_missi
 
 fn there(installed: Installed) -> Result<Forms> {
     let _acting = role::internal(installed.owner);
-    let flows = spi::read_all(&format!("SELECT f.name, f.definition, f.enabled, f.pack FROM usher.flows AS f WHERE {WHOLE}"), &[], |row| {
-        let form = Form {
-            definition: row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default(),
-            enabled: row.get::<bool>(3)?.unwrap_or(false),
-            pack: row.get::<String>(4)?,
-        };
-        Ok((row.get::<String>(1)?.unwrap_or_default(), form))
-    })?;
+    let flows = spi::read_all(
+        &format!("SELECT f.name, f.definition, f.enabled, f.pack FROM usher.flows AS f WHERE {WHOLE}"),
+        &[],
+        |row| {
+            let form = Form {
+                definition: row.get::<JsonB>(2)?.map(|json| json.0).unwrap_or_default(),
+                enabled: row.get::<bool>(3)?.unwrap_or(false),
+                pack: row.get::<String>(4)?,
+            };
+            Ok((row.get::<String>(1)?.unwrap_or_default(), form))
+        },
+    )?;
     Ok(flows.into_iter().collect())
 }
 

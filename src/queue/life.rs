@@ -172,8 +172,11 @@ fn refuse_step(organization: Uuid, job: Uuid) -> Result<()> {
     )?;
     match run {
         None => Ok(()),
-        Some(run) => Err(UsherError::state(format!("job {job} is a step of a workflow, whose run has gone on without it"))
-            .hint(format!("SELECT usher.retry_workflow('{run}'); goes on with a run that is parked, or begins one anew that was undone."))),
+        Some(run) => {
+            Err(UsherError::state(format!("job {job} is a step of a workflow, whose run has gone on without it")).hint(format!(
+                "SELECT usher.retry_workflow('{run}'); goes on with a run that is parked, or begins one anew that was undone."
+            )))
+        }
     }
 }
 

@@ -23,12 +23,24 @@ pub struct Happened {
 /// What has happened, with the job that tells it.
 pub enum What {
     /// The job is done that looked: is the step wanted, and for how many elements (fewer than 0: it was no list)?
-    Seen { job: Uuid, wanted: bool, elements: i32 },
-    Done { job: Uuid },
+    Seen {
+        job: Uuid,
+        wanted: bool,
+        elements: i32,
+    },
+    Done {
+        job: Uuid,
+    },
     /// A clock is due: the end of a sleep, or of a deadline.
-    Due { job: Uuid },
+    Due {
+        job: Uuid,
+    },
     /// Its job, or its clock, has failed for good.
-    Failed { job: Uuid, error: String, sqlstate: Option<String> },
+    Failed {
+        job: Uuid,
+        error: String,
+        sqlstate: Option<String>,
+    },
     /// What it waited for.
     Came(JsonB),
     /// Somebody has said no.
@@ -123,7 +135,7 @@ impl Moved {
         }
         if let Some(error) = &detail.error {
             let undo = if happening == Happening::NotTakenBack { "the undo of " } else { "" };
-            let item = (place.1 > 0).then(|| format!(" ({})", place.1)).unwrap_or_default();
+            let item = if place.1 > 0 { format!(" ({})", place.1) } else { String::new() };
             self.error.get_or_insert_with(|| format!("{undo}step \"{}\"{item}: {error}", happened.step));
             self.lines.push(Line {
                 organization: self.held.organization,

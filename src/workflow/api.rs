@@ -48,7 +48,11 @@ fn signal_workflow(run: Option<Uuid>, signal: Option<String>, data: default!(Opt
 /// Errors: 42501 unless the caller is an admin of the run's organization, 42704 for an unknown run, 55000 for one that has ended, is
 /// past its pivot or is parked.
 #[pg_extern(volatile, parallel_unsafe)]
-fn cancel_workflow(run: Option<Uuid>, reason: default!(Option<String>, "NULL"), undo: default!(Option<bool>, "true")) -> Sql<String> {
+fn cancel_workflow(
+    run: Option<Uuid>,
+    reason: default!(Option<String>, "NULL"),
+    undo: default!(Option<bool>, "true"),
+) -> Sql<String> {
     Ok(steer::cancel(run, reason, undo.unwrap_or(true))?)
 }
 

@@ -36,16 +36,16 @@ fn told(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Told> {
     let part = row.get::<String>(6)?.unwrap_or_default();
     let what = match (row.get::<String>(8)?.as_deref(), part.as_str()) {
         (Some("synced"), "again") => None,
-        (Some("synced"), "look") => Some(What::Seen {
-            job,
-            wanted: row.get::<bool>(11)?.unwrap_or(true),
-            elements: row.get::<i32>(12)?.unwrap_or(0),
-        }),
+        (Some("synced"), "look") => {
+            Some(What::Seen { job, wanted: row.get::<bool>(11)?.unwrap_or(true), elements: row.get::<i32>(12)?.unwrap_or(0) })
+        }
         (Some("synced"), "clock") => Some(What::Due { job }),
         (Some("synced"), _) => Some(What::Done { job }),
         (Some(fate), _) => Some(What::Failed {
             job,
-            error: row.get::<String>(9)?.unwrap_or_else(|| if fate == "dead" { "its job is dead" } else { "its job was cancelled" }.to_owned()),
+            error: row
+                .get::<String>(9)?
+                .unwrap_or_else(|| if fate == "dead" { "its job is dead" } else { "its job was cancelled" }.to_owned()),
             sqlstate: row.get::<String>(10)?,
         }),
         (None, _) => None,

@@ -288,7 +288,9 @@ impl Run {
     fn backward(&mut self, plan: &[Step]) {
         self.gather(plan);
         // A pivot that ended while the run was being given up: its effect is there, and from there on nothing is undone.
-        if self.is_past_pivot(plan) && !self.places.values().any(|state| matches!(state, State::Undoing | State::Undone | State::Stuck)) {
+        if self.is_past_pivot(plan)
+            && !self.places.values().any(|state| matches!(state, State::Undoing | State::Undone | State::Stuck))
+        {
             (self.phase, self.given_up) = (Phase::Running, false);
             self.places.retain(|_, state| *state != State::Cancelled);
             return;
@@ -368,7 +370,8 @@ impl Run {
             let partly = from.is_none() && self.elements(number).next().is_some();
             if partly {
                 self.places.insert((number, 0), State::Running);
-                let failed: Vec<Place> = self.elements(number).filter(|(_, state)| *state != State::Done).map(|(place, _)| place).collect();
+                let failed: Vec<Place> =
+                    self.elements(number).filter(|(_, state)| *state != State::Done).map(|(place, _)| place).collect();
                 for place in failed {
                     self.places.insert(place, State::Running);
                 }

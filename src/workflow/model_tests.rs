@@ -39,7 +39,10 @@ impl World {
 
     fn undo_is_right(&self, plan: &[Step], place: Place) {
         assert_eq!(self.effects.get(&place), Some(&1), "undone without an effect: {place:?}");
-        assert!(!plan.iter().enumerate().any(|(n, step)| step.pivot && self.effects.get(&(n, 0)) == Some(&1)), "undone behind the pivot");
+        assert!(
+            !plan.iter().enumerate().any(|(n, step)| step.pivot && self.effects.get(&(n, 0)) == Some(&1)),
+            "undone behind the pivot"
+        );
         for later in &plan[place.0].later {
             let left = self.effects.iter().any(|(other, many)| other.0 == *later && plan[*later].has_undo && *many > 0);
             assert!(!left, "{place:?} is undone before {later}");
@@ -58,11 +61,18 @@ impl World {
             }
             Phase::Done => {
                 assert!(running.is_empty(), "{self:?}");
-                for number in 0..plan.len() {
+                for (number, step) in plan.iter().enumerate() {
                     let skipped = self.run.places[&(number, 0)] == State::Skipped;
                     let elements = self.run.places.keys().filter(|place| place.0 == number && place.1 > 0).count();
-                    let effects: usize = self.effects.iter().filter(|(place, _)| place.0 == number).map(|(_, many)| usize::from(*many)).sum();
-                    let wanted = if skipped { 0 } else if plan[number].kind == Kind::Each { elements } else { 1 };
+                    let effects: usize =
+                        self.effects.iter().filter(|(place, _)| place.0 == number).map(|(_, many)| usize::from(*many)).sum();
+                    let wanted = if skipped {
+                        0
+                    } else if plan[number].kind == Kind::Each {
+                        elements
+                    } else {
+                        1
+                    };
                     assert_eq!(effects, wanted, "step {number} of {self:?}");
                 }
             }
@@ -90,9 +100,14 @@ impl World {
                         Happening::Lost,
                     ],
                 ),
-                Begin::Look(place) => {
-                    (*place, &[Happening::Seen { wanted: true, elements: 0 }, Happening::Seen { wanted: false, elements: 0 }, Happening::Lost])
-                }
+                Begin::Look(place) => (
+                    *place,
+                    &[
+                        Happening::Seen { wanted: true, elements: 0 },
+                        Happening::Seen { wanted: false, elements: 0 },
+                        Happening::Lost,
+                    ],
+                ),
                 Begin::Do(place) => (*place, &[Happening::Over, Happening::Lost]),
                 Begin::Wait(place) => (*place, &[Happening::Over, Happening::Late, Happening::Lost]),
                 Begin::Sleep(place) => (*place, &[Happening::Over]),
@@ -183,7 +198,8 @@ fn kinds() -> Vec<Step> {
 /// All workflows of so many steps with these kinds of steps, in every order, with no pivot or any one.
 fn workflows(size: usize, kinds: &[Step]) -> Vec<Vec<Step>> {
     let orders: Vec<Vec<Vec<usize>>> = (0..size).fold(vec![Vec::new()], |orders, number| {
-        let subsets: Vec<Vec<usize>> = (0..1_usize << number).map(|bits| (0..number).filter(|n| bits >> n & 1 == 1).collect()).collect();
+        let subsets: Vec<Vec<usize>> =
+            (0..1_usize << number).map(|bits| (0..number).filter(|n| bits >> n & 1 == 1).collect()).collect();
         orders.iter().flat_map(|order| subsets.iter().map(|subset| [order.clone(), vec![subset.clone()]].concat())).collect()
     });
     let mut all = Vec::new();

@@ -18,9 +18,12 @@ pub struct Plan {
     parts: HashMap<String, i32>,
 }
 
+/// By flow and version.
+type Plans = HashMap<(i32, i32), Rc<Plan>>;
+
 thread_local! {
     /// Known as of a generation of `usher.flows`, which names the parts.
-    static KNOWN: RefCell<(u64, HashMap<(i32, i32), Rc<Plan>>)> = RefCell::default();
+    static KNOWN: RefCell<(u64, Plans)> = RefCell::default();
 }
 
 impl Plan {
@@ -47,7 +50,8 @@ pub fn get(flow: i32, version: i32) -> Result<Rc<Plan>> {
     if let Some(found) = found {
         return Ok(found);
     }
-    let whole = flows::get(flow, version)?.ok_or_else(|| UsherError::internal(format!("version {version} of a workflow is gone")))?;
+    let whole =
+        flows::get(flow, version)?.ok_or_else(|| UsherError::internal(format!("version {version} of a workflow is gone")))?;
     let steps = whole.definition.steps().to_vec();
     let parts = spi::read_all(
         "SELECT f.name, f.id FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = $2

@@ -54,7 +54,9 @@ pub fn start(organization: &str, name: &str, input: JsonB, lane: Option<i16>) ->
     audit::note_legend("start_workflow", organization)?;
     rates::take("start_workflow", Some(organization))?;
     if !input.0.is_object() {
-        return Err(UsherError::invalid("the input is not a JSON object").hint("Give what the steps call run.input: {\"order_id\": 7}."));
+        return Err(
+            UsherError::invalid("the input is not a JSON object").hint("Give what the steps call run.input: {\"order_id\": 7}.")
+        );
     }
     let (flow, version) = manage::id_of(installed, name)?;
     let by = identity::author();
@@ -156,15 +158,19 @@ fn awaited(plan: &Plan, signal: &str) -> Result<(usize, bool, bool)> {
         _ => None,
     });
     let names: Vec<_> = names.collect();
-    names.iter().find(|(_, name, ..)| name == signal).map(|(number, _, approval, member)| (*number, *approval, *member)).ok_or_else(|| {
-        let known: Vec<&str> = names.iter().map(|(_, name, ..)| name.as_str()).collect();
-        let hint = if known.is_empty() {
-            "None of its steps waits for a signal.".to_owned()
-        } else {
-            format!("{}Its steps wait for: {}.", did_you_mean(signal, &known), known.join(", "))
-        };
-        UsherError::invalid(format!("workflow \"{}\" does not know the signal \"{signal}\"", plan.name)).hint(hint)
-    })
+    names
+        .iter()
+        .find(|(_, name, ..)| name == signal)
+        .map(|(number, _, approval, member)| (*number, *approval, *member))
+        .ok_or_else(|| {
+            let known: Vec<&str> = names.iter().map(|(_, name, ..)| name.as_str()).collect();
+            let hint = if known.is_empty() {
+                "None of its steps waits for a signal.".to_owned()
+            } else {
+                format!("{}Its steps wait for: {}.", did_you_mean(signal, &known), known.join(", "))
+            };
+            UsherError::invalid(format!("workflow \"{}\" does not know the signal \"{signal}\"", plan.name)).hint(hint)
+        })
 }
 
 /// Tells a run what it waits for, or will wait for.
@@ -174,7 +180,9 @@ pub fn signal(run: Option<Uuid>, signal: &str, data: JsonB) -> Result<String> {
     let manages = identity::manages(organization)?;
     let by = identity::author();
     if !data.0.is_object() {
-        return Err(UsherError::invalid("the signal's data is not a JSON object").hint("Give an object such as {\"amount\": 12.50}."));
+        return Err(
+            UsherError::invalid("the signal's data is not a JSON object").hint("Give an object such as {\"amount\": 12.50}.")
+        );
     }
     let _acting = role::internal(installed.owner);
     let held = held(organization, run)?;
@@ -228,7 +236,9 @@ pub fn cancel(run: Option<Uuid>, reason: Option<String>, undo: bool) -> Result<S
     match held.run.phase {
         phase if phase.has_ended() => return Err(ended(&held, "Nothing of it is left to be cancelled.")),
         _ if !undo => {}
-        Phase::Undoing => return Err(ended(&held, "What it has done is being undone. usher.workflow_timeline() shows how far it is.")),
+        Phase::Undoing => {
+            return Err(ended(&held, "What it has done is being undone. usher.workflow_timeline() shows how far it is."));
+        }
         Phase::Parked => {
             return Err(UsherError::state(format!("run {run} is parked: it can only go on, or end as it is"))
                 .hint("usher.retry_workflow(run) goes on with it, usher.cancel_workflow(run, undo => false) ends it as it is."));
@@ -272,8 +282,11 @@ pub fn retry(run: Option<Uuid>, from: Option<String>) -> Result<String> {
     let from = from.map(|name| {
         held.plan.number(&name).ok_or_else(|| {
             let known: Vec<&str> = held.plan.steps.iter().map(|step| step.name.as_str()).collect();
-            UsherError::invalid(format!("workflow \"{}\" has no step \"{name}\"", held.plan.name))
-                .hint(format!("{}Steps: {}.", did_you_mean(&name, &known), known.join(", ")))
+            UsherError::invalid(format!("workflow \"{}\" has no step \"{name}\"", held.plan.name)).hint(format!(
+                "{}Steps: {}.",
+                did_you_mean(&name, &known),
+                known.join(", ")
+            ))
         })
     });
     let from = from.transpose()?;
@@ -287,7 +300,13 @@ pub fn retry(run: Option<Uuid>, from: Option<String>) -> Result<String> {
             .hint("Name the step that failed, or an earlier one; without a step it is the one that failed."));
     }
     let step = from.map(|number| held.plan.steps[number].name.clone());
-    note(installed, &held, "usher.workflow_runs.retried", line(&held, "retried", step.clone(), None), json!({"from": step, "version": newest}))?;
+    note(
+        installed,
+        &held,
+        "usher.workflow_runs.retried",
+        line(&held, "retried", step.clone(), None),
+        json!({"from": step, "version": newest}),
+    )?;
     if phase == Phase::Undone {
         spi::run(
             "UPDATE usher.workflow_runs AS r SET error_message = NULL WHERE r.organization_id = $1 AND r.id = $2",
@@ -312,8 +331,11 @@ fn renew(held: Held, version: i32, phase: Phase) -> Result<Held> {
     for (place, state) in &held.run.places {
         let name = &held.plan.steps[place.0].name;
         let Some(number) = newest.number(name) else {
-            return Err(UsherError::state(format!("version {version} of workflow \"{}\" has no step \"{name}\", which the run has begun", newest.name))
-                .hint("Give the workflow that step again, or end the run as it is: usher.cancel_workflow(run, undo => false)."));
+            return Err(UsherError::state(format!(
+                "version {version} of workflow \"{}\" has no step \"{name}\", which the run has begun",
+                newest.name
+            ))
+            .hint("Give the workflow that step again, or end the run as it is: usher.cancel_workflow(run, undo => false)."));
         };
         renewed.run.places.insert((number, place.1), *state);
         if let Some(jobs) = held.jobs.get(place) {
