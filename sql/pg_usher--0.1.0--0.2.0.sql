@@ -84,6 +84,10 @@ CREATE OR REPLACE FUNCTION usher.cancel_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$cancel_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.cancel_workflow(run uuid, reason text DEFAULT NULL::text, undo boolean DEFAULT true)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$cancel_workflow_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.check_rate(function text, organization uuid DEFAULT NULL::uuid)
  RETURNS boolean
  LANGUAGE c
@@ -338,6 +342,10 @@ CREATE OR REPLACE FUNCTION usher.retry_dead_letters(organization text, filter js
  RETURNS bigint
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$retry_dead_letters_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.retry_workflow(run uuid, from_step text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$retry_workflow_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reverse_ticket_revenue(ingestion uuid, reason text)
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
@@ -376,6 +384,14 @@ CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
  RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$shadow_report_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.signal_workflow(run uuid, signal text, data jsonb DEFAULT '{}'::jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$signal_workflow_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.start_workflow(organization text, workflow text, input jsonb DEFAULT '{}'::jsonb, priority text DEFAULT 'normal'::text)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$start_workflow_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.subject_graph(kind text)
  RETURNS TABLE(depth integer, table_name text, relation text, via text, personal text[])
  LANGUAGE c
@@ -452,6 +468,10 @@ CREATE OR REPLACE FUNCTION usher.wake_waiting()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$wake_waiting_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.workflow_timeline(run uuid)
+ RETURNS TABLE(at timestamp with time zone, step text, item integer, what text, took interval, detail text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$workflow_timeline_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.audit()
  RETURNS trigger
  LANGUAGE c
@@ -741,6 +761,7 @@ DECLARE
 BEGIN
     IF fate <> 'synced' THEN
         PERFORM usher.tally(organizations, jobs, fate, 1);
+        PERFORM usher.note_steps_ended(organizations, jobs, fate);
     END IF;
     -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
     -- transaction with one snapshot may not see who waits.
@@ -805,6 +826,31 @@ BEGIN
     END IF;
     PERFORM usher.look_at_dependants(organizations, jobs, false);
     RETURN false;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.workflow_runs') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
+    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
+      FROM unnest(organizations, jobs) AS e (o, j)
+     CROSS JOIN LATERAL (
+           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
+            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
+           UNION ALL
+           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
+            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
+      JOIN usher.flows AS f ON f.id = w.flow_id
+     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
@@ -882,6 +928,20 @@ BEGIN
           FROM d)
     SELECT max(e.expires_at) INTO last FROM e;
     RETURN last;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
@@ -1060,20 +1120,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -1148,6 +1194,7 @@ REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.cancel_workflow(uuid,text,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
@@ -1207,6 +1254,7 @@ REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retire_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.retry_workflow(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reverse_ticket_revenue(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rollback_flow(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.rpc_states() FROM PUBLIC;
@@ -1216,6 +1264,8 @@ REVOKE ALL ON FUNCTION usher.secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.set_retention(regclass,text,interval,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.set_secret(text,text,text,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.signal_workflow(uuid,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.start_workflow(text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.subject_graph(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.sweep_erasures() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.switch_flow(text,text,boolean) FROM PUBLIC;
@@ -1233,6 +1283,7 @@ REVOKE ALL ON FUNCTION usher.unset_retention(regclass,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.verify_audit_log(bigint,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.verify_receipt(jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.workflow_timeline(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
@@ -1247,14 +1298,15 @@ REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBL
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1272,6 +1324,7 @@ GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_sync_jobs(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.cancel_workflow(uuid,text,boolean) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
@@ -1340,6 +1393,7 @@ GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retire_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.retry_workflow(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reverse_ticket_revenue(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.rollback_flow(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.rpc_states() TO usher_member;
@@ -1350,6 +1404,8 @@ GRANT EXECUTE ON FUNCTION usher.secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.set_retention(regclass,text,interval,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.set_secret(text,text,text,text[]) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.signal_workflow(uuid,text,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.start_workflow(text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.subject_graph(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.subject_graph(text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.sweep_erasures() TO usher_operator;
@@ -1372,6 +1428,7 @@ GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.workflow_timeline(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
@@ -1387,14 +1444,15 @@ GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO ush
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1415,6 +1473,7 @@ COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on th
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
 COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
+COMMENT ON FUNCTION usher.cancel_workflow(uuid,text,boolean) IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
@@ -1474,6 +1533,7 @@ COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.retire_audit_log() IS 'drops the oldest day of the audit log that is kept no longer; the chain says so';
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
+COMMENT ON FUNCTION usher.retry_workflow(uuid,text) IS 'goes on with a run that is parked, from the step that failed or an earlier one, or begins one anew that was undone; returns how the run stands';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue(uuid,text) IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
 COMMENT ON FUNCTION usher.rollback_flow(text,integer) IS 'gives a flow the definition of an earlier version';
 COMMENT ON FUNCTION usher.rpc_states() IS 'internal: what the view usher.rpc_limits shows';
@@ -1483,6 +1543,8 @@ COMMENT ON FUNCTION usher.secret(text,text) IS 'the plain value, for the databas
 COMMENT ON FUNCTION usher.set_retention(regclass,text,interval,text,text) IS 'says how long rows of a table are kept, or what is personal in them';
 COMMENT ON FUNCTION usher.set_secret(text,text,text,text[]) IS 'keeps a secret, sealed; give the value as a parameter';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.signal_workflow(uuid,text,jsonb) IS 'tells a run what one of its steps waits for: a signal, or {"approved": true} or false to a question for approval; returns how the run stands';
+COMMENT ON FUNCTION usher.start_workflow(text,text,jsonb,text) IS 'begins a run of a workflow with an input of yours: organization, name, input (object, the steps'' run.input), priority; returns the run';
 COMMENT ON FUNCTION usher.subject_graph(text) IS 'where the data of a kind of person is: tables reached along foreign keys and links';
 COMMENT ON FUNCTION usher.sweep_erasures() IS 'goes once more through the rows of recent erasures; a worker does it once a minute';
 COMMENT ON FUNCTION usher.switch_flow(text,text,boolean) IS 'switches a flow off or on for one organization';
@@ -1500,6 +1562,7 @@ COMMENT ON FUNCTION usher.unset_retention(regclass,text) IS 'ends a rule of ushe
 COMMENT ON FUNCTION usher.verify_audit_log(bigint,text) IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
 COMMENT ON FUNCTION usher.verify_receipt(jsonb,text) IS 'whether a receipt is as it was signed';
 COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at waiting jobs after the commit';
+COMMENT ON FUNCTION usher.workflow_timeline(uuid) IS 'what has happened to a run of a workflow, in order: steps, failures, undos, what people did';
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organizations in line with the adopted table';
@@ -1514,12 +1577,13 @@ COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
 COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
+COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: notes for the runs of workflows that jobs of their steps have ended';
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -28,9 +28,10 @@ pub fn require_whole(name: &str) -> Result<()> {
 }
 
 /// What a definition says only the engine may say.
-pub(super) fn refuse_part(definition: &Definition) -> Result<()> {
-    if definition.is_part() {
-        return Err(UsherError::definition("a part of a step is no flow by itself")
+pub(super) fn refuse_part(name: &str, json: &serde_json::Value) -> Result<()> {
+    // What cannot be read is refused where it is checked.
+    if super::store::parse(json).is_ok_and(|definition| definition.is_part()) {
+        return Err(UsherError::definition(format!("flow \"{name}\": a part of a step is no flow by itself"))
             .hint("Write the step into \"then\": {\"steps\": […]} of a workflow."));
     }
     Ok(())
@@ -51,6 +52,7 @@ pub(super) fn check(
             error.message =
                 error.message.replacen(&format!("flow \"{part}\": "), &format!("flow \"{name}\": step \"{step}\"{undo}: "), 1);
             if part.ends_with(":look") {
+                error.detail = error.detail.map(|detail| detail.replace('\n', ""));
                 error.message = error.message.replacen(": set.", ": ", 1);
             }
             error.hint = error.hint.map(|hint| hint.replace("new.x, old.x, job.x, event.x", "run.x, job.x"));
@@ -138,7 +140,7 @@ pub(super) fn require_no_runs(installed: Installed, id: i32, name: &str) -> Resu
         0 => Ok(()),
         open => Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_OBJECT_IN_USE,
-            format!("workflow \"{name}\" has {open} runs that have not ended"),
+            format!("workflow \"{name}\" has runs that have not ended: {open}"),
         )
         .hint(format!(
             "Let them end, or cancel them: SELECT usher.cancel_workflow(id) FROM usher.workflow_runs WHERE workflow = '{name}' AND ended_at IS NULL. \

@@ -126,8 +126,8 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
             .hint("Change it with usher.alter_flow(), or drop it first with usher.drop_flow()."));
     }
     let by = identity::actor();
+    family::refuse_part(name, &json)?;
     let checked = check(name, &json, installed.owner)?;
-    family::refuse_part(&checked.definition)?;
     let parts = family::check(name, &checked.definition, &json, installed.owner)?;
     let _acting = role::internal(installed.owner);
     spi::run(
@@ -180,8 +180,8 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     exists(installed, name)?;
     family::require_whole(name)?;
     let by = identity::actor();
+    family::refuse_part(name, &json)?;
     let checked = check(name, &json, installed.owner)?;
-    family::refuse_part(&checked.definition)?;
     let parts = family::check(name, &checked.definition, &json, installed.owner)?;
     let _acting = role::internal(installed.owner);
     let was_broken =

@@ -234,9 +234,10 @@ fn settle(mut runs: Vec<Moved>) -> Result<()> {
         one(moved, &mut all)?;
     }
     store::change(all.changes, &all.gathered)?;
+    // The jobs are of the version that the run is of now.
+    store::stand(all.standings)?;
     store::put(all.begun.jobs)?;
     store::stop_clocks(all.begun.stopped)?;
-    store::stand(all.standings)?;
     store::enter(all.lines)?;
     begin::listen(all.begun.waits, all.begun.silent)?;
     begin::hear_signals(all.begun.signals)

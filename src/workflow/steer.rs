@@ -178,7 +178,7 @@ pub fn signal(run: Option<Uuid>, signal: &str, data: JsonB) -> Result<String> {
     let installed = setup::current()?;
     let (organization, run) = mine(installed, run, "signal_workflow", true)?;
     let manages = identity::manages(organization)?;
-    let by = identity::author();
+    let (by, actor) = (identity::author(), identity::actor());
     if !data.0.is_object() {
         return Err(
             UsherError::invalid("the signal's data is not a JSON object").hint("Give an object such as {\"amount\": 12.50}.")
@@ -189,7 +189,7 @@ pub fn signal(run: Option<Uuid>, signal: &str, data: JsonB) -> Result<String> {
     let (number, approval, any_member) = awaited(&held.plan, signal)?;
     if !manages && !any_member {
         return Err(UsherError::forbidden(format!("\"{signal}\" is for admins of the organization to say"))
-            .detail(format!("You act as \"{}\".", identity::actor()))
+            .detail(format!("You act as \"{actor}\"."))
             .hint("Ask one of them."));
     }
     if approval && !data.0.get("approved").is_some_and(serde_json::Value::is_boolean) {

@@ -329,7 +329,9 @@ pub fn stand(runs: Vec<Standing>) -> Result<()> {
     let _index = Nest::open().index_scans();
     spi::run(
         "UPDATE usher.workflow_runs AS r
-            SET state = u.state, given_up = u.given_up, error_message = CASE WHEN u.state IN ('running', 'done') THEN NULL ELSE COALESCE(u.error, r.error_message) END,
+            SET state = u.state, given_up = u.given_up, error_message = CASE WHEN u.state IN ('running', 'done') THEN NULL
+                                      WHEN u.error IS NULL OR pg_catalog.strpos(r.error_message, u.error) > 0 THEN r.error_message
+                                      ELSE pg_catalog.concat_ws('; then ', r.error_message, u.error) END,
                 remedy = u.remedy, version = u.version, ended_at = CASE WHEN u.state IN ('done', 'undone', 'closed') THEN pg_catalog.clock_timestamp() END
            FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::boolean[], $5::text[], $6::text[], $7::integer[])
                 AS u (organization_id, id, state, given_up, error, remedy, version)

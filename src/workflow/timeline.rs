@@ -31,7 +31,7 @@ SELECT l.at, l.step, NULLIF(l.item, 0), l.what, l.took, l.detail
         SELECT s.undo_started_at, s.step, s.item, s.state, NULL, NULL, 3
           FROM usher.workflow_steps AS s WHERE s.organization_id = $1 AND s.run_id = $2 AND s.state = 'undoing'
         UNION ALL
-        SELECT g.happened_at, g.step, g.item, g.what, NULL, pg_catalog.concat_ws(' ', g.detail, 'by ' || g.by_whom), 1
+        SELECT g.happened_at, g.step, g.item, g.what, NULL, pg_catalog.concat_ws(', ', g.detail, 'by ' || g.by_whom), 1
           FROM usher.workflow_log AS g WHERE g.organization_id = $1 AND g.run_id = $2
         UNION ALL
         SELECT r.ended_at, NULL, NULL, r.state, r.ended_at - r.started_at, r.error_message, 4
