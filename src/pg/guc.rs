@@ -89,7 +89,16 @@ impl Nest {
         self
     }
 
-    /// The same, in the order of that index, and the plan is made once for all values: for what is run over and over with
+    /// The same, and what is joined to it is looked up row by row: for few rows out of a table that may have millions.
+    pub fn one_by_one(mut self) -> Self {
+        self = self.index_scans();
+        self.set(c"enable_hashjoin", c"off");
+        self.set(c"enable_mergejoin", c"off");
+        self.set(c"plan_cache_mode", c"force_generic_plan");
+        self
+    }
+
+    /// The same as [`Nest::index_scans`], in the order of that index, and the plan is made once for all values: for what is run over and over with
     /// others.
     pub fn one_plan(mut self) -> Self {
         self = self.index_scans();

@@ -128,7 +128,7 @@ ON CONFLICT ON CONSTRAINT workflow_waits_pkey DO UPDATE SET listener = EXCLUDED.
 
 /// Enters which events are waited for, and which no longer.
 pub fn listen(waits: Vec<Wait>, silent: Vec<(Uuid, Uuid, String)>) -> Result<()> {
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     if !silent.is_empty() {
         spi::run(
             "DELETE FROM usher.workflow_waits AS w USING unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (organization_id, run_id, step)

@@ -18,7 +18,9 @@ SELECT e.n, e.organization_id, (e.payload ->> 'run')::uuid, e.payload ->> 'step'
        CASE WHEN NOT pg_catalog.jsonb_exists(COALESCE(r.result, '{}'), 'each') THEN 0
             WHEN pg_catalog.jsonb_typeof(r.result -> 'each') = 'array' THEN pg_catalog.jsonb_array_length(r.result -> 'each')
             WHEN pg_catalog.jsonb_typeof(r.result -> 'each') = 'null' THEN 0 ELSE -1 END
-  FROM e LEFT JOIN usher.job_results AS r ON e.payload ->> 'part' = 'look' AND e.fate = 'synced' AND r.organization_id = e.organization_id AND r.job_id = e.id
+  FROM e
+  LEFT JOIN LATERAL (SELECT r.result FROM usher.job_results AS r
+                      WHERE e.payload ->> 'part' = 'look' AND e.fate = 'synced' AND r.organization_id = e.organization_id AND r.job_id = e.id OFFSET 0) AS r ON true
  ORDER BY e.n";
 
 struct Told {
@@ -63,7 +65,7 @@ fn told(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Told> {
 /// Jobs of steps in a batch are done, all but those with these numbers.
 pub fn done(batch: &Batch, but: Vec<i32>) -> Result<()> {
     let told = {
-        let _index = Nest::open().index_scans();
+        let _index = Nest::open().one_by_one();
         spi::read_all(
             &format!(
                 "WITH e AS (SELECT b.n, b.organization_id, b.id, 'synced' AS fate, b.payload, NULL::text AS error_message, NULL::text AS sqlstate
@@ -128,9 +130,10 @@ pub fn settle() -> Result<bool> {
     let told = spi::all(
         &format!(
             "WITH r AS MATERIALIZED (
-                 SELECT r.organization_id, r.id FROM usher.workflow_runs AS r
-                  WHERE (r.organization_id, r.id) IN (SELECT c.organization_id, (c.payload ->> 'run')::uuid FROM usher.workflow_checks AS c LIMIT $1)
-                  ORDER BY r.id FOR UPDATE SKIP LOCKED),
+                 SELECT r.organization_id, r.id
+                   FROM (SELECT DISTINCT c.organization_id AS o, (c.payload ->> 'run')::uuid AS i
+                           FROM (SELECT * FROM usher.workflow_checks LIMIT $1) AS c ORDER BY i) AS u
+                  CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.o AND r.id = u.i FOR UPDATE SKIP LOCKED) AS r),
              d AS (DELETE FROM usher.workflow_checks AS c USING r WHERE r.organization_id = c.organization_id AND r.id = (c.payload ->> 'run')::uuid RETURNING c.*),
              e AS (SELECT pg_catalog.row_number() OVER (ORDER BY d.job_id) AS n, d.organization_id, d.job_id AS id, d.fate, d.payload, d.error_message, d.sqlstate FROM d){TOLD}"
         ),

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 /// A listener's jobs are done, all but those with these numbers: the runs that wait for one of the events go on.
 pub fn heard(listener: i32, batch: &Batch, but: Vec<i32>) -> Result<()> {
     let came = {
-        let _index = Nest::open().index_scans();
+        let _index = Nest::open().one_by_one();
         spi::read_all(
             "SELECT w.organization_id, w.run_id, w.step, b.event -> 'data'
                FROM unnest($1::uuid[], $2::uuid[], $3::jsonb[]) WITH ORDINALITY AS b (organization_id, id, event, n)
@@ -103,7 +103,7 @@ fn look(pattern: &str, steps: &[Waiting]) -> Result<Vec<Happened>> {
     let Ok(pattern) = Pattern::parse(pattern) else { return Ok(Vec::new()) };
     let exact = pattern.exactly().is_some();
     let text = pattern.exactly().map_or_else(|| pattern.regular_expression(), str::to_owned);
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     spi::read_all(
         BEFORE,
         &[

@@ -25,14 +25,14 @@ pub struct Held {
 /// Locks runs that have not ended (or, `ended` too, those that have), in the order of their ids. `wait`: until others let go of them; else
 /// those are left out.
 pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Result<Vec<Held>> {
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     let skip = if wait { "" } else { " SKIP LOCKED" };
     let open = if ended { "" } else { "AND r.ended_at IS NULL" };
     let runs = spi::all(
         &format!(
-            "SELECT r.organization_id, r.id, r.flow_id, r.version, r.state, r.given_up, r.lane FROM usher.workflow_runs AS r
-              WHERE (r.organization_id, r.id) IN (SELECT u.o, u.i FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i)) {open}
-              ORDER BY r.id FOR UPDATE{skip}"
+            "SELECT r.organization_id, r.id, r.flow_id, r.version, r.state, r.given_up, r.lane
+               FROM (SELECT DISTINCT u.o, u.i FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i) ORDER BY u.i) AS u
+              CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.o AND r.id = u.i {open} FOR UPDATE{skip}) AS r"
         ),
         &[spi::arg(organizations.to_vec()), spi::arg(ids.to_vec())],
         |row| {
@@ -57,8 +57,8 @@ pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Re
     let mut by_id: HashMap<[u8; 16], Held> = runs.into_iter().map(|run| (*run.id.as_bytes(), run)).collect();
     let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = by_id.values().map(|run| (run.organization, run.id)).unzip();
     let steps = spi::read_all(
-        "SELECT s.run_id, s.step, s.item, s.state, s.job_id, s.clock_id FROM usher.workflow_steps AS s
-          WHERE (s.organization_id, s.run_id) IN (SELECT u.o, u.i FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i))",
+        "SELECT s.run_id, s.step, s.item, s.state, s.job_id, s.clock_id FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i)
+          CROSS JOIN LATERAL (SELECT s.* FROM usher.workflow_steps AS s WHERE s.organization_id = u.o AND s.run_id = u.i OFFSET 0) AS s",
         &[spi::arg(organizations), spi::arg(ids)],
         |row| {
             Ok((
@@ -115,8 +115,8 @@ SELECT c.organization_id, c.run_id, c.step, c.item, c.state, c.job, c.clock, c.e
        CASE WHEN c.state NOT IN ('looking', 'running', 'waiting', 'sleeping') THEN pg_catalog.clock_timestamp() END
   FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::uuid[], $7::uuid[], $8::text[], $9::text[], $10::uuid[], $11::jsonb[], $12::uuid[])
        AS c (organization_id, run_id, step, item, state, job, clock, error, sqlstate, result_of, result, element_of)
-  LEFT JOIN usher.job_results AS r ON r.organization_id = c.organization_id AND r.job_id = c.result_of
-  LEFT JOIN usher.job_results AS e ON e.organization_id = c.organization_id AND e.job_id = c.element_of
+  LEFT JOIN LATERAL (SELECT r.result FROM usher.job_results AS r WHERE r.organization_id = c.organization_id AND r.job_id = c.result_of OFFSET 0) AS r ON true
+  LEFT JOIN LATERAL (SELECT e.result FROM usher.job_results AS e WHERE e.organization_id = c.organization_id AND e.job_id = c.element_of OFFSET 0) AS e ON true
  WHERE c.state IS NOT NULL
 ON CONFLICT ON CONSTRAINT workflow_steps_pkey DO UPDATE
    SET state = EXCLUDED.state, job_id = COALESCE(EXCLUDED.job_id, s.job_id), clock_id = EXCLUDED.clock_id,
@@ -143,7 +143,7 @@ UPDATE usher.workflow_steps AS s
  WHERE s.organization_id = c.organization_id AND s.run_id = c.run_id AND s.step = c.step AND s.item = 0";
 
 pub fn change(changes: Vec<Change>, gathered: &[(Uuid, Uuid, String)]) -> Result<()> {
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     let (changes, gone): (Vec<Change>, Vec<Change>) = changes.into_iter().partition(|change| change.state.is_some());
     if !gone.is_empty() {
         spi::run(
@@ -240,8 +240,9 @@ WITH j AS MATERIALIZED (
                    WHERE d.organization_id = r.organization_id AND d.run_id = r.id AND d.item = 0 AND d.result IS NOT NULL)) ELSE '{}' END AS payload
       FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::integer[], $5::text[], $6::uuid[], $7::integer[], $8::smallint[], $9::boolean[], $10::float8[], $11::uuid[])
            WITH ORDINALITY AS u (organization_id, run_id, step, item, part, id, flow, lane, results, seconds, told, n)
-      JOIN usher.workflow_runs AS r ON r.organization_id = u.organization_id AND r.id = u.run_id
-      LEFT JOIN usher.workflow_steps AS s ON s.organization_id = r.organization_id AND s.run_id = r.id AND s.step = u.step AND s.item = u.item)";
+     CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.organization_id AND r.id = u.run_id OFFSET 0) AS r
+      LEFT JOIN LATERAL (SELECT s.* FROM usher.workflow_steps AS s
+                          WHERE s.organization_id = u.organization_id AND s.run_id = u.run_id AND s.step = u.step AND s.item = u.item OFFSET 0) AS s ON true)";
 const READY: &str = "
 INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
 SELECT usher.take_seq(o.lane), o.id, o.organization_id, pg_catalog.now(), o.cause, o.flow, o.version, o.lane, o.hop, 'R', o.trail, o.payload
@@ -250,7 +251,8 @@ const LATER: &str = "
 INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, due_at)
 SELECT pg_catalog.nextval('usher.queue_seq'), o.id, o.organization_id, pg_catalog.now(), o.cause, o.flow, o.version, o.lane, o.hop, 'R', o.trail, o.payload, 'run_at',
        COALESCE(pg_catalog.now() + o.seconds * interval '1 second', (e.result ->> 'until')::timestamptz, pg_catalog.now())
-  FROM j AS o LEFT JOIN usher.job_results AS e ON e.organization_id = o.organization_id AND e.job_id = o.told";
+  FROM j AS o
+  LEFT JOIN LATERAL (SELECT e.result FROM usher.job_results AS e WHERE e.organization_id = o.organization_id AND e.job_id = o.told OFFSET 0) AS e ON true";
 
 pub fn put(jobs: Vec<Job>) -> Result<()> {
     let (ready, later): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| matches!(job.due, Due::Now));
@@ -273,7 +275,7 @@ fn put_into(jobs: Vec<Job>, into: &str) -> Result<()> {
     if jobs.is_empty() {
         return Ok(());
     }
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     let seconds = |job: &Job| if let Due::In(seconds) = job.due { Some(seconds) } else { None };
     let told = |job: &Job| if let Due::Told(look) = job.due { Some(look) } else { None };
     spi::run(
@@ -326,7 +328,7 @@ pub fn stand(runs: Vec<Standing>) -> Result<()> {
     if runs.is_empty() {
         return Ok(());
     }
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     spi::run(
         "UPDATE usher.workflow_runs AS r
             SET state = u.state, given_up = u.given_up, error_message = CASE WHEN u.state IN ('running', 'done') THEN NULL

@@ -239,3 +239,4 @@ SELECT count(*) AS waits FROM usher.workflow_waits;
 SELECT count(*) AS notes FROM usher.workflow_checks;
 SELECT count(*) AS signals FROM usher.workflow_signals;
 SELECT count(*) AS open FROM usher.workflow_runs WHERE ended_at IS NULL;
+DROP OWNED BY regress_usher_member, regress_usher_stranger;

@@ -20,6 +20,7 @@ mod scale;
 mod tenants;
 mod urgent;
 mod wal;
+mod workflows;
 
 use std::time::Instant;
 use usher_clients::serde_json::Map;
@@ -109,7 +110,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 17] = [
+const GROUPS: [Group; 18] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -127,6 +128,7 @@ const GROUPS: [Group; 17] = [
     ("audit", audit::METHOD, audit::measure),
     ("tenants kept apart", tenants::METHOD, tenants::measure),
     ("events and who listens", events::METHOD, events::measure),
+    ("workflows", workflows::METHOD, workflows::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.

@@ -1,9 +1,10 @@
-//! The story of one organization, two deals, three orders and a move, told by the database itself.
+//! The story of one organization, two deals, three orders, a move and a tour, told by the database itself.
 //!
 //! Every sentence that claims something is checked before it is printed; if one is not true, the demo ends there with
 //! exit code 1. It works in the databases `usher_demo` and `usher_demo_moved`, which it makes anew each time.
 
 mod money;
+mod tour;
 
 use std::panic;
 use std::process::ExitCode;
@@ -50,8 +51,9 @@ fn story() {
     let moved = money::the_database_moves(&database, &mut here, organization);
     let mut there = moved.connect();
     money::an_order_is_given_back(&mut there, organization);
+    tour::a_tour_cannot_be_sold(&mut there);
 
-    chapter("7. What the hub says about itself");
+    chapter("8. What the hub says about itself");
     sql("SELECT * FROM usher.status()");
     status(&mut there);
     money::the_doctor_finds_nothing(&mut there);
