@@ -496,177 +496,18 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    day date;
-    child text;
-    old record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := parent || '_' || to_char(day, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
-        BEGIN
-            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
-            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-            IF parent = 'audit_log' THEN
-                PERFORM usher.protect_entries(child);
-            END IF;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy, or the default partition already holds rows of that day: they stay there.
-            NULL;
-        END;
-    END LOOP;
-    FOR old IN
-        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
-           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
-    LOOP
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I', old.relname);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            NULL;
-        END;
-    END LOOP;
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
- RETURNS text
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
-    RETURN usher.maintain_days('job_history', keep_days);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
-    width CONSTANT bigint := 16777216;
-    drawn bigint;
-    top bigint;
-    begins text;
-    parent text;
-    child text;
-    settled bigint;
-    segment record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
-    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
-    IF top IS NOT NULL THEN
-        -- A new day, a new segment: the rest of the positions of the last one are left out.
-        SELECT min(x.upper) INTO settled
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper > drawn;
-        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
-             WHERE first.created_at < now() - interval '1 day')
-        THEN
-            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := settled;
-        END IF;
-        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
-        IF drawn >= top THEN
-            top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := top;
-        END IF;
-    END IF;
-    WHILE top IS NULL OR top - drawn < 2 * width LOOP
-        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
-        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
-        BEGIN
-            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
-                child := parent || '_to_' || top;
-                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
-                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
-                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
-            END LOOP;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy: next time.
-            EXIT;
-        END;
-    END LOOP;
-    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
-    FOR segment IN
-        SELECT x.upper
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper <= settled AND x.upper <= drawn
-         ORDER BY x.upper
-    LOOP
-        -- The newest in it, by the index of each lane.
-        CONTINUE WHEN EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day'
-            UNION ALL
-            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
-            SELECT FROM usher.job_batches AS b
-             WHERE b.finished_at >= now() - keep_days * interval '1 day'
-               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            -- Busy: writers have waited long enough.
-            EXIT;
-        END;
-    END LOOP;
-    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
-    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
- RETURNS bigint
- LANGUAGE plpgsql
- STABLE PARALLEL SAFE SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
@@ -930,36 +771,177 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
- STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    day date;
+    child text;
+    old record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
+        child := parent || '_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
+        BEGIN
+            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
+            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            IF parent = 'audit_log' THEN
+                PERFORM usher.protect_entries(child);
+            END IF;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy, or the default partition already holds rows of that day: they stay there.
+            NULL;
+        END;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I', old.relname);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN usher.maintain_days('job_history', keep_days);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := top;
+        END IF;
     END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Busy: writers have waited long enough.
+            EXIT;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE PARALLEL SAFE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
@@ -1118,6 +1100,24 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = SQLERRM,
                   HINT = 'Ask an operator for SELECT usher.install_pack(''live_events''); it brings back what is missing.';
     END;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
@@ -1290,10 +1290,7 @@ REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1302,11 +1299,14 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1435,11 +1435,7 @@ GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1448,11 +1444,15 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1569,10 +1569,7 @@ COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organ
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
-COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
-COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
-COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1581,9 +1578,12 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -87,7 +87,7 @@ pub fn done(batch: &Batch, but: Vec<i32>) -> Result<()> {
             "INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload)
              SELECT ($1::uuid[])[n], ($2::uuid[])[n], 'synced', ($3::jsonb[])[n] FROM unnest($4::bigint[]) AS n
               WHERE EXISTS (SELECT FROM usher.workflow_runs AS r
-                             WHERE r.organization_id = ($1::uuid[])[n] AND r.id = ((($3::jsonb[])[n]) ->> 'run')::uuid AND r.ended_at IS NULL)",
+                             WHERE r.organization_id = ($1::uuid[])[n] AND r.id = ((($3::jsonb[])[n]) ->> 'run')::uuid AND COALESCE(r.ended_at IS NULL, false))",
             &[batch.organizations.arg(), batch.ids.arg(), batch.new.arg(), spi::arg(missed)],
         )?;
     }
@@ -124,7 +124,7 @@ pub fn settle() -> Result<bool> {
     spi::run(
         "DELETE FROM usher.workflow_checks AS c
           WHERE NOT EXISTS (SELECT FROM usher.workflow_runs AS r
-                             WHERE r.organization_id = c.organization_id AND r.id = (c.payload ->> 'run')::uuid AND r.ended_at IS NULL)",
+                             WHERE r.organization_id = c.organization_id AND r.id = (c.payload ->> 'run')::uuid AND COALESCE(r.ended_at IS NULL, false))",
         &[],
     )?;
     let told = spi::all(

@@ -27,18 +27,20 @@ pub struct Held {
 pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Result<Vec<Held>> {
     let _index = Nest::open().one_by_one();
     let skip = if wait { "" } else { " SKIP LOCKED" };
-    let open = if ended { "" } else { "AND r.ended_at IS NULL" };
     let runs = spi::all(
         &format!(
-            "SELECT r.organization_id, r.id, r.flow_id, r.version, r.state, r.given_up, r.lane
+            "SELECT r.organization_id, r.id, r.flow_id, r.version, r.state, r.given_up, r.lane, r.ended_at IS NOT NULL
                FROM (SELECT DISTINCT u.o, u.i FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i) ORDER BY u.i) AS u
-              CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.o AND r.id = u.i {open} FOR UPDATE{skip}) AS r"
+              CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.o AND r.id = u.i FOR UPDATE{skip}) AS r"
         ),
         &[spi::arg(organizations.to_vec()), spi::arg(ids.to_vec())],
         |row| {
+            if row.get::<bool>(8)? == Some(true) && !ended {
+                return Ok(None);
+            }
             let plan = plan::get(row.get::<i32>(3)?.unwrap_or_default(), row.get::<i32>(4)?.unwrap_or_default())?;
             let phase = Phase::named(&row.get::<String>(5)?.unwrap_or_default());
-            Ok(Held {
+            Ok(Some(Held {
                 organization: row.get::<Uuid>(1)?.unwrap_or_else(nil),
                 id: row.get::<Uuid>(2)?.unwrap_or_else(nil),
                 flow: row.get::<i32>(3)?.unwrap_or_default(),
@@ -50,11 +52,11 @@ pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Re
                 },
                 lane: row.get::<i16>(7)?.unwrap_or(3),
                 jobs: HashMap::new(),
-            })
+            }))
         },
     )?;
     // A statement of its own: it sees what whoever held a run before has committed.
-    let mut by_id: HashMap<[u8; 16], Held> = runs.into_iter().map(|run| (*run.id.as_bytes(), run)).collect();
+    let mut by_id: HashMap<[u8; 16], Held> = runs.into_iter().flatten().map(|run| (*run.id.as_bytes(), run)).collect();
     let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = by_id.values().map(|run| (run.organization, run.id)).unzip();
     let steps = spi::read_all(
         "SELECT s.run_id, s.step, s.item, s.state, s.job_id, s.clock_id FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i)
