@@ -6,7 +6,7 @@ use usher_clients::{Client, Database, Value, flow, json, number, role, run, wait
 
 pub const METHOD: &str = "a workflow of five steps, each an INSERT with an undo, begun for each of 5,000 rows (BENCH_JOBS / 20) by one INSERT and timed from there until \
 all runs are done; against the same five INSERTs for each row in five transactions of a procedure (five COMMITs, no network), in turns, best of 5. Then the same \
-runs while 100,000 others (BENCH_JOBS) sleep; against before";
+runs while 100,000 others (BENCH_JOBS) sleep, against the mean of before and after";
 
 const ROUNDS: usize = 5;
 
@@ -54,6 +54,8 @@ pub fn measure(database: &Database) -> Vec<Figure> {
         by_hand.push(hand(here, runs));
     }
     let (ours, by_hand) = (best(ours.into_iter()), best(by_hand.into_iter()));
+    let awake = || best((0..ROUNDS).map(|_| through(&mut database.connect(), runs)));
+    let before = awake();
     let sleeping = size("BENCH_JOBS");
     flow(
         here,
@@ -62,17 +64,36 @@ pub fn measure(database: &Database) -> Vec<Figure> {
     );
     run(here, &format!("SELECT count(usher.start_workflow('default', 'bench_sleep')) FROM generate_series(1, {sleeping})"));
     assert_eq!(number(here, "SELECT count(*) FROM usher.queue_waiting"), sleeping);
-    run(here, "VACUUM ANALYZE usher.workflow_runs, usher.workflow_steps, usher.queue_waiting");
-    let asleep = best((0..ROUNDS).map(|_| through(here, runs)));
+    rest(here);
+    let asleep = awake();
     run(
         here,
-        "DELETE FROM usher.workflow_runs; DELETE FROM usher.queue_waiting; SELECT usher.drop_flow('bench_sleep'), usher.drop_flow('bench_steps');
+        "DELETE FROM usher.queue_waiting; DELETE FROM usher.workflow_steps s USING usher.workflow_runs r WHERE r.id = s.run_id AND r.ended_at IS NULL;
+         DELETE FROM usher.workflow_runs WHERE ended_at IS NULL",
+    );
+    rest(here);
+    let after = awake();
+    run(
+        here,
+        "SELECT usher.drop_flow('bench_sleep'), usher.drop_flow('bench_steps');
          DROP SCHEMA bench_steps CASCADE; TRUNCATE usher.workflow_runs, usher.workflow_steps",
     );
     vec![
         Figure::new("workflow_of_five_steps", ours, by_hand, "runs/s", Gate::AtLeast(0.3)),
-        Figure::new("workflow_while_others_sleep", asleep, ours, "runs/s", Gate::AtLeast(0.95)),
+        Figure::new("workflow_while_others_sleep", asleep, (before + after) / 2.0, "runs/s", Gate::AtLeast(0.95)),
     ]
+}
+
+/// What has been written so much is put in order before anything is measured.
+fn rest(client: &mut Client) {
+    for sql in [
+        "VACUUM ANALYZE usher.workflow_runs",
+        "VACUUM ANALYZE usher.workflow_steps",
+        "VACUUM ANALYZE usher.queue_waiting",
+        "CHECKPOINT",
+    ] {
+        run(client, sql);
+    }
 }
 
 fn empty(client: &mut Client) {
