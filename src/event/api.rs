@@ -12,9 +12,6 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use pgrx::{JsonB, Uuid};
 
-/// Bytes that the data of an event may have, as text.
-const LONGEST: usize = 1_048_576;
-
 /// Says that something has happened: the event is kept, and every flow whose `"when": {"event": …}` means its type gets a job, all of it
 /// with this transaction. Returns the event's id.
 ///
@@ -45,10 +42,8 @@ fn emit_event(
             .hint("Give an object such as {\"order_id\": 7}.")
             .into());
     }
-    if data.0.to_string().len() > LONGEST {
-        return Err(UsherError::new(PgSqlErrorCode::ERRCODE_PROGRAM_LIMIT_EXCEEDED, "the event's data is longer than 1 MB")
-            .hint("Every flow that listens gets a copy: name a row that has the rest.")
-            .into());
+    if data.0.to_string().len() > store::LONGEST {
+        return Err(store::too_long().into());
     }
     let lane = match priority.as_deref() {
         None | Some("normal" | "medium") => None,

@@ -11,6 +11,7 @@
 use super::call_statement::call;
 use super::catalog::{self, Column, Table};
 use super::definition::{Definition, OnConflict, Then, When};
+use super::emit_statement;
 use super::expressions::Expressions;
 use super::limit_keys;
 pub use super::shape::ColumnUse as Used;
@@ -290,6 +291,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old };
     let (apply, preview) = match (&definition.then, &target) {
         (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
+        (Then::Emit { event_type }, _) => emit_statement::statement(&writer, event_type),
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
             (apply, write(&writer, then, target, true)?)
@@ -518,7 +520,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Delete { .. } => {
             format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
         }
-        Then::Call { .. } => return Err(UsherError::internal("a call writes no table")),
+        Then::Call { .. } | Then::Emit { .. } => return Err(UsherError::internal("a call or an event writes no table")),
     };
     Ok(if preview {
         format!(

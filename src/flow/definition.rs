@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::call;
+use super::emit;
 use super::event_type::Pattern;
 use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, one_of, refuse, text, texts, yes_or_no};
 use super::gather::{self, Gather};
@@ -18,7 +19,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete and call, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call and emit, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -117,6 +118,10 @@ pub enum Then {
         keep_result: bool,
         per_batch: bool,
     },
+    /// An event of this type, with the fields of "set" as its data.
+    Emit {
+        event_type: String,
+    },
 }
 
 impl Then {
@@ -125,14 +130,14 @@ impl Then {
             Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
                 Some(table)
             }
-            Self::Call { .. } => None,
+            Self::Call { .. } | Self::Emit { .. } => None,
         }
     }
 
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } => &[],
+            Self::Call { .. } | Self::Emit { .. } => &[],
         }
     }
 }
@@ -275,8 +280,11 @@ fn then(value: &Value) -> Parsed<Then> {
     let object = object(value, "\"then\"")?;
     let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
-    if matches!(kind, "send" | "emit" | "notify" | "steps") {
+    if matches!(kind, "send" | "notify" | "steps") {
         return not_there(&format!("\"then\": \"{kind}\""));
+    }
+    if kind == "emit" {
+        return emit::then(object, value);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -429,6 +437,7 @@ impl Definition {
     fn agrees_with_itself(&self) -> Parsed<()> {
         let is_request = matches!(self.when, When::Request { .. });
         call::agrees(self)?;
+        emit::agrees(self)?;
         if is_request && (self.from.is_none() || self.to.is_none()) {
             return refuse(
                 "a flow for a request needs \"from\" and \"to\"",

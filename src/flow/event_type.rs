@@ -27,7 +27,7 @@ fn is_word(word: &str) -> bool {
 }
 
 /// Refuses what is no type, and says what is wrong with it.
-fn check_type(text: &str) -> Parsed<()> {
+pub(super) fn check_type(text: &str) -> Parsed<()> {
     if text.len() > LONGEST {
         return refuse(
             format!("the event's type has more than {LONGEST} characters"),
@@ -47,9 +47,19 @@ fn check_type(text: &str) -> Parsed<()> {
     }
 }
 
+/// The types of what this extension itself has to say.
+pub fn is_reserved(text: &str) -> bool {
+    text == "usher" || text.starts_with("usher.")
+}
+
 /// The same, for what a caller gives.
 pub fn require(text: &str) -> Result<()> {
-    check_type(text).map_err(|refusal| UsherError::invalid(refusal.message).hint(refusal.hint))
+    check_type(text).map_err(|refusal| UsherError::invalid(refusal.message).hint(refusal.hint))?;
+    if is_reserved(text) {
+        return Err(UsherError::invalid(format!("\"{text}\" is a type of pg_usher's own events"))
+            .hint("Begin the type with whose it is, such as orders.paid."));
+    }
+    Ok(())
 }
 
 impl Pattern {

@@ -65,6 +65,7 @@ fn then(then: &Then) -> Value {
             "call": function, "effect": if *external { "external" } else { "sql" }, "keep_result": keep_result,
             "per": if *per_batch { "batch" } else { "job" },
         }),
+        Then::Emit { event_type } => json!({"emit": event_type}),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Making, changing and removing flows.
 
 use super::check::checked;
+use super::circle_check;
 use super::compile::Compiled;
 use super::definition::{Definition, When};
 use super::drift::{self, Needs};
@@ -93,6 +94,7 @@ fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<Checked> {
         || definition.is_external()
         || definition.keeps_result()
         || !definition.limits.is_empty()
+        || definition.emits().is_some()
         || matches!(definition.when, When::Schedule(_) | When::Event(_));
     if new {
         crate::setup::current().map_err(in_flow)?;
@@ -142,6 +144,8 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
         ],
     )?;
     stands_on(installed, name, &checked.needs)?;
+    circle_check::new(name)?;
+    circle_check::warn_of_silence(installed, &checked.definition)?;
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
 }
@@ -163,7 +167,10 @@ fn what(definition: &Definition) -> String {
         When::Schedule(schedule) => format!("schedule {}", schedule.text),
         When::Event(pattern) => format!("event {}", pattern.text),
     };
-    format!("{when} -> {}", definition.then.table().unwrap_or("call"))
+    match definition.emits() {
+        Some(event_type) => format!("{when} -> event {event_type}"),
+        None => format!("{when} -> {}", definition.then.table().unwrap_or("call")),
+    }
 }
 
 pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Result<String> {
@@ -189,6 +196,8 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     )?;
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     let id = stands_on(installed, name, &checked.needs)?;
+    circle_check::new(name)?;
+    circle_check::warn_of_silence(installed, &checked.definition)?;
     if was_broken {
         drift::mend(id)?;
     }
@@ -289,6 +298,7 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
         &[spi::arg(name), spi::arg(on)],
     )?;
     if on {
+        circle_check::new(name)?;
         release(name)?;
     }
     let state = if on { "on" } else { "off" };

@@ -10,10 +10,16 @@ fn the_page_does_what_it_says() {
     for block in page::blocks("events.md") {
         run(here, &block.sql);
     }
-    wait::until_true(here, "SELECT (SELECT count(*) FROM public.payments) = 1 AND (SELECT count(*) FROM public.mails) = 1");
-    assert_eq!(text(here, "SELECT concat_ws(' ', order_id, amount) FROM public.payments"), "7 120.50");
-    assert_eq!(text(here, "SELECT subject FROM public.mails"), "orders.paid 7");
-    assert_eq!(number(here, "SELECT count(*) FROM usher.events"), 1);
+    wait::until_true(here, "SELECT (SELECT count(*) FROM public.payments) = 2 AND (SELECT count(*) FROM public.mails) = 2");
+    assert_eq!(
+        text(here, "SELECT string_agg(concat_ws(' ', order_id, amount), ', ' ORDER BY order_id) FROM public.payments"),
+        "7 120.50, 8 80"
+    );
+    assert_eq!(text(here, "SELECT string_agg(subject, ', ' ORDER BY subject) FROM public.mails"), "orders.paid 7, orders.paid 8");
+    assert_eq!(
+        text(here, "SELECT concat_ws(' ', type, data, hop) FROM usher.events WHERE emitted_by = 'flow order_paid'"),
+        r#"orders.paid {"amount": 80, "order_id": 8} 1"#
+    );
 }
 
 fn hall(name: &str) -> (Database, Client) {
@@ -73,17 +79,27 @@ fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
         "CREATE SEQUENCE public.tries; GRANT USAGE ON SEQUENCE public.tries TO clients_events;
          CREATE FUNCTION public.stumble() RETURNS trigger LANGUAGE plpgsql AS
              $$BEGIN PERFORM pg_advisory_xact_lock_shared(NEW.n); IF NEW.listener = 'second' AND NEW.n % 3 = 0 AND nextval('public.tries') % 2 = 1 THEN RAISE EXCEPTION 'stumbled'; END IF; RETURN NEW; END$$;
-         CREATE TRIGGER stumble BEFORE INSERT ON public.heard FOR EACH ROW EXECUTE FUNCTION public.stumble()",
+         CREATE TRIGGER stumble BEFORE INSERT ON public.heard FOR EACH ROW EXECUTE FUNCTION public.stumble();
+         CREATE TABLE public.said (n int PRIMARY KEY);
+         CREATE FUNCTION public.stopped(n int) RETURNS int LANGUAGE plpgsql AS $$BEGIN PERFORM pg_advisory_xact_lock_shared(n); RETURN n; END$$",
+    );
+    flow(
+        &mut client,
+        "says",
+        &json!({
+            "run_as": "clients_events", "lock_timeout": "10 min", "when": {"change": "public.said", "on": ["insert"]},
+            "then": {"emit": "b.x.y"}, "set": {"n": "public.stopped(new.n)"}
+        }),
     );
     for round in 0..6 {
         server::spare_the_suspect(&mut client);
-        // The worker stops at the effects of one of the new events, until this session ends with all others.
+        // The worker stops at the effects of one of the new events, or where it emits one, until this session ends with all others.
         client.query("SELECT pg_advisory_lock($1)", &[&i64::from(round * 50 + 7 * (round + 1))]).expect("an advisory lock");
         run(
             &mut client,
             &format!(
-                "SELECT count(usher.emit_event('default', CASE n % 2 WHEN 0 THEN 'a.x' ELSE 'b.x.y' END, jsonb_build_object('n', n)))
-                   FROM generate_series({}, {}) AS n",
+                "BEGIN; SELECT count(usher.emit_event('default', 'a.x', jsonb_build_object('n', n))) FROM generate_series({0}, {1}) AS n WHERE n % 2 = 0;
+                 INSERT INTO public.said SELECT n FROM generate_series({0}, {1}) AS n WHERE n % 2 = 1; COMMIT",
                 round * 50 + 1,
                 round * 50 + 50
             ),
@@ -98,7 +114,7 @@ fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
     settled(&mut client, wait::LONG);
     let here = &mut client;
     assert_eq!(number(here, "SELECT count(*) FROM usher.dead_letters"), 0, "{}", wait::jobs(here));
-    assert_eq!(number(here, "SELECT count(*) FROM usher.events"), 300);
+    assert_eq!(text(here, "SELECT concat_ws(' ', count(*), count(DISTINCT data ->> 'n')) FROM usher.events"), "300 300");
     assert_eq!(
         number(
             here,
@@ -110,4 +126,38 @@ fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
         0,
         "each listener has heard each of its events just once"
     );
+}
+
+#[test]
+fn a_batch_of_jobs_emits_its_events_at_once_and_in_their_order() {
+    let (_database, mut client) = hall("usher_test_events_batch");
+    let here = &mut client;
+    run(
+        here,
+        "CREATE TABLE public.said (n int PRIMARY KEY); CREATE TABLE public.statements (n int);
+         CREATE FUNCTION public.counted() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN INSERT INTO public.statements VALUES (1); RETURN NULL; END$$;
+         CREATE TRIGGER counted AFTER INSERT ON usher.events FOR EACH STATEMENT EXECUTE FUNCTION public.counted();
+         GRANT INSERT ON public.statements TO PUBLIC",
+    );
+    flow(
+        here,
+        "says",
+        &json!({"run_as": "clients_events", "when": {"change": "public.said", "on": ["insert"]}, "then": {"emit": "a.x"}, "set": {"n": "new.n"}}),
+    );
+    // While its flow is paused they come together; then they are done together.
+    run(here, "SELECT usher.pause_jobs(flow => 'says')");
+    run(here, "INSERT INTO public.said SELECT n FROM generate_series(1, 400) AS n");
+    run(here, "SELECT usher.resume_jobs(flow => 'says')");
+    wait::until_true(here, "SELECT count(*) = 800 FROM public.heard");
+    settled(here, wait::LONG);
+    assert_eq!(
+        text(
+            here,
+            "SELECT concat_ws(' ', count(*), count(DISTINCT cause), bool_and(n = (data ->> 'n')::int)) FROM (SELECT *, row_number() OVER (ORDER BY id) AS n FROM usher.events) AS e"
+        ),
+        "400 400 t"
+    );
+    let statements = number(here, "SELECT count(*) FROM public.statements");
+    assert!(statements <= 8, "{statements} statements for 400 events");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.dead_letters"), 0, "{}", wait::jobs(here));
 }
