@@ -6,6 +6,9 @@
 //! call, and by whoever applies flows that emit.
 
 mod api;
+pub mod broadcast;
+mod outside;
+pub mod replay;
 mod store;
 
 pub use store::emit_for_flow;

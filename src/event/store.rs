@@ -1,5 +1,6 @@
 //! Writing an event, and jobs of it.
 
+use super::outside::{self, Outside};
 use crate::error::{Result, UsherError};
 use crate::flow::emit_statement::Emission;
 use crate::flow::event_type::Pattern;
@@ -25,13 +26,20 @@ struct Subscriber {
     switched: bool,
 }
 
+/// Who listens.
+#[derive(Default)]
+struct Listeners {
+    flows: Vec<Subscriber>,
+    outside: Vec<Outside>,
+}
+
 thread_local! {
     /// All of them, as of a generation of `usher.flows`.
-    static SUBSCRIBERS: RefCell<(u64, Rc<Vec<Subscriber>>)> = RefCell::new((0, Rc::default()));
+    static SUBSCRIBERS: RefCell<(u64, Rc<Listeners>)> = RefCell::new((0, Rc::default()));
 }
 
 /// Runs with the owner's rights.
-fn subscribers() -> Result<Rc<Vec<Subscriber>>> {
+fn subscribers() -> Result<Rc<Listeners>> {
     let generation = relcache::generation();
     let (known, found) = SUBSCRIBERS.with_borrow(|(known, found)| (*known, found.clone()));
     if known == generation {
@@ -59,7 +67,7 @@ fn subscribers() -> Result<Rc<Vec<Subscriber>>> {
             }))
         },
     )?;
-    let found: Rc<Vec<Subscriber>> = Rc::new(rows.into_iter().flatten().collect());
+    let found = Rc::new(Listeners { flows: rows.into_iter().flatten().collect(), outside: outside::all()? });
     SUBSCRIBERS.set((generation, found.clone()));
     Ok(found)
 }
@@ -71,6 +79,8 @@ pub struct Event {
     pub data: JsonB,
     /// None: each flow's own.
     pub lane: Option<usize>,
+    /// Its id, if it is remembered who is to receive it.
+    pub followed: Option<Uuid>,
 }
 
 /// Flows that some of these organizations have switched off, with those. Runs with the owner's rights.
@@ -88,7 +98,8 @@ const LEFT_OUT: i32 = -1;
 
 /// Events of one type, and a job of each for each flow that listens: `$1` organizations, `$2` ids, `$3` data, `$4` the jobs that cause
 /// them, `$5` trails; `$6` type, `$7` priority, `$8` by whom, `$9` hop; `$10` flows, `$11` versions, and for each event and flow, or for
-/// each flow if it is the same for all events, `$12` the limit that holds the job back (0: none) and `$13` the lane.
+/// each flow if it is the same for all events, `$12` the limit that holds the job back (0: none) and `$13` the lane; `$14` systems outside and `$15`
+/// whose events they get (NULL: everybody's). A system that gets the organization's events and everybody's gets each once.
 /// No join: however many they are, no plan can be a bad one.
 const EMIT: &str = "
 WITH t AS MATERIALIZED (
@@ -111,9 +122,26 @@ j AS MATERIALIZED (
 w AS (
     INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, held_by)
     SELECT j.seq, j.job, j.organization_id, pg_catalog.now(), j.cause, j.flow_id, j.version, j.lane, $9, 'R', j.trail, j.new, 'queue full', j.held_by
-      FROM j WHERE j.held_by <> 0)
+      FROM j WHERE j.held_by <> 0),
+x AS (
+    INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, lane, hop, op, new, waiting_for, target_system)
+    SELECT pg_catalog.nextval('usher.queue_seq'), usher.uuid_v7(), o.organization_id, pg_catalog.now(), o.cause, COALESCE($7, 3), $9, 'R',
+           pg_catalog.jsonb_build_object('id', o.id, 'type', $6, 'data', o.data, 'emitted_at', o.emitted_at, 'emitted_by', $8), 'external worker', o.system
+      FROM (SELECT t.*, s.system
+              FROM t CROSS JOIN LATERAL (SELECT DISTINCT u.system FROM unnest($14::text[], $15::uuid[]) AS u (system, organization_id)
+                                          WHERE u.organization_id IS NULL OR u.organization_id = t.organization_id) AS s
+             ORDER BY t.n, s.system) AS o
+    RETURNING id, organization_id, target_system, new)
 INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
 SELECT j.seq, j.job, j.organization_id, pg_catalog.now(), j.cause, j.flow_id, j.version, j.lane, $9, 'R', j.trail, j.new FROM j WHERE j.held_by = 0";
+
+/// Before the last part, for events that are followed.
+const RECEIVERS: &str = ",
+r AS (
+    INSERT INTO usher.broadcast_receivers (organization_id, event_id, job_id, receiver, outside)
+    SELECT j.organization_id, j.id, j.job, (SELECT f.name FROM usher.flows AS f WHERE f.id = j.flow_id), false FROM j
+    UNION ALL SELECT x.organization_id, (x.new ->> 'id')::uuid, x.id, x.target_system, true FROM x)
+INSERT INTO usher.jobs";
 
 /// Where the jobs of some events go, for each event and flow in turn, or just for each flow.
 struct Places {
@@ -169,15 +197,19 @@ struct Together<'a> {
     lane: Option<usize>,
     by: String,
     hop: i16,
+    followed: bool,
 }
 
 /// Runs with the owner's rights.
 fn write(events: Together<'_>) -> Result<()> {
     let all = subscribers()?;
-    let meant: Vec<&Subscriber> = all.iter().filter(|subscriber| subscriber.pattern.means(events.event_type)).collect();
+    let meant: Vec<&Subscriber> = all.flows.iter().filter(|subscriber| subscriber.pattern.means(events.event_type)).collect();
+    let outside: Vec<&Outside> =
+        all.outside.iter().filter(|outside| outside.patterns.iter().any(|pattern| pattern.means(events.event_type))).collect();
     let places = places(&meant, events.organizations, events.lane)?;
+    let sql = if events.followed { EMIT.replace("\nINSERT INTO usher.jobs", RECEIVERS) } else { EMIT.to_owned() };
     let made = spi::run(
-        EMIT,
+        &sql,
         &[
             spi::arg(events.organizations.to_vec()),
             spi::arg(events.ids),
@@ -192,6 +224,8 @@ fn write(events: Together<'_>) -> Result<()> {
             spi::arg(meant.iter().map(|subscriber| subscriber.version).collect::<Vec<_>>()),
             spi::arg(places.held),
             spi::arg(places.lanes),
+            spi::arg(outside.iter().map(|outside| outside.system.clone()).collect::<Vec<_>>()),
+            spi::arg(outside.iter().map(|outside| outside.organization.map(Uuid::from_bytes)).collect::<Vec<_>>()),
         ],
     )?;
     if made != places.ready {
@@ -204,7 +238,7 @@ fn write(events: Together<'_>) -> Result<()> {
 pub fn emit(installed: Installed, event: Event) -> Result<Uuid> {
     let by = audit::author(None)?.actor;
     let _acting = role::internal(installed.owner);
-    let (id, cause) = (ids::uuid_v7(), cause::current());
+    let (id, cause) = (event.followed.unwrap_or_else(ids::uuid_v7), cause::current());
     write(Together {
         event_type: &event.event_type,
         organizations: &[event.organization],
@@ -215,6 +249,7 @@ pub fn emit(installed: Installed, event: Event) -> Result<Uuid> {
         lane: event.lane,
         by,
         hop: cause.hop,
+        followed: event.followed.is_some(),
     })?;
     Ok(id)
 }
@@ -258,5 +293,23 @@ pub fn emit_for_flow(emission: &Emission<'_>) -> Result<()> {
         lane: None,
         by,
         hop: emission.hop,
+        followed: false,
+    })
+}
+
+/// Events of our own. Runs with the owner's rights.
+pub fn tell(event_type: &str, organizations: &[Uuid], data: Vec<JsonB>) -> Result<()> {
+    let nothing: Vec<Option<Uuid>> = vec![None; organizations.len()];
+    write(Together {
+        event_type,
+        ids: organizations.iter().map(|_| ids::uuid_v7()).collect(),
+        organizations,
+        data: spi::arg(data),
+        causes: spi::arg(nothing),
+        trails: vec![None; organizations.len()],
+        lane: Some(0),
+        by: "pg_usher".to_owned(),
+        hop: 0,
+        followed: false,
     })
 }

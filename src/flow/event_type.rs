@@ -87,6 +87,21 @@ impl Pattern {
         Ok(Self { text: text.to_owned(), words })
     }
 
+    /// The same as a regular expression of PostgreSQL's, for the type with a dot in front of it.
+    pub fn expression(&self) -> String {
+        let words: String = self
+            .words
+            .iter()
+            .map(|word| match word {
+                // Letters, digits, _ and - stand for themselves.
+                Word::Named(name) => format!("\\.{name}"),
+                Word::One => "\\.[^.]+".to_owned(),
+                Word::Any => "(\\.[^.]+)*".to_owned(),
+            })
+            .collect();
+        format!("^{words}$")
+    }
+
     /// True for a type that it means. In time that grows with words times words, whatever the pattern is.
     pub fn means(&self, event_type: &str) -> bool {
         // After each word of the pattern: which beginnings of the type are meant so far, by their number of words.
