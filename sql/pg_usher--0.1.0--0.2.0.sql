@@ -496,6 +496,24 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -729,24 +747,6 @@ BEGIN
           FROM d)
     SELECT max(e.expires_at) INTO last FROM e;
     RETURN last;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
@@ -1080,6 +1080,20 @@ BEGIN
     END;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -1127,20 +1141,6 @@ BEGIN
     END IF;
     DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
@@ -1264,6 +1264,7 @@ REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1271,7 +1272,6 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
@@ -1408,6 +1408,7 @@ GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1415,7 +1416,6 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1541,6 +1541,7 @@ COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organ
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1548,7 +1549,6 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';

@@ -23,6 +23,10 @@ COMMENT ON COLUMN usher.events.emitted_by IS 'a user''s id, role:NAME, or flow N
 COMMENT ON COLUMN usher.events.cause IS 'the job whose flow emitted it';
 COMMENT ON COLUMN usher.events.hop IS 'how many jobs led to it';
 
+-- Flows that listen or emit, among many that do neither.
+CREATE INDEX flows_event_idx ON usher.flows (id) WHERE definition -> 'when' ? 'event';
+CREATE INDEX flows_emit_idx ON usher.flows (id) WHERE definition -> 'then' ? 'emit';
+
 -- Who listens outside the database: an external system, whose workers take the events as jobs.
 CREATE TABLE usher.event_subscriptions (
     system text NOT NULL,

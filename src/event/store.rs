@@ -118,11 +118,17 @@ p AS MATERIALIZED (
 j AS MATERIALIZED (
     SELECT p.*, usher.uuid_v7() AS job, CASE WHEN p.held_by = 0 THEN usher.take_seq(p.lane) ELSE usher.take_later_seq() END AS seq,
            pg_catalog.jsonb_build_object('id', p.id, 'type', $6, 'data', p.data, 'emitted_at', p.emitted_at, 'emitted_by', $8) AS new
-      FROM p),
+      FROM p)";
+
+/// Jobs that limits hold back.
+const HELD: &str = ",
 w AS (
     INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, waiting_for, held_by)
     SELECT j.seq, j.job, j.organization_id, pg_catalog.now(), j.cause, j.flow_id, j.version, j.lane, $9, 'R', j.trail, j.new, 'queue full', j.held_by
-      FROM j WHERE j.held_by <> 0),
+      FROM j WHERE j.held_by <> 0)";
+
+/// What systems outside get.
+const OUTSIDE: &str = ",
 x AS (
     INSERT INTO usher.queue_waiting (seq, id, organization_id, created_at, cause, lane, hop, op, new, waiting_for, target_system)
     SELECT pg_catalog.nextval('usher.queue_seq'), usher.uuid_v7(), o.organization_id, pg_catalog.now(), o.cause, COALESCE($7, 3), $9, 'R',
@@ -131,17 +137,25 @@ x AS (
               FROM t CROSS JOIN LATERAL (SELECT DISTINCT u.system FROM unnest($14::text[], $15::uuid[]) AS u (system, organization_id)
                                           WHERE u.organization_id IS NULL OR u.organization_id = t.organization_id) AS s
              ORDER BY t.n, s.system) AS o
-    RETURNING id, organization_id, target_system, new)
+    RETURNING id, organization_id, target_system, new)";
+
+/// Jobs that are ready.
+const READY: &str = "
 INSERT INTO usher.jobs (seq, id, organization_id, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new)
 SELECT j.seq, j.job, j.organization_id, pg_catalog.now(), j.cause, j.flow_id, j.version, j.lane, $9, 'R', j.trail, j.new FROM j WHERE j.held_by = 0";
 
-/// Before the last part, for events that are followed.
+/// Who is to receive it, for events that are followed.
 const RECEIVERS: &str = ",
 r AS (
     INSERT INTO usher.broadcast_receivers (organization_id, event_id, job_id, receiver, outside)
     SELECT j.organization_id, j.id, j.job, (SELECT f.name FROM usher.flows AS f WHERE f.id = j.flow_id), false FROM j
-    UNION ALL SELECT x.organization_id, (x.new ->> 'id')::uuid, x.id, x.target_system, true FROM x)
-INSERT INTO usher.jobs";
+    UNION ALL SELECT x.organization_id, (x.new ->> 'id')::uuid, x.id, x.target_system, true FROM x)";
+
+/// The statement, with the parts that these events need: most need few, and each costs every event.
+fn statement(held: bool, outside: bool, followed: bool) -> String {
+    let parts = [(true, EMIT), (held, HELD), (outside || followed, OUTSIDE), (followed, RECEIVERS), (true, READY)];
+    parts.into_iter().filter(|(needed, _)| *needed).map(|(_, part)| part).collect()
+}
 
 /// Where the jobs of some events go, for each event and flow in turn, or just for each flow.
 struct Places {
@@ -207,7 +221,7 @@ fn write(events: Together<'_>) -> Result<()> {
     let outside: Vec<&Outside> =
         all.outside.iter().filter(|outside| outside.patterns.iter().any(|pattern| pattern.means(events.event_type))).collect();
     let places = places(&meant, events.organizations, events.lane)?;
-    let sql = if events.followed { EMIT.replace("\nINSERT INTO usher.jobs", RECEIVERS) } else { EMIT.to_owned() };
+    let sql = statement(places.held.iter().any(|held| *held > 0), !outside.is_empty(), events.followed);
     let made = spi::run(
         &sql,
         &[

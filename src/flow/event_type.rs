@@ -152,6 +152,18 @@ mod unit {
     }
 
     #[test]
+    fn a_pattern_as_an_expression_has_a_dot_before_each_word() {
+        for (pattern, expression) in [
+            ("orders.paid", r"^\.orders\.paid$"),
+            ("*.a-b", r"^\.[^.]+\.a-b$"),
+            ("**", r"^(\.[^.]+)*$"),
+            ("a.**.b", r"^\.a(\.[^.]+)*\.b$"),
+        ] {
+            assert_eq!(Pattern::parse(pattern).expect("a pattern").expression(), expression);
+        }
+    }
+
+    #[test]
     fn what_is_no_type_or_pattern_is_refused() {
         for wrong in ["", ".", "a.", "a..b", "A.b", "a b", "a.*", "**", "ä", &"a".repeat(201)] {
             assert!(check_type(wrong).is_err(), "{wrong}");
