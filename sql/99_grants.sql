@@ -85,11 +85,12 @@ COMMENT ON FUNCTION usher.read_notice IS 'marks a notice as read; true when it w
 
 -- Schedules; backfills and replays.
 GRANT EXECUTE ON FUNCTION usher.run_status, usher.next_runs TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.backfill, usher.replay, usher.pause_work, usher.resume_work, usher.cancel_work TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.backfill, usher.replay, usher.replay_events, usher.pause_work, usher.resume_work, usher.cancel_work TO usher_operator;
 COMMENT ON FUNCTION usher.run_status IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.next_runs IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.backfill IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.replay IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
+COMMENT ON FUNCTION usher.replay_events IS 'has a flow hear the events of a time (again); returns the id that usher.progress shows';
 COMMENT ON FUNCTION usher.pause_work IS 'holds a backfill or replay where it is';
 COMMENT ON FUNCTION usher.resume_work IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.cancel_work IS 'ends a backfill or replay; jobs that it has made stay';
@@ -255,11 +256,15 @@ GRANT EXECUTE ON FUNCTION usher.isolate_tables TO usher_operator;
 COMMENT ON FUNCTION usher.isolate_tables IS 'internal: gives the tables of some schemas the policies that a declaration says';
 
 -- The event bus.
-GRANT EXECUTE ON FUNCTION usher.emit_event TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.start_workflow, usher.signal_workflow, usher.cancel_workflow, usher.retry_workflow, usher.workflow_timeline TO usher_member;
 COMMENT ON FUNCTION usher.start_workflow IS 'begins a run of a workflow with an input of yours: organization, name, input (object, the steps'' run.input), priority; returns the run';
 COMMENT ON FUNCTION usher.signal_workflow IS 'tells a run what one of its steps waits for: a signal, or {"approved": true} or false to a question for approval; returns how the run stands';
 COMMENT ON FUNCTION usher.cancel_workflow IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
 COMMENT ON FUNCTION usher.retry_workflow IS 'goes on with a run that is parked, from the step that failed or an earlier one, or begins one anew that was undone; returns how the run stands';
 COMMENT ON FUNCTION usher.workflow_timeline IS 'what has happened to a run of a workflow, in order: steps, failures, undos, what people did';
+GRANT EXECUTE ON FUNCTION usher.emit_event, usher.broadcast_event, usher.event_receipts, usher.create_subscription, usher.drop_subscription TO usher_member;
+COMMENT ON FUNCTION usher.broadcast_event IS 'emits an emergency event and tells, once the time is over, who has not received it';
+COMMENT ON FUNCTION usher.event_receipts IS 'who is to receive a broadcast, and who has';
+COMMENT ON FUNCTION usher.create_subscription IS 'gives an external system the events that some patterns mean; usher.claim_jobs() hands them out';
+COMMENT ON FUNCTION usher.drop_subscription IS 'ends a subscription; what waits stays for the system''s workers';
 COMMENT ON FUNCTION usher.emit_event IS 'says that something has happened: the event is kept, and flows that listen get their jobs';

@@ -76,6 +76,10 @@ CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, ru
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.broadcast_event(organization text, type text, data jsonb DEFAULT '{}'::jsonb, acknowledge_within interval DEFAULT '00:01:00'::interval)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$broadcast_event_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.cancel_sync_jobs(organization text, filter jsonb)
  RETURNS bigint
  LANGUAGE c
@@ -100,6 +104,10 @@ CREATE OR REPLACE FUNCTION usher.create_batch(organization text, name text, comp
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$create_batch_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.create_subscription(system text, definition jsonb, organization text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$create_subscription_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.declare_personal(target regclass, columns jsonb)
  RETURNS text
  LANGUAGE c
@@ -120,6 +128,10 @@ CREATE OR REPLACE FUNCTION usher.drop_subject(kind text)
  RETURNS void
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$drop_subject_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.drop_subscription(system text, organization text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$drop_subscription_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.emit_event(organization text, type text, data jsonb DEFAULT '{}'::jsonb, priority text DEFAULT 'normal'::text)
  RETURNS uuid
  LANGUAGE c
@@ -140,6 +152,10 @@ CREATE OR REPLACE FUNCTION usher.erasure_receipt(organization text, erasure uuid
  RETURNS jsonb
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$erasure_receipt_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.event_receipts(event uuid)
+ RETURNS TABLE(receiver text, outside boolean, state text, received_at timestamp with time zone, error text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$event_receipts_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
  RETURNS jsonb
  LANGUAGE c
@@ -307,6 +323,10 @@ CREATE OR REPLACE FUNCTION usher.replay(flow text, "from" timestamp with time zo
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$replay_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.replay_events(flow text, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone, types text DEFAULT NULL::text)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$replay_events_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reprioritise(job uuid, priority text)
  RETURNS usher.sync_job
  LANGUAGE c
@@ -496,6 +516,24 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -508,267 +546,6 @@ BEGIN
     ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
     DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
     RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    ours uuid[];
-    free uuid[];
-BEGIN
-    -- Locked or gone: passed over.
-    SELECT array_agg(l.id) INTO ours
-      FROM (SELECT w.id FROM usher.queue_waiting AS w
-             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-               AND w.waiting_for = 'other jobs'
-               FOR UPDATE SKIP LOCKED) AS l;
-    INSERT INTO usher.job_checks (organization_id, job_id)
-    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
-     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-       AND w.waiting_for = 'other jobs'
-       AND (w.id <> ALL (COALESCE(ours, '{}'))
-            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
-                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-    IF ours IS NULL THEN
-        RETURN;
-    END IF;
-    WITH f AS (
-        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
-         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
-         ORDER BY d.organization_id, d.job_id, d.after_id),
-    w AS (
-        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
-        RETURNING w.*, f.after_id, f.failed),
-    gone AS (
-        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
-    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
-           w.attempts, w.last_attempted_at,
-           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
-           'US002', w.source_system, w.target_system
-      FROM w;
-    WITH r AS (
-        UPDATE usher.queue_waiting AS w
-           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
-               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
-           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-        RETURNING w.id)
-    SELECT array_agg(r.id) INTO free FROM r;
-    IF free IS NOT NULL THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
- RETURNS record
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
-    done AS (
-        DELETE FROM usher.job_dependencies AS d USING e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
-        RETURNING d.organization_id, d.job_id),
-    failed AS (
-        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
-        RETURNING d.organization_id, d.job_id)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
-      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    seen boolean;
-    touched record;
-BEGIN
-    IF fate <> 'synced' THEN
-        PERFORM usher.tally(organizations, jobs, fate, 1);
-        PERFORM usher.note_steps_ended(organizations, jobs, fate);
-    END IF;
-    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
-    -- transaction with one snapshot may not see who waits.
-    -- A long chain of jobs that die one after another goes on afterwards, in slices.
-    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
-    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
-        RETURN;
-    END IF;
-    IF but IS NOT NULL THEN
-        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
-          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
-    END IF;
-    IF NOT seen THEN
-        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
-        PERFORM usher.wake_waiting();
-        RETURN;
-    END IF;
-    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
-    IF touched.dependants IS NOT NULL THEN
-        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.settle_dependants()
- RETURNS boolean
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-    fates record;
-    touched record;
-BEGIN
-    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
-        RETURN false;
-    END IF;
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
-        RETURN true;
-    END IF;
-    -- From here on nobody is between looking and committing.
-    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
-      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
-            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
-             WHERE c.ended) AS t;
-    IF jobs IS NULL THEN
-        RETURN false;
-    END IF;
-    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
-      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
-              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
-      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
-                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
-     WHERE j.status IN ('synced', 'dead', 'cancelled');
-    IF fates.jobs IS NOT NULL THEN
-        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
-        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
-        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
-          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
-                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
-    END IF;
-    PERFORM usher.look_at_dependants(organizations, jobs, false);
-    RETURN false;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF pg_relation_size('usher.workflow_runs') = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
-    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
-      FROM unnest(organizations, jobs) AS e (o, j)
-     CROSS JOIN LATERAL (
-           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
-            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
-           UNION ALL
-           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
-            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
-      JOIN usher.flows AS f ON f.id = w.flow_id
-     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF pg_relation_size('usher.batch_definitions') = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
-    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
-           many * count(*) FILTER (WHERE fate = 'cancelled')
-      FROM unnest(organizations, jobs) AS e (organization_id, id)
-      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-BEGIN
-    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
-    IF jobs IS NULL THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'INSERT' THEN
-        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
-    ELSE
-        PERFORM usher.tally(organizations, jobs, 'dead', -1);
-    END IF;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
- RETURNS timestamp with time zone
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    last timestamptz;
-BEGIN
-    WITH e AS (
-        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
-         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
-         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
-    w AS (
-        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
-         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
-           -- What somebody outside is at work on has started in time; given back, it is too late.
-           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
-           FOR UPDATE SKIP LOCKED),
-    gone AS (
-        DELETE FROM usher.job_expiries AS x USING e
-         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
-           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
-                -- Locked by a batch that is at work on it: looked at again within a minute.
-                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
-    d AS (
-        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
-    dead AS (
-        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
-               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
-          FROM d)
-    SELECT max(e.expires_at) INTO last FROM e;
-    RETURN last;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
@@ -1102,24 +879,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -1169,6 +928,267 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    ours uuid[];
+    free uuid[];
+BEGIN
+    -- Locked or gone: passed over.
+    SELECT array_agg(l.id) INTO ours
+      FROM (SELECT w.id FROM usher.queue_waiting AS w
+             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+               AND w.waiting_for = 'other jobs'
+               FOR UPDATE SKIP LOCKED) AS l;
+    INSERT INTO usher.job_checks (organization_id, job_id)
+    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
+     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+       AND w.waiting_for = 'other jobs'
+       AND (w.id <> ALL (COALESCE(ours, '{}'))
+            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
+                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+    IF ours IS NULL THEN
+        RETURN;
+    END IF;
+    WITH f AS (
+        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
+         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
+         ORDER BY d.organization_id, d.job_id, d.after_id),
+    w AS (
+        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
+        RETURNING w.*, f.after_id, f.failed),
+    gone AS (
+        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
+    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
+           w.attempts, w.last_attempted_at,
+           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
+           'US002', w.source_system, w.target_system
+      FROM w;
+    WITH r AS (
+        UPDATE usher.queue_waiting AS w
+           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
+               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
+           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+        RETURNING w.id)
+    SELECT array_agg(r.id) INTO free FROM r;
+    IF free IS NOT NULL THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
+    done AS (
+        DELETE FROM usher.job_dependencies AS d USING e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
+        RETURNING d.organization_id, d.job_id),
+    failed AS (
+        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
+        RETURNING d.organization_id, d.job_id)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
+      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    seen boolean;
+    touched record;
+BEGIN
+    IF fate <> 'synced' THEN
+        PERFORM usher.tally(organizations, jobs, fate, 1);
+        PERFORM usher.note_steps_ended(organizations, jobs, fate);
+    END IF;
+    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
+    -- transaction with one snapshot may not see who waits.
+    -- A long chain of jobs that die one after another goes on afterwards, in slices.
+    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
+    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
+        RETURN;
+    END IF;
+    IF but IS NOT NULL THEN
+        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
+          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
+    END IF;
+    IF NOT seen THEN
+        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
+        PERFORM usher.wake_waiting();
+        RETURN;
+    END IF;
+    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
+    IF touched.dependants IS NOT NULL THEN
+        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.settle_dependants()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+    fates record;
+    touched record;
+BEGIN
+    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
+        RETURN false;
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
+        RETURN true;
+    END IF;
+    -- From here on nobody is between looking and committing.
+    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
+      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
+            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
+             WHERE c.ended) AS t;
+    IF jobs IS NULL THEN
+        RETURN false;
+    END IF;
+    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
+      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
+              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
+      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
+                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
+     WHERE j.status IN ('synced', 'dead', 'cancelled');
+    IF fates.jobs IS NOT NULL THEN
+        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
+        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
+          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
+                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
+    END IF;
+    PERFORM usher.look_at_dependants(organizations, jobs, false);
+    RETURN false;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.workflow_runs') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
+    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
+      FROM unnest(organizations, jobs) AS e (o, j)
+     CROSS JOIN LATERAL (
+           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
+            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
+           UNION ALL
+           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
+            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
+      JOIN usher.flows AS f ON f.id = w.flow_id
+     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.batch_definitions') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
+    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
+           many * count(*) FILTER (WHERE fate = 'cancelled')
+      FROM unnest(organizations, jobs) AS e (organization_id, id)
+      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+BEGIN
+    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
+    IF jobs IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
+    ELSE
+        PERFORM usher.tally(organizations, jobs, 'dead', -1);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
+ RETURNS timestamp with time zone
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    last timestamptz;
+BEGIN
+    WITH e AS (
+        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
+         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
+         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
+    w AS (
+        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
+         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
+           -- What somebody outside is at work on has started in time; given back, it is too late.
+           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
+           FOR UPDATE SKIP LOCKED),
+    gone AS (
+        DELETE FROM usher.job_expiries AS x USING e
+         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
+           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
+                -- Locked by a batch that is at work on it: looked at again within a minute.
+                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
+    d AS (
+        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
+    dead AS (
+        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
+               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
+          FROM d)
+    SELECT max(e.expires_at) INTO last FROM e;
+    RETURN last;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1192,22 +1212,26 @@ REVOKE ALL ON FUNCTION usher.audit_images_hash(uuid,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_workflow(uuid,text,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.create_subscription(text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.declare_personal(regclass,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.delete_secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_subject(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_subscription(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.emit_event(text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.erase_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.erasure_receipt(text,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.event_receipts(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_subject(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
@@ -1246,6 +1270,7 @@ REVOKE ALL ON FUNCTION usher.release_memberships() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reseal_columns(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reseal_secrets(integer) FROM PUBLIC;
@@ -1290,7 +1315,15 @@ REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1299,14 +1332,6 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1322,6 +1347,7 @@ GRANT EXECUTE ON FUNCTION usher.audit_images_hash(uuid,text,text) TO usher_reade
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_sync_jobs(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_workflow(uuid,text,boolean) TO usher_member;
@@ -1329,16 +1355,19 @@ GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.create_subscription(text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.declare_personal(regclass,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.delete_secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_subject(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.drop_subscription(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.emit_event(text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.erase_subject(text,text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.erasure_receipt(text,uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.event_receipts(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.export_subject(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
@@ -1385,6 +1414,7 @@ GRANT EXECUTE ON FUNCTION usher.release_memberships() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.release_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reseal_columns(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reseal_secrets(integer) TO usher_operator;
@@ -1435,15 +1465,8 @@ GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1452,7 +1475,14 @@ GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1471,22 +1501,26 @@ COMMENT ON FUNCTION usher.audit_images_hash(uuid,text,text) IS 'internal: SHA-25
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) IS 'emits an emergency event and tells, once the time is over, who has not received it';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
 COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
 COMMENT ON FUNCTION usher.cancel_workflow(uuid,text,boolean) IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
+COMMENT ON FUNCTION usher.create_subscription(text,jsonb,text) IS 'gives an external system the events that some patterns mean; usher.claim_jobs() hands them out';
 COMMENT ON FUNCTION usher.declare_personal(regclass,jsonb) IS 'declares columns of a table as personal: why they are kept, and what they become when the person is erased';
 COMMENT ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) IS 'defines a kind of person: each row of a table is one';
 COMMENT ON FUNCTION usher.delete_secret(text,text) IS 'forgets a secret';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.drop_subject(text) IS 'forgets a kind of person; its data stays';
+COMMENT ON FUNCTION usher.drop_subscription(text,text) IS 'ends a subscription; what waits stays for the system''s workers';
 COMMENT ON FUNCTION usher.emit_event(text,text,jsonb,text) IS 'says that something has happened: the event is kept, and flows that listen get their jobs';
 COMMENT ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) IS 'asks for a job: the flow whose request names source, target and payload.action takes it; returns the job';
 COMMENT ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) IS 'asks for up to 100000 jobs, all or none; returns their ids in the order of the payloads';
 COMMENT ON FUNCTION usher.erase_subject(text,text,text,text) IS 'erases a person from rows, jobs and audit, asks linked systems to do so too, and returns a signed receipt';
 COMMENT ON FUNCTION usher.erasure_receipt(text,uuid) IS 'the signed receipt of an erasure, with what linked systems have answered by now';
+COMMENT ON FUNCTION usher.event_receipts(uuid) IS 'who is to receive a broadcast, and who has';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.export_subject(text,text,text) IS 'everything that is known of a person, as JSON';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
@@ -1525,6 +1559,7 @@ COMMENT ON FUNCTION usher.release_memberships() IS 'ends usher.adopt_memberships
 COMMENT ON FUNCTION usher.release_organizations() IS 'ends usher.adopt_organizations(); the organizations stay';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
+COMMENT ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) IS 'has a flow hear the events of a time (again); returns the id that usher.progress shows';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.reseal_columns(integer) IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
@@ -1569,7 +1604,15 @@ COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organ
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
+COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
+COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
+COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1578,12 +1621,4 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
-COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
-COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
-COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
-COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
-COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
-COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

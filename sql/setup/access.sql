@@ -132,8 +132,8 @@ SELECT w.id, w.kind, w.flow, w.state, w.total, w.total_is, w.done, w.jobs, d.fai
   CROSS JOIN LATERAL (
        SELECT pg_catalog.count(*) AS failed FROM usher.dead_letters d
         WHERE d.flow_id = w.flow_id AND d.created_at >= w.started_at
-          AND CASE w.kind WHEN 'backfill' THEN d.cause = w.id ELSE d.cause IS NOT NULL AND d.hop = 0 END) AS d;
-COMMENT ON VIEW usher.progress IS 'backfills and replays: rows or jobs gone through of the total (estimated or exact), jobs made, dead ones, rate, time left';
+          AND CASE WHEN w.kind IN ('backfill', 'events') THEN d.cause = w.id ELSE d.cause IS NOT NULL AND d.hop = 0 END) AS d;
+COMMENT ON VIEW usher.progress IS 'backfills and replays: rows, jobs or events gone through of the total (estimated or exact), jobs made, dead ones, rate, time left';
 CREATE OR REPLACE VIEW usher.batches WITH (security_invoker = true) AS
 SELECT b.id, b.organization_id, b.name,
        CASE WHEN b.finished_at IS NOT NULL THEN 'finished' WHEN b.sealed_at IS NOT NULL THEN 'sealed' ELSE 'open' END AS state,
@@ -168,7 +168,7 @@ COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
-GRANT SELECT ON usher.limits, usher.events TO usher_member;
+GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
 GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;

@@ -51,12 +51,12 @@ CREATE TABLE usher.work_items (
     updated_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     finished_at timestamptz,
     CONSTRAINT work_items_pkey PRIMARY KEY (id),
-    CONSTRAINT work_items_kind_known CHECK (kind IN ('backfill', 'replay')),
+    CONSTRAINT work_items_kind_known CHECK (kind IN ('backfill', 'replay', 'events')),
     CONSTRAINT work_items_state_known CHECK (state IN ('running', 'paused', 'failed', 'done', 'cancelled')),
     CONSTRAINT work_items_total_is_known CHECK (total_is IN ('exact', 'estimated'))
 ) WITH (fillfactor = 50);
 CREATE UNIQUE INDEX work_items_open_key ON usher.work_items (flow_id, kind) WHERE finished_at IS NULL;
-COMMENT ON TABLE usher.work_items IS 'backfills and replays; usher.progress is the view to read';
+COMMENT ON TABLE usher.work_items IS 'backfills and replays, of jobs or of events; usher.progress is the view to read';
 COMMENT ON COLUMN usher.work_items.step IS 'the size of the next slice: smaller after a row that was locked';
 COMMENT ON COLUMN usher.work_items.position IS 'everything up to this key is in the queue; moves in the transaction that puts it there';
 

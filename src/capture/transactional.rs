@@ -7,6 +7,7 @@
 use super::nesting::{self, Ending};
 use super::trigger::{Forms, cause_arguments};
 use crate::error::{Result, UsherError};
+use crate::event;
 use crate::flow::apply::{self, Batch, Causes, Place, Run};
 use crate::flow::cause::{self, Cause};
 use crate::flow::definition::OnError;
@@ -82,6 +83,7 @@ pub fn run(
                 batch: &batch,
                 causes: Causes::Shared(&next, for_organization),
                 place: Place::Writer,
+                emit: event::emit_for_flow,
             };
             match apply::apply_whole(&run, 1, ready) {
                 Ok(failed) => match (failed.first(), flow.definition.on_error) {

@@ -3,6 +3,7 @@
 use super::cause::{self, Cause};
 use super::compile::Program;
 use super::definition::OnError;
+use super::emit_statement::{self, Emitter};
 use super::store::Flow;
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
@@ -71,6 +72,7 @@ pub struct Run<'a> {
     pub batch: &'a Batch,
     pub causes: Causes<'a>,
     pub place: Place,
+    pub emit: Emitter,
 }
 
 /// What the jobs that follow inherit, and for which organization the flow may call RPCs.
@@ -205,6 +207,7 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     let triggers_only = flow.definition.on_error == OnError::Abort;
     let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
     let keeps_result = flow.definition.keeps_result();
+    let emits = flow.definition.emits().is_some();
     let mut results: (Vec<i32>, Vec<String>) = Default::default();
     let words = {
         let _caused = cause::enter(cause.clone());
@@ -227,6 +230,8 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
                     }
                 } else if let Some(n) = table.get::<i32>(1)? {
                     words.push(Word { n, failed: table.get::<String>(2)?, again: table.get::<bool>(3)?.unwrap_or(false) });
+                } else if emits {
+                    emit_statement::hand_over(run, &table, cause)?;
                 }
             }
             // What the target checks only at COMMIT is checked now, with the flow's rights, while it can still be told

@@ -12,6 +12,7 @@ use super::call_statement::call;
 use super::catalog::{self, Column, Table};
 use super::collect::collect;
 use super::definition::{Definition, OnConflict, Then, When};
+use super::emit_statement;
 use super::expressions::Expressions;
 use super::limit_keys;
 pub use super::shape::ColumnUse as Used;
@@ -318,6 +319,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let (apply, preview) = match (&definition.then, &target) {
         (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
         (Then::Steps(_) | Then::Collect(_), _) => collect(&writer),
+        (Then::Emit { event_type }, _) => emit_statement::statement(&writer, event_type),
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
             (apply, write(&writer, then, target, true)?)
@@ -546,7 +548,9 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Delete { .. } => {
             format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
         }
-        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) => return Err(UsherError::internal("this writes no table")),
+        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) | Then::Emit { .. } => {
+            return Err(UsherError::internal("this writes no table"));
+        }
     };
     Ok(if preview {
         format!(

@@ -4,6 +4,7 @@
 //! not run is refused as such. Pure: no pgrx.
 
 use super::call;
+use super::emit;
 use super::event_type::Pattern;
 use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, one_of, refuse, text, texts, yes_or_no};
 use super::gather::{self, Gather};
@@ -19,7 +20,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call and steps, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call, emit and steps, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -130,6 +131,10 @@ pub enum Then {
     Steps(Vec<Step>),
     /// Part of a step: "set" is what is to be known.
     Collect(Part),
+    /// An event of this type, with the fields of "set" as its data.
+    Emit {
+        event_type: String,
+    },
 }
 
 impl Then {
@@ -138,14 +143,14 @@ impl Then {
             Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
                 Some(table)
             }
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) => None,
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => None,
         }
     }
 
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) => &[],
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => &[],
         }
     }
 }
@@ -300,12 +305,15 @@ fn then(value: &Value) -> Parsed<Then> {
     }
     let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
-    if matches!(kind, "send" | "emit" | "notify") {
+    if matches!(kind, "send" | "notify") {
         return not_there(&format!("\"then\": \"{kind}\""));
     }
     if kind == "steps" {
         known_keys(object, &["steps"], "\"then\"")?;
         return steps::parse(value).map(Then::Steps);
+    }
+    if kind == "emit" {
+        return emit::then(object, value);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -459,6 +467,7 @@ impl Definition {
     fn agrees_with_itself(&self) -> Parsed<()> {
         let is_request = matches!(self.when, When::Request { .. });
         call::agrees(self)?;
+        emit::agrees(self)?;
         if is_request && (self.from.is_none() || self.to.is_none()) {
             return refuse(
                 "a flow for a request needs \"from\" and \"to\"",

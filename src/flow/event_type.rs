@@ -27,7 +27,7 @@ fn is_word(word: &str) -> bool {
 }
 
 /// Refuses what is no type, and says what is wrong with it.
-fn check_type(text: &str) -> Parsed<()> {
+pub(super) fn check_type(text: &str) -> Parsed<()> {
     if text.len() > LONGEST {
         return refuse(
             format!("the event's type has more than {LONGEST} characters"),
@@ -47,9 +47,19 @@ fn check_type(text: &str) -> Parsed<()> {
     }
 }
 
+/// The types of what this extension itself has to say.
+pub fn is_reserved(text: &str) -> bool {
+    text == "usher" || text.starts_with("usher.")
+}
+
 /// The same, for what a caller gives.
 pub fn require(text: &str) -> Result<()> {
-    check_type(text).map_err(|refusal| UsherError::invalid(refusal.message).hint(refusal.hint))
+    check_type(text).map_err(|refusal| UsherError::invalid(refusal.message).hint(refusal.hint))?;
+    if is_reserved(text) {
+        return Err(UsherError::invalid(format!("\"{text}\" is a type of pg_usher's own events"))
+            .hint("Begin the type with whose it is, such as orders.paid."));
+    }
+    Ok(())
 }
 
 impl Pattern {
@@ -82,24 +92,19 @@ impl Pattern {
         self.words.iter().all(|word| matches!(word, Word::Named(_))).then_some(self.text.as_str())
     }
 
-    /// The same as PostgreSQL's regular expressions have it.
-    pub fn regular_expression(&self) -> String {
-        let mut text = String::new();
-        // A word stands behind each dot; "**" takes its dots along.
-        for (at, word) in self.words.iter().enumerate() {
-            text += match word {
-                Word::Any if at == 0 => "([^.]+(\\.|$))*",
-                Word::Any => "(\\.[^.]+)*",
-                _ if at > 0 && !(at == 1 && self.words[0] == Word::Any) => "\\.",
-                _ => "",
-            };
-            match word {
-                Word::Named(name) => text += name,
-                Word::One => text += "[^.]+",
-                Word::Any => {}
-            }
-        }
-        format!("^{text}$")
+    /// The same as a regular expression of PostgreSQL's, for the type with a dot in front of it.
+    pub fn expression(&self) -> String {
+        let words: String = self
+            .words
+            .iter()
+            .map(|word| match word {
+                // Letters, digits, _ and - stand for themselves.
+                Word::Named(name) => format!("\\.{name}"),
+                Word::One => "\\.[^.]+".to_owned(),
+                Word::Any => "(\\.[^.]+)*".to_owned(),
+            })
+            .collect();
+        format!("^{words}$")
     }
 
     /// True for a type that it means. In time that grows with words times words, whatever the pattern is.
@@ -148,6 +153,18 @@ mod unit {
         ] {
             meant.iter().for_each(|given| assert!(means(pattern, given), "{pattern} means {given}"));
             others.iter().for_each(|given| assert!(!means(pattern, given), "{pattern} does not mean {given}"));
+        }
+    }
+
+    #[test]
+    fn a_pattern_as_an_expression_has_a_dot_before_each_word() {
+        for (pattern, expression) in [
+            ("orders.paid", r"^\.orders\.paid$"),
+            ("*.a-b", r"^\.[^.]+\.a-b$"),
+            ("**", r"^(\.[^.]+)*$"),
+            ("a.**.b", r"^\.a(\.[^.]+)*\.b$"),
+        ] {
+            assert_eq!(Pattern::parse(pattern).expect("a pattern").expression(), expression);
         }
     }
 

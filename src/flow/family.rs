@@ -3,6 +3,7 @@
 //! A part has the version of its workflow, so that a run, which keeps the version that it began with, finds each part as it was then.
 //! A part that a newer version does without stays as long as the workflow does.
 
+use super::circle_check;
 use super::definition::Definition;
 use super::drift;
 use super::manage::{self, Checked};
@@ -84,7 +85,7 @@ v AS (
 SELECT f.id, f.name FROM f";
 
 /// Makes the parts of a workflow that has just been made or changed. Runs with the owner's rights.
-pub(super) fn make(name: &str, parts: Vec<(String, serde_json::Value, Checked)>) -> Result<()> {
+pub(super) fn make(installed: Installed, name: &str, parts: Vec<(String, serde_json::Value, Checked)>) -> Result<()> {
     if parts.is_empty() {
         return Ok(());
     }
@@ -93,12 +94,14 @@ pub(super) fn make(name: &str, parts: Vec<(String, serde_json::Value, Checked)>)
     })?;
     let (version, pack, enabled) = whole.into_iter().next().ok_or_else(|| UsherError::internal("a workflow is gone"))?;
     let (mut names, mut definitions, mut compiled, mut roles, mut needs) = (vec![], vec![], vec![], vec![], vec![]);
+    let mut definitions_of_parts = Vec::new();
     for (part, definition, checked) in parts {
         names.push(part);
         definitions.push(JsonB(definition));
         compiled.push(checked.compiled.stored()?);
         roles.push(checked.run_as);
         needs.push(checked.needs);
+        definitions_of_parts.push(checked.definition);
     }
     let broken = spi::read_all(
         "SELECT f.name FROM usher.flows AS f WHERE f.name = ANY ($1) AND f.state = 'broken'",
@@ -119,6 +122,9 @@ pub(super) fn make(name: &str, parts: Vec<(String, serde_json::Value, Checked)>)
         ],
         |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
     )?;
+    for definition in &definitions_of_parts {
+        circle_check::warn_of_silence(installed, definition)?;
+    }
     for (id, part) in made {
         let at = names.iter().position(|name| *name == part).ok_or_else(|| UsherError::internal("a part is gone"))?;
         drift::record(id, &needs[at])?;

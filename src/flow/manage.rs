@@ -1,6 +1,7 @@
 //! Making, changing and removing flows.
 
 use super::check::checked;
+use super::circle_check;
 use super::compile::Compiled;
 use super::definition::{Definition, When};
 use super::drift::{self, Needs};
@@ -78,7 +79,7 @@ fn check_route(definition: &Definition, name: &str) -> Result<()> {
 }
 
 pub(super) struct Checked {
-    definition: Definition,
+    pub(super) definition: Definition,
     pub(super) compiled: Compiled,
     pub(super) needs: Needs,
     pub(super) run_as: Oid,
@@ -94,6 +95,7 @@ pub(super) fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<
         || definition.is_external()
         || definition.keeps_result()
         || !definition.limits.is_empty()
+        || definition.emits().is_some()
         || matches!(definition.when, When::Schedule(_) | When::Event(_));
     if new {
         crate::setup::current().map_err(in_flow)?;
@@ -145,7 +147,9 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
         ],
     )?;
     stands_on(installed, name, &checked.needs)?;
-    family::make(name, parts)?;
+    family::make(installed, name, parts)?;
+    circle_check::new(name)?;
+    circle_check::warn_of_silence(installed, &checked.definition)?;
     warn_of_superuser(name, checked.run_as);
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
 }
@@ -168,10 +172,11 @@ fn what(definition: &Definition) -> String {
         When::Event(pattern) => format!("event {}", pattern.text),
         When::Step(workflow) => format!("step of {workflow}"),
     };
-    let then = match definition.steps().len() {
-        0 => definition.then.table().unwrap_or("call").to_owned(),
-        1 => "1 step".to_owned(),
-        steps => format!("{steps} steps"),
+    let then = match (definition.steps().len(), definition.emits()) {
+        (_, Some(event_type)) => format!("event {event_type}"),
+        (0, None) => definition.then.table().unwrap_or("call").to_owned(),
+        (1, None) => "1 step".to_owned(),
+        (steps, None) => format!("{steps} steps"),
     };
     format!("{when} -> {then}")
 }
@@ -202,7 +207,9 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
     )?;
     let version = spi::read::<i32>("SELECT version FROM usher.flows WHERE name = $1", &[spi::arg(name)])?.unwrap_or(0);
     let id = stands_on(installed, name, &checked.needs)?;
-    family::make(name, parts)?;
+    family::make(installed, name, parts)?;
+    circle_check::new(name)?;
+    circle_check::warn_of_silence(installed, &checked.definition)?;
     if was_broken {
         drift::mend(id)?;
     }
@@ -312,6 +319,7 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
         &[spi::arg(name), spi::arg(on)],
     )?;
     if on {
+        circle_check::new(name)?;
         release(name)?;
     }
     let state = if on { "on" } else { "off" };

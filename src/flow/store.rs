@@ -1,14 +1,17 @@
 //! Flows as this process knows them: loaded once, forgotten when `usher.flows` changes.
 
+use super::circle::{self, Place};
 use super::compile::{self, Compiled, Program};
 use super::definition::{self, Change, Definition, When};
+use super::event_type::Pattern;
 use super::switches;
 use crate::error::{Result, UsherError};
 use crate::pg::{self, spi};
 use pgrx::JsonB;
 use pgrx::pg_sys::Oid;
+use pgrx::spi::SpiTupleTable;
 use std::cell::{OnceCell, RefCell};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// One version of a flow, ready to be run.
@@ -165,55 +168,41 @@ pub fn refused(refusal: super::fields::Refusal) -> UsherError {
     error.hint(refusal.hint)
 }
 
-/// Flows whose effect can lead back to their own source, by the tables that they name. What a called function writes is
+/// Flows whose effect can lead back to their own source, by the tables and events that they name. What a called function writes is
 /// not known, so a call counts as part of a circle. From a flow in shadow nothing follows.
 fn circles() -> Result<Rc<HashSet<i32>>> {
     if let Some(found) = KNOWN.with_borrow(|known| known.circles.clone()) {
         return Ok(found);
     }
     let flows = spi::read_all(
-        "SELECT f.id, v.compiled ->> 'source', v.compiled ->> 'target', v.definition -> 'then' ? 'call'
+        "SELECT f.id, v.definition -> 'then' ? 'call', v.compiled ->> 'source', v.definition -> 'when' ->> 'event', v.compiled ->> 'target', v.definition -> 'then' ->> 'emit'
            FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
           WHERE v.definition -> 'shadow' IS DISTINCT FROM 'true'",
         &[],
-        |row| {
-            Ok((
-                row.get::<i32>(1)?.unwrap_or_default(),
-                row.get::<String>(2)?,
-                row.get::<String>(3)?,
-                row.get::<bool>(4)?.unwrap_or(false),
-            ))
-        },
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false), ends(row, 3)?)),
     )?;
-    let mut leads: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for (_, source, target, _) in &flows {
-        if let (Some(source), Some(target)) = (source, target) {
-            leads.entry(source).or_default().push(target);
-        }
-    }
-    let reaches = |from: &str, goal: &str| {
-        let mut seen = HashSet::new();
-        let mut open = vec![from];
-        while let Some(table) = open.pop() {
-            if table == goal {
-                return true;
-            }
-            if seen.insert(table) {
-                open.extend(leads.get(table).into_iter().flatten());
-            }
-        }
-        false
-    };
-    let found: HashSet<i32> = flows
-        .iter()
-        .filter(|(_, source, target, calls)| {
-            *calls || matches!((source, target), (Some(source), Some(target)) if reaches(target, source))
-        })
-        .map(|(id, ..)| *id)
-        .collect();
+    let (ids, ends): (Vec<(i32, bool)>, Vec<_>) = flows.into_iter().map(|(id, calls, ends)| ((id, calls), ends)).unzip();
+    let back = circle::back_to_themselves(&ends);
+    let found: HashSet<i32> =
+        ids.into_iter().enumerate().filter(|(n, (_, calls))| *calls || back.contains(n)).map(|(_, (id, _))| id).collect();
     let found = Rc::new(found);
     KNOWN.with_borrow_mut(|known| known.circles = Some(found.clone()));
     Ok(found)
+}
+
+/// Where a flow begins and what it leads to, from the columns source table, pattern, target table and type.
+pub(super) fn ends(row: &SpiTupleTable<'_>, first: usize) -> Result<(Place, Place)> {
+    let source = match (row.get::<String>(first)?, row.get::<String>(first + 1)?.map(|text| Pattern::parse(&text))) {
+        (Some(table), _) => Place::Table(table),
+        (None, Some(Ok(pattern))) => Place::Pattern(pattern),
+        _ => Place::Elsewhere,
+    };
+    let target = match (row.get::<String>(first + 2)?, row.get::<String>(first + 3)?) {
+        (Some(table), _) => Place::Table(table),
+        (None, Some(event_type)) => Place::Type(event_type),
+        _ => Place::Elsewhere,
+    };
+    Ok((source, target))
 }
 
 /// Flows that carry changes of one table to one target are of one class, named by its first flow: what they do to a row

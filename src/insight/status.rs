@@ -175,7 +175,7 @@ fn notices(lines: &mut Vec<Line>) -> Result<()> {
     let managed = identity::organizations(Right::Manage)?;
     let _acting = role::internal(installed.owner);
     let notices = spi::read_all(
-        "SELECT n.flow, n.kind, n.failures,
+        "SELECT COALESCE(n.flow, n.subject), n.kind, n.failures,
                 'since ' || pg_catalog.date_trunc('second', n.first_at) || COALESCE(', organization ' || o.slug, '') || ', notice ' || n.id
                 || COALESCE(': ' || COALESCE(n.body ->> 'last_error', n.body ->> 'reason'), '')
            FROM usher.notices n LEFT JOIN usher.organizations o ON o.id = n.organization_id

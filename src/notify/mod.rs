@@ -7,7 +7,7 @@
 mod api;
 mod store;
 
-pub use store::prune;
+pub use store::{prune, unreceived};
 
 use crate::error::Result;
 use crate::settings;

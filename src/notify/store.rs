@@ -2,6 +2,7 @@
 
 use super::Tally;
 use crate::error::Result;
+use crate::event::broadcast::Unreceived;
 use crate::pg::spi;
 use crate::settings;
 use pgrx::Uuid;
@@ -83,6 +84,28 @@ pub fn count(tally: &Tally) -> Result<Vec<Made>> {
             })
         },
     )
+}
+
+/// A notice for each broadcast that somebody has not received in time.
+pub fn unreceived(all: &[Unreceived]) -> Result<()> {
+    if all.is_empty() {
+        return Ok(());
+    }
+    let body = |one: &Unreceived| pgrx::JsonB(serde_json::json!({"event": one.event.to_string(), "unreceived": one.missing}));
+    spi::run(
+        "INSERT INTO usher.notices (id, organization_id, kind, severity, subject, body, failures, first_at, last_at)
+         SELECT usher.uuid_v7(), u.organization_id, 'broadcast unacknowledged', 'critical',
+                pg_catalog.format('%s of those who listen have not received \"%s\" in time', u.missing, u.type), u.body, u.missing,
+                pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()
+           FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::jsonb[]) AS u (organization_id, type, missing, body)",
+        &[
+            spi::arg(all.iter().map(|one| one.organization).collect::<Vec<_>>()),
+            spi::arg(all.iter().map(|one| one.event_type.clone()).collect::<Vec<_>>()),
+            spi::arg(all.iter().map(|one| i32::try_from(one.missing.len()).unwrap_or(i32::MAX)).collect::<Vec<_>>()),
+            spi::arg(all.iter().map(body).collect::<Vec<_>>()),
+        ],
+    )?;
+    Ok(())
 }
 
 /// Marks a notice as read for somebody who manages its organization; operators read them all. None: there is no such

@@ -60,7 +60,7 @@ pub fn chance() -> f64 {
 }
 
 /// An interval's length; a month has 30 days.
-fn seconds(interval: &pgrx::datum::Interval) -> f64 {
+pub fn seconds(interval: &pgrx::datum::Interval) -> f64 {
     f64::from(interval.months()) * 30.0 * 86_400.0 + f64::from(interval.days()) * 86_400.0 + interval.micros() as f64 / 1e6
 }
 

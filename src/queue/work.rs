@@ -14,14 +14,26 @@ use pgrx::spi::SpiClient;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Backfill,
+    /// Jobs of a flow again.
     Replay,
+    /// Events of the bus for a flow, whether it has heard them or not.
+    Events,
 }
 
 impl Kind {
+    fn of(word: Option<&str>) -> Self {
+        match word {
+            Some("backfill") => Self::Backfill,
+            Some("events") => Self::Events,
+            _ => Self::Replay,
+        }
+    }
+
     pub fn word(self) -> &'static str {
         match self {
             Self::Backfill => "backfill",
             Self::Replay => "replay",
+            Self::Events => "events",
         }
     }
 }
@@ -82,7 +94,8 @@ pub fn begin(new: Begin) -> Result<Uuid> {
         ],
     )?;
     made.ok_or_else(|| {
-        UsherError::state(format!("a {kind} of flow \"{name}\" is on its way"))
+        let what = if kind == "events" { "a replay of events for" } else { &format!("a {kind} of") };
+        UsherError::state(format!("{what} flow \"{name}\" is on its way"))
             .hint("SELECT id, state FROM usher.progress shows it; wait for its end, or usher.cancel_work(id).")
     })
 }
@@ -103,7 +116,7 @@ pub fn next(lanes: &[i16]) -> Result<Option<Item>> {
     let found = spi::all(NEXT, &[spi::arg(lanes.to_vec())], |row| {
         Ok(Item {
             id: row.get::<Uuid>(1)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
-            kind: if row.get::<String>(2)?.as_deref() == Some("backfill") { Kind::Backfill } else { Kind::Replay },
+            kind: Kind::of(row.get::<String>(2)?.as_deref()),
             flow: row.get::<i32>(3)?.unwrap_or_default(),
             slice: row.get::<i32>(4)?.unwrap_or(1),
             condition: row.get::<String>(5)?,

@@ -57,6 +57,7 @@ fn process(most: i32) -> Result<i32> {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;
         super::workflow::settle(installed)?;
+        super::broadcast::look(installed)?;
         // What a worker does once a minute: nobody else does where there is none.
         pressure::look_for_held(&(0..LANES as i16).collect::<Vec<_>>())?;
         limits::heal(installed)?;

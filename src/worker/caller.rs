@@ -7,6 +7,7 @@
 
 use super::process::WEIGHTS;
 use crate::error::{Result, UsherError};
+use crate::event;
 use crate::flow::apply::{self, Batch, Causes, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
 use crate::flow::store::{self as flows, Flow};
@@ -230,7 +231,14 @@ impl Caller {
         let outcome = Spi::connect_mut(|client| {
             let table = spi::query(client, calls::AS_BATCH, &job.arguments())?.first();
             let batch = Batch::read(&table, 1, 1)?;
-            let run = Run { flow, owner: installed.owner, batch: &batch, causes: Causes::Each(&causes), place: Place::Worker };
+            let run = Run {
+                flow,
+                owner: installed.owner,
+                batch: &batch,
+                causes: Causes::Each(&causes),
+                place: Place::Worker,
+                emit: event::emit_for_flow,
+            };
             Ok::<_, UsherError>(apply::apply(&run, 1, 1))
         })?;
         let _acting = role::internal(installed.owner);

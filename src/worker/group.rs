@@ -3,6 +3,7 @@
 use super::limit::{self, Limited};
 use super::{aside, gather, hand_over};
 use crate::error::Result;
+use crate::event;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
 use crate::flow::cause::{self, Cause};
 use crate::flow::shadow;
@@ -288,6 +289,7 @@ impl Work {
                     Chain::Each(causes) => Causes::Each(causes),
                 },
                 place: self.place,
+                emit: event::emit_for_flow,
             };
             if in_shadow {
                 match try_out(&run, &self.group, segment, first, last, &organizations)? {
@@ -358,7 +360,12 @@ impl Work {
             })
             .collect();
         // One row per job and a key to find it by: the causes can be told apart after one statement for all.
-        Ok(if flow.program()?.parents.is_some() { Chain::ByTarget(causes) } else { Chain::Each(causes) })
+        // An event names the job that it is of.
+        Ok(if flow.program()?.parents.is_some() || flow.definition.emits().is_some() {
+            Chain::ByTarget(causes)
+        } else {
+            Chain::Each(causes)
+        })
     }
 }
 

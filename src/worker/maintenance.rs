@@ -59,6 +59,7 @@ pub fn run() -> Result<()> {
             &[spi::arg(settings::history_days())],
         )?;
         notify::prune(settings::history_days())?;
+        crate::event::broadcast::prune(settings::history_days())?;
         crate::flow::results::prune(settings::history_days())?;
         crate::workflow::prune(settings::history_days())?;
         if crate::queue::calls::wanted()? {

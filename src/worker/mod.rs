@@ -7,6 +7,7 @@
 mod api;
 mod aside;
 mod batch;
+mod broadcast;
 mod caller;
 mod gather;
 mod group;

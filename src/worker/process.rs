@@ -478,6 +478,7 @@ impl Loop {
                 }
             }
             due = settle::sooner(settle::sooner(store::next_due(&numbers)?, settled.again), full);
+            due = settle::sooner(due, super::broadcast::look(installed)?);
             looked = true;
             Ok(())
         });

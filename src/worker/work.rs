@@ -6,6 +6,7 @@
 use super::batch::Done;
 use crate::capture::backfill::Source;
 use crate::error::{Result, UsherError};
+use crate::event;
 use crate::flow::catalog;
 use crate::flow::definition::When;
 use crate::flow::manage;
@@ -91,12 +92,12 @@ pub fn backfill(name: &str, condition: Option<String>, slice: i32) -> Result<Uui
 /// Jobs of one slice of a replay.
 const REPLAYED: i32 = 1_000;
 
-pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<TimestampWithTimeZone>) -> Result<Uuid> {
-    identity::require_operator("begin a replay")?;
-    let installed = setup::current()?;
-    let flow = flow_named(installed, name)?;
+/// A time to replay, up to now at most: what the replay itself does is not replayed.
+fn span(
+    first: Option<TimestampWithTimeZone>,
+    last: Option<TimestampWithTimeZone>,
+) -> Result<(TimestampWithTimeZone, TimestampWithTimeZone)> {
     let first = first.ok_or_else(|| UsherError::missing("\"from\""))?;
-    // What the replay itself finishes is not replayed.
     let now = TimestampWithTimeZone::try_from(ids::clock()).map_err(|_| UsherError::internal("the clock is out of range"))?;
     let last = last.filter(|last| *last < now).unwrap_or(now);
     if first >= last {
@@ -104,6 +105,14 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
             UsherError::invalid("the time to replay is empty").hint("Give a \"from\" that is before \"to\" and before now.")
         );
     }
+    Ok((first, last))
+}
+
+pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<TimestampWithTimeZone>) -> Result<Uuid> {
+    identity::require_operator("begin a replay")?;
+    let installed = setup::current()?;
+    let flow = flow_named(installed, name)?;
+    let (first, last) = span(first, last)?;
     let by = identity::actor();
     let _acting = role::internal(installed.owner);
     let total = store::count_finished(flow.id, first, last)?;
@@ -115,6 +124,44 @@ pub fn replay(name: &str, first: Option<TimestampWithTimeZone>, last: Option<Tim
             name: flow.name.clone(),
             slice: REPLAYED,
             condition: None,
+            first_at: Some(first),
+            last_at: Some(last),
+            final_position: None,
+            total,
+            exact: true,
+            empty: total == 0,
+            by,
+        },
+    )?;
+    say_that_it_waits(&flow);
+    Ok(id)
+}
+
+/// Events of one slice that are looked at.
+const HEARD: i32 = 2_000;
+
+pub fn replay_events(
+    name: &str,
+    first: Option<TimestampWithTimeZone>,
+    last: Option<TimestampWithTimeZone>,
+    types: Option<String>,
+) -> Result<Uuid> {
+    identity::require_operator("begin a replay")?;
+    let installed = setup::current()?;
+    let flow = flow_named(installed, name)?;
+    let (first, last) = span(first, last)?;
+    let by = identity::actor();
+    let acting = role::internal(installed.owner);
+    let total = event::replay::count(&flow, types.as_deref(), first, last)?;
+    drop(acting);
+    let id = begun(
+        installed,
+        Begin {
+            kind: Kind::Events,
+            flow: flow.id,
+            name: flow.name.clone(),
+            slice: HEARD,
+            condition: types,
             first_at: Some(first),
             last_at: Some(last),
             final_position: None,
@@ -186,6 +233,12 @@ fn one(installed: Installed, item: &Item) -> Result<Slice> {
     let flow = flows::get(item.flow, item.version)?.ok_or_else(|| UsherError::internal("a flow is gone"))?;
     match item.kind {
         Kind::Backfill => backfilled(installed, item, &flow),
+        Kind::Events => {
+            let lowest = crate::pg::shmem::LANES as i16 - 1;
+            let slice = Spi::connect_mut(|client| event::replay::slice(client, item, &flow, lowest))?;
+            work::advance(item.id, slice.position, i64::from(slice.looked_at), slice.jobs)?;
+            Ok(Slice::Made { lane: None })
+        }
         Kind::Replay => {
             let key = match &flow.definition.when {
                 When::Change { table, .. } => catalog::table(table, "\"when\"")?.key,

@@ -41,6 +41,23 @@ fn replay(
     Ok(work::replay(&UsherError::given(flow, "the flow's name")?, from, to)?)
 }
 
+/// Has a flow that listens to events hear those that were emitted from `from` on and before `to`, in slices and for each organization in their order,
+/// whether it has heard them before or not: also those from before it was made or while it was off. Returns the id under which `usher.progress`
+/// shows it.
+///
+/// Arguments: `flow`, `from`, `to` (now, at the latest), `types`, a pattern that chooses among the types that the flow listens to. Errors: 42501 for
+/// callers who are no operators, 42704 when there is no such flow, 22023 for a time that is empty or a flow that does not listen, 42P17 for a bad
+/// pattern, 55000 when a replay of events for it is on its way.
+#[pg_extern(volatile, parallel_unsafe)]
+fn replay_events(
+    flow: Option<String>,
+    from: Option<TimestampWithTimeZone>,
+    to: default!(Option<TimestampWithTimeZone>, "NULL"),
+    types: default!(Option<String>, "NULL"),
+) -> Sql<Uuid> {
+    Ok(work::replay_events(&UsherError::given(flow, "the flow's name")?, from, to, types)?)
+}
+
 /// Holds a backfill or replay where it is. Errors: 42501, 42704, 55000 when it does not run.
 #[pg_extern(volatile, parallel_unsafe)]
 fn pause_work(id: Option<Uuid>) -> Sql<String> {

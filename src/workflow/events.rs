@@ -53,7 +53,7 @@ SELECT w.organization_id, w.run_id, w.step, v.data
   JOIN usher.workflow_runs AS u ON u.organization_id = w.organization_id AND u.id = w.run_id
  CROSS JOIN LATERAL (
        SELECT e.data FROM usher.events AS e
-        WHERE e.organization_id = w.organization_id AND e.emitted_at >= u.started_at AND CASE WHEN $5 THEN e.type = $4 ELSE e.type ~ $4 END
+        WHERE e.organization_id = w.organization_id AND e.emitted_at >= u.started_at AND CASE WHEN $5 THEN e.type = $4 ELSE '.' || e.type ~ $4 END
           AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(w.data) AS m WHERE m.value IS DISTINCT FROM e.data ->> m.key)
         ORDER BY e.emitted_at LIMIT 1) AS v
  WHERE (w.organization_id, w.run_id, w.step) IN (SELECT i.o, i.r, i.s FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS i (o, r, s))";
@@ -102,7 +102,7 @@ fn group(steps: &[Waiting], patterns: &HashMap<([u8; 16], String), String>) -> H
 fn look(pattern: &str, steps: &[Waiting]) -> Result<Vec<Happened>> {
     let Ok(pattern) = Pattern::parse(pattern) else { return Ok(Vec::new()) };
     let exact = pattern.exactly().is_some();
-    let text = pattern.exactly().map_or_else(|| pattern.regular_expression(), str::to_owned);
+    let text = pattern.exactly().map_or_else(|| pattern.expression(), str::to_owned);
     let _index = Nest::open().one_by_one();
     spi::read_all(
         BEFORE,

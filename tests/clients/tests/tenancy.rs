@@ -324,6 +324,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
          SELECT usher.uuid_v7(), o.id, 'flow failing', 'warning', 'nothing', now(), now() FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
          CREATE TABLE public.guests (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
          INSERT INTO public.guests SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
+         SELECT usher.create_system('outside', 'external');
          SELECT usher.define_subject('guest', 'public.guests');
          CREATE FUNCTION public.resolve(uuid, text, text) RETURNS uuid LANGUAGE sql AS 'SELECT pg_catalog.gen_random_uuid()';
          CREATE FUNCTION public.book(organization_id uuid, ingestion_id uuid, reverses uuid, project_id uuid, event_code text, ticket_count integer,
@@ -341,6 +342,9 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.enqueue_sync_jobs($1, 'left', 'right', ARRAY['{\"action\": \"ask\", \"id\": 3}'::jsonb])",
         ),
         ("emit_event", "SELECT usher.emit_event($1, 'things.counted')"),
+        ("broadcast_event", "SELECT usher.broadcast_event($1, 'things.burn')"),
+        ("create_subscription", "SELECT usher.create_subscription('outside', '{\"events\": \"things.*\"}', $1)"),
+        ("drop_subscription", "SELECT usher.drop_subscription('outside', $1)"),
         ("create_batch", "SELECT usher.create_batch($1, 'night')"),
         ("cancel_sync_jobs", "SELECT usher.cancel_sync_jobs($1, '{\"error\": \"none\"}')"),
         ("retry_dead_letters", "SELECT usher.retry_dead_letters($1, '{}')"),

@@ -317,7 +317,7 @@ SELECT flow, status, error_message FROM usher.sync_jobs WHERE flow ~ '^c\d\d$' O
 SELECT usher.drop_flow('c12'), usher.drop_flow('c23'), usher.drop_flow('c31');
 -- New rows all the way: every row is another, so the trail does not help, the number of hops does.
 CREATE TABLE src.endless (id integer PRIMARY KEY);
-SELECT usher.create_flow('endless', '{"when": {"change": "src.endless", "on": ["insert"]}, "then": {"insert": "src.endless"}, "set": {"id": "new.id + 1"}}');
+SELECT usher.create_flow('endless', '{"when": {"change": "src.endless", "on": ["insert"]}, "if": "new.id >= 0", "then": {"insert": "src.endless"}, "set": {"id": "new.id + 1"}}');
 INSERT INTO src.endless VALUES (0);
 CALL public.drain();
 SELECT count(*) AS rows FROM src.endless;

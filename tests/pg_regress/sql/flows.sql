@@ -157,7 +157,7 @@ INSERT INTO refusal (change) VALUES
   ('{"lock_timeout": "soon"}'), ('{"lock_timeout": 0}'), ('{"if": true}'), ('{"if": " "}'), ('{"set": "new.id"}'), ('{"set": {"order_id": null}}'),
   -- not there yet
   ('{"when": {"event": "x"}}'), ('{"when": {"schedule": "x"}}'), ('{"when": {"webhook": "x"}}'),
-  ('{"then": {"send": "x"}}'), ('{"then": {"emit": "x"}}'), ('{"then": {"notify": "x"}}'), ('{"then": {"steps": []}}'),
+  ('{"then": {"send": "x"}}'), ('{"then": {"notify": "x"}}'), ('{"then": {"steps": []}}'),
   ('{"mode": "batch"}'),
   -- calls that leave the database, and what is kept of calls
   ('{"then": {"call": "books.note_order", "effect": "outside"}}'), ('{"then": {"call": "books.note_order", "keep_result": 1}}'),

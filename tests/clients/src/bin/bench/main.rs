@@ -132,12 +132,13 @@ const GROUPS: [Group; 18] = [
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 5] = [
+const SIZES: [(&str, i64); 6] = [
     ("BENCH_JOBS", 100_000),
     ("BENCH_CHURN", 1_000_000),
     ("BENCH_WAITING", 10_000_000),
     ("BENCH_FLOWS", 10_000),
     ("BENCH_ENTRIES", 1_000_000),
+    ("BENCH_EVENTS", 20_000),
 ];
 
 fn main() {
