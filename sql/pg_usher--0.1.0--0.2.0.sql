@@ -41,6 +41,10 @@ CREATE OR REPLACE FUNCTION usher.adopt_organizations(relation regclass, id_colum
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$adopt_organizations_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.alter_overlap_rule(name text, definition jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$alter_overlap_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAULT false, remove_missing boolean DEFAULT false)
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
@@ -84,6 +88,10 @@ CREATE OR REPLACE FUNCTION usher.cancel_work(id uuid)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$cancel_work_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.check_overlaps(rule text DEFAULT NULL::text)
+ RETURNS TABLE(rule text, raised bigint, gone bigint, found bigint)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$check_overlaps_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.check_rate(function text, organization uuid DEFAULT NULL::uuid)
  RETURNS boolean
  LANGUAGE c
@@ -96,6 +104,10 @@ CREATE OR REPLACE FUNCTION usher.create_batch(organization text, name text, comp
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$create_batch_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.create_overlap_rule(name text, definition jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$create_overlap_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.declare_personal(target regclass, columns jsonb)
  RETURNS text
  LANGUAGE c
@@ -112,6 +124,10 @@ CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::in
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$doctor_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.drop_overlap_rule(name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$drop_overlap_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.drop_subject(kind text)
  RETURNS void
  LANGUAGE c
@@ -317,6 +333,10 @@ CREATE OR REPLACE FUNCTION usher.reseal_secrets(most integer DEFAULT 1000)
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$reseal_secrets_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resolve_conflict(conflict uuid, decision text, decided_values jsonb DEFAULT NULL::jsonb, note text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resolve_conflict_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume(this_is text)
  RETURNS text
  LANGUAGE c
@@ -468,6 +488,10 @@ CREATE OR REPLACE FUNCTION usher.memberships_changed()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$memberships_changed_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_overlaps()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$note_overlaps_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.seal_row()
  RETURNS trigger
  LANGUAGE c
@@ -476,177 +500,36 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
- RETURNS text
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
  LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
 AS $function$
-DECLARE
-    day date;
-    child text;
-    old record;
-    made integer := 0;
-    dropped integer := 0;
 BEGIN
-    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := parent || '_' || to_char(day, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
-        BEGIN
-            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
-            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-            IF parent = 'audit_log' THEN
-                PERFORM usher.protect_entries(child);
-            END IF;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy, or the default partition already holds rows of that day: they stay there.
-            NULL;
-        END;
-    END LOOP;
-    FOR old IN
-        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
-           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
-    LOOP
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I', old.relname);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            NULL;
-        END;
-    END LOOP;
-    RETURN format('%s made, %s dropped', made, dropped);
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
  RETURNS text
  LANGUAGE plpgsql
+ STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
-    RETURN usher.maintain_days('job_history', keep_days);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
-    width CONSTANT bigint := 16777216;
-    drawn bigint;
-    top bigint;
-    begins text;
-    parent text;
-    child text;
-    settled bigint;
-    segment record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
-    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
-    IF top IS NOT NULL THEN
-        -- A new day, a new segment: the rest of the positions of the last one are left out.
-        SELECT min(x.upper) INTO settled
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper > drawn;
-        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
-             WHERE first.created_at < now() - interval '1 day')
-        THEN
-            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := settled;
-        END IF;
-        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
-        IF drawn >= top THEN
-            top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := top;
-        END IF;
+    IF at IS NULL THEN
+        RETURN NULL;
     END IF;
-    WHILE top IS NULL OR top - drawn < 2 * width LOOP
-        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
-        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
-        BEGIN
-            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
-                child := parent || '_to_' || top;
-                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
-                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
-                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
-            END LOOP;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy: next time.
-            EXIT;
-        END;
-    END LOOP;
-    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
-    FOR segment IN
-        SELECT x.upper
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper <= settled AND x.upper <= drawn
-         ORDER BY x.upper
-    LOOP
-        -- The newest in it, by the index of each lane.
-        CONTINUE WHEN EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day'
-            UNION ALL
-            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
-            SELECT FROM usher.job_batches AS b
-             WHERE b.finished_at >= now() - keep_days * interval '1 day'
-               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            -- Busy: writers have waited long enough.
-            EXIT;
-        END;
-    END LOOP;
-    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
-    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
- RETURNS bigint
- LANGUAGE plpgsql
- STABLE PARALLEL SAFE SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
@@ -884,22 +767,177 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
- STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    day date;
+    child text;
+    old record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
+        child := parent || '_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
+        BEGIN
+            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
+            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            IF parent = 'audit_log' THEN
+                PERFORM usher.protect_entries(child);
+            END IF;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy, or the default partition already holds rows of that day: they stay there.
+            NULL;
+        END;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I', old.relname);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
  SET search_path TO 'pg_catalog', 'pg_temp'
 AS $function$
 BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN usher.maintain_days('job_history', keep_days);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := top;
+        END IF;
     END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Busy: writers have waited long enough.
+            EXIT;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE PARALLEL SAFE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
@@ -1060,20 +1098,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -1138,6 +1162,7 @@ REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.alter_overlap_rule(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_retention(boolean,regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_anchor() FROM PUBLIC;
@@ -1148,13 +1173,16 @@ REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.check_overlaps(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.create_overlap_rule(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.declare_personal(regclass,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.delete_secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_overlap_rule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_subject(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.emit_event(text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) FROM PUBLIC;
@@ -1202,6 +1230,7 @@ REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reseal_columns(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reseal_secrets(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
@@ -1237,12 +1266,11 @@ REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1250,15 +1278,18 @@ REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.alter_overlap_rule(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_retention(boolean,regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_operator;
@@ -1272,14 +1303,17 @@ GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_sync_jobs(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.check_overlaps(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.create_overlap_rule(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.declare_personal(regclass,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.delete_secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.drop_overlap_rule(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_subject(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.emit_event(text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) TO usher_member;
@@ -1335,6 +1369,7 @@ GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp w
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reseal_columns(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reseal_secrets(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
@@ -1376,13 +1411,11 @@ GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1390,11 +1423,14 @@ GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1405,6 +1441,7 @@ COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows w
 COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
 COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
+COMMENT ON FUNCTION usher.alter_overlap_rule(text,jsonb) IS 'gives an overlap rule a new definition';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.apply_retention(boolean,regclass) IS 'goes through the rules of usher.set_retention(); by default only says what is due';
 COMMENT ON FUNCTION usher.audit_anchor() IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
@@ -1415,13 +1452,16 @@ COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on th
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
 COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
+COMMENT ON FUNCTION usher.check_overlaps(text) IS 'looks at all rows of a rule, or of all rules, for overlaps now';
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
+COMMENT ON FUNCTION usher.create_overlap_rule(text,jsonb) IS 'has rows found that share a resource and overlap in time; see docs/conflicts.md';
 COMMENT ON FUNCTION usher.declare_personal(regclass,jsonb) IS 'declares columns of a table as personal: why they are kept, and what they become when the person is erased';
 COMMENT ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) IS 'defines a kind of person: each row of a table is one';
 COMMENT ON FUNCTION usher.delete_secret(text,text) IS 'forgets a secret';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
+COMMENT ON FUNCTION usher.drop_overlap_rule(text) IS 'removes an overlap rule; its conflicts are gone';
 COMMENT ON FUNCTION usher.drop_subject(text) IS 'forgets a kind of person; its data stays';
 COMMENT ON FUNCTION usher.emit_event(text,text,jsonb,text) IS 'says that something has happened: the event is kept, and flows that listen get their jobs';
 COMMENT ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) IS 'asks for a job: the flow whose request names source, target and payload.action takes it; returns the job';
@@ -1469,6 +1509,7 @@ COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with ti
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.reseal_columns(integer) IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
+COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; about an overlap: accept or ended';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
@@ -1504,12 +1545,11 @@ COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed ro
 COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of usher.audit_log';
 COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organizations in line with the adopted table';
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
+COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
-COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
-COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
-COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1517,9 +1557,11 @@ COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs th
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

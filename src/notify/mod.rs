@@ -7,7 +7,7 @@
 mod api;
 mod store;
 
-pub use store::prune;
+pub use store::{open_conflicts, prune};
 
 use crate::error::Result;
 use crate::settings;

@@ -11,11 +11,16 @@ use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
+/// The lane whose process also does what is done once for a database.
+pub const MAINTAINS: usize = 3;
+
 struct Pending {
     low: [i64; LANES],
     due_changed: bool,
     /// Flows, schedules or long work are others than before.
     plans_changed: bool,
+    /// Rows were written that may overlap with others.
+    overlaps: bool,
     /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
     also_on_abort: bool,
     launcher: bool,
@@ -33,6 +38,7 @@ impl Pending {
         low: [NONE; LANES],
         due_changed: false,
         plans_changed: false,
+        overlaps: false,
         also_on_abort: false,
         launcher: false,
         batches: 0,
@@ -88,6 +94,10 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         }
     } else if event == XACT_EVENT_PREPARE {
         shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
+    }
+    // A prepared transaction tells nobody of its end: it is found within a minute.
+    if event == XACT_EVENT_COMMIT && pending.overlaps {
+        shmem::signal_overlaps(MAINTAINS);
     }
     if LIMITS.take() {
         super::buckets::ended(event != XACT_EVENT_ABORT);
@@ -206,6 +216,12 @@ pub fn note_plans_changed() {
     PENDING.with_borrow_mut(|pending| pending.plans_changed = true);
 }
 
+/// The worker looks for overlaps once this transaction has committed.
+pub fn note_overlaps() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.overlaps = true);
+}
+
 /// A ready job was locked by this session: however the transaction ends, its worker looks at it again.
 pub fn note_locked(lane: usize, seq: i64) {
     note(lane, seq);
@@ -321,4 +337,26 @@ pub fn may_defer() -> Result<bool> {
         super::spi::read::<bool>("SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgdeferrable)", &[])?.unwrap_or(true);
     DEFERRABLE.set((generation, any));
     Ok(any)
+}
+
+/// Queries that only read see what is committed now, whatever the isolation level: as a check of a foreign key does.
+pub struct Latest(());
+
+pub fn see_latest() -> Latest {
+    // SAFETY: what this transaction has done so far becomes visible to it; a snapshot of this moment is made the active one, and
+    // taken off again by Drop, or with the (sub)transaction on error.
+    unsafe {
+        pg_sys::CommandCounterIncrement();
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+    }
+    Latest(())
+}
+
+impl Drop for Latest {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: pushed by `see_latest`; guards are dropped in the order of their nesting.
+            unsafe { pg_sys::PopActiveSnapshot() }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 12] = [
+const COPIES: [&str; 21] = [
     "data",
     "new",
     "old",
@@ -29,6 +29,16 @@ const COPIES: [&str; 12] = [
     "body",
     "message",
     "detail",
+    // Of conflicts and what is to be looked at for them.
+    "left_key",
+    "right_key",
+    "base",
+    "ours",
+    "theirs",
+    "alternatives",
+    "decided_values",
+    "note",
+    "row_keys",
 ];
 /// What the erasure itself is proved by.
 const NOT_COPIES: [&str; 3] = ["audit_log", "audit_erasures", "erasures"];

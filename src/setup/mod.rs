@@ -43,6 +43,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/protect.sql"),
             include_str!("../../sql/setup/switches.sql"),
             include_str!("../../sql/setup/events.sql"),
+            include_str!("../../sql/setup/conflicts.sql"),
         ],
     ),
 ];

@@ -14,6 +14,7 @@ mod hand_over;
 mod launcher;
 mod limit;
 pub mod maintenance;
+mod overlaps;
 mod pausing;
 mod process;
 mod quarantine;
