@@ -90,6 +90,10 @@ pub fn fit(installed: Installed, definition: Definition, relation: Option<Oid>) 
         plain(&table, name, "the primary key")?;
     }
     for name in &definition.resource {
+        if name == "organization_id" {
+            return Err(UsherError::definition("organization_id in \"resource\" is part of every rule anyway")
+                .hint("Leave it out: rows of two organizations never overlap."));
+        }
         plain(&table, name, "\"resource\"")?;
     }
     let period = period(&definition, &table)?;

@@ -3,6 +3,7 @@
 use super::statement::Form;
 use super::store::{self, Rule};
 use crate::error::Result;
+use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
 use crate::pg::{locks, role, spi, xact};
 use crate::setup::Installed;
@@ -16,13 +17,15 @@ pub struct Counts {
     pub gone: i64,
     /// Pairs that overlap, with those that were accepted.
     pub found: i64,
+    /// Conflicts that would have been changed, and which an open transaction has.
+    pub left: i64,
 }
 
 /// Runs a statement of [`Form`] that writes conflicts.
 pub fn settle(sql: &str, arguments: spi::Args<'_>) -> Result<Counts> {
     let rows = spi::all(sql, arguments, |row| {
         let count = |at| row.get::<i64>(at).map(Option::unwrap_or_default);
-        Ok(Counts { raised: count(1)?, gone: count(2)?, found: count(3)? })
+        Ok(Counts { raised: count(1)?, gone: count(2)?, found: count(3)?, left: count(4)? })
     })?;
     Ok(rows.into_iter().next().unwrap_or_default())
 }
@@ -59,10 +62,27 @@ pub fn turn(installed: Installed) -> Result<Next> {
     if !locks::look_for_overlaps(false) {
         return Ok(Next::Later);
     }
-    if checks(installed)? || sweeps(installed)? {
-        return Ok(Next::Now);
+    let _nest = Nest::open().lock_timeout(PATIENCE);
+    match checks(installed)? {
+        Looked::Some => Ok(Next::Now),
+        // What can be looked at is. For the rest somebody has to end a transaction, which wakes us if it has written something.
+        Looked::Left if !sweeps(installed)? => Ok(Next::Later),
+        Looked::Nothing if !sweeps(installed)? => next(),
+        _ => Ok(Next::Now),
     }
-    next()
+}
+
+/// Milliseconds that a look waits for whoever is raising the same conflict.
+const PATIENCE: i64 = 100;
+/// Seconds until all rows are looked at again when a conflict had to be left.
+const AGAIN: i64 = 10;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looked {
+    Nothing,
+    Some,
+    /// All that is there cannot be looked at now.
+    Left,
 }
 
 fn due() -> Result<bool> {
@@ -80,8 +100,12 @@ fn next() -> Result<Next> {
     Ok(Next::In(seconds))
 }
 
-/// Looks at rows that were written. False: there were none.
-fn checks(installed: Installed) -> Result<bool> {
+/// Organizations and ids of checks.
+type Ids = (Vec<Uuid>, Vec<Uuid>);
+
+/// Looks at rows that were written.
+fn checks(installed: Installed) -> Result<Looked> {
+    // Only whoever looks takes them away, and we are alone.
     let found = spi::all(
         "SELECT x.organization_id, x.id, x.rule_id, x.whole
            FROM (SELECT c.organization_id, c.id, c.rule_id, c.row_keys IS NULL AS whole,
@@ -95,42 +119,75 @@ fn checks(installed: Installed) -> Result<bool> {
         },
     )?;
     if found.is_empty() {
-        return Ok(false);
+        return Ok(Looked::Nothing);
     }
-    let mut by_rule: BTreeMap<i32, (Vec<Uuid>, Vec<Uuid>, bool)> = BTreeMap::new();
-    let mut all = (Vec::new(), Vec::new());
+    let mut by_rule: BTreeMap<i32, (Ids, bool)> = BTreeMap::new();
     for (organization, id, rule, whole) in found {
-        let (organizations, ids, any_whole) = by_rule.entry(rule).or_default();
+        let ((organizations, ids), any_whole) = by_rule.entry(rule).or_default();
         organizations.push(organization);
         ids.push(id);
         *any_whole |= whole;
-        all.0.push(organization);
-        all.1.push(id);
     }
-    for (rule, (organizations, ids, whole)) in by_rule {
-        // One that was dropped meanwhile has no conflicts left.
-        let Some(rule) = store::by_id(rule)? else { continue };
-        if whole {
-            sweep(installed, &rule)?;
-        } else if let Err(failure) = look(installed, &rule, organizations, ids) {
-            failed(&rule, failure)?;
+    let mut done = false;
+    for (rule, (ids, whole)) in by_rule {
+        match store::by_id(rule)? {
+            // One that was dropped meanwhile has no conflicts left.
+            None => forget(ids)?,
+            // Takes its checks away itself.
+            Some(rule) if whole => drop(sweep(installed, &rule)?),
+            Some(rule) => {
+                let outcome = look(installed, &rule, &ids);
+                if outcome.as_ref().is_ok_and(|left| *left) && ids.1.len() > 1 {
+                    // One by one: what somebody has must not keep the others.
+                    for (organization, id) in ids.0.into_iter().zip(ids.1) {
+                        let one = (vec![organization], vec![id]);
+                        if matches!(look(installed, &rule, &one), Ok(false)) {
+                            forget(one)?;
+                            done = true;
+                        }
+                    }
+                    continue;
+                }
+                match outcome {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(failure) => failed(&rule, failure)?,
+                }
+                forget(ids)?;
+            }
         }
+        done = true;
     }
+    Ok(if done { Looked::Some } else { Looked::Left })
+}
+
+fn forget(checks: Ids) -> Result<()> {
     spi::run(
         "DELETE FROM usher.overlap_checks AS c USING ROWS FROM (pg_catalog.unnest($1::uuid[]), pg_catalog.unnest($2::uuid[])) AS i (org, id)
           WHERE c.organization_id = i.org AND c.id = i.id",
-        &[spi::arg(all.0), spi::arg(all.1)],
+        &[spi::arg(checks.0), spi::arg(checks.1)],
     )?;
-    Ok(true)
+    Ok(())
 }
 
-fn look(installed: Installed, rule: &Rule, organizations: Vec<Uuid>, ids: Vec<Uuid>) -> std::result::Result<Counts, Failure> {
-    subxact::attempt(|| {
+/// True when something had to be left: it is to be looked at again.
+fn look(installed: Installed, rule: &Rule, checks: &Ids) -> std::result::Result<bool, Failure> {
+    let outcome = subxact::attempt(|| {
         let fitted = rule.fit(installed)?;
         store::mark(rule.id, None)?;
         let form = Form { id: rule.id, name: &rule.name, fitted: &fitted, installed };
-        settle(&form.look(), &[spi::arg(organizations), spi::arg(ids)])
-    })
+        settle(&form.look(), &[spi::arg(checks.0.clone()), spi::arg(checks.1.clone())])
+    });
+    match outcome {
+        Ok(counts) => Ok(counts.left > 0),
+        Err(failure) if is_busy(&failure) => Ok(true),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Somebody has what is wanted, and will give it back.
+fn is_busy(failure: &Failure) -> bool {
+    matches!(failure.sqlstate.as_str(), "55P03" | "40P01" | "40001")
 }
 
 /// A rule that does not fit its tables is broken until it does; anything else is tried again with what is to be looked at.
@@ -151,39 +208,42 @@ fn sweeps(installed: Installed) -> Result<bool> {
     }
 }
 
-/// Looks at all rows of a rule; None: it does not fit its tables. What was written down about it is dealt with by that.
+/// Looks at all rows of a rule; None: it does not fit its tables, or somebody is in the way. What was written down about it is dealt
+/// with by that.
 pub fn sweep(installed: Installed, rule: &Rule) -> Result<Option<Counts>> {
     // Before the look: what is written down later is not seen by it.
     spi::run("DELETE FROM usher.overlap_checks AS c WHERE c.rule_id = $1", &[spi::arg(rule.id)])?;
     let outcome = subxact::attempt(|| {
         let fitted = rule.fit(installed)?;
         let form = Form { id: rule.id, name: &rule.name, fitted: &fitted, installed };
-        let counts = settle(&form.sweep(), &[])?;
-        Ok((counts, fitted.definition.sweep))
+        settle(&form.sweep(), &[])
     });
-    let counts = match outcome {
-        Ok((counts, every)) => {
+    let every = rule.definition().map_or(Some(86_400), |definition| definition.sweep);
+    match outcome {
+        Ok(counts) => {
             store::mark(rule.id, None)?;
-            again(rule.id, every, true)?;
-            Some(counts)
+            again(rule.id, if counts.left > 0 { Some(AGAIN) } else { every }, true)?;
+            Ok(Some(counts))
+        }
+        Err(failure) if is_busy(&failure) => {
+            again(rule.id, Some(AGAIN), false)?;
+            Ok(None)
         }
         Err(failure) => {
             failed(rule, failure)?;
-            let every = rule.definition().map_or(Some(86_400), |definition| definition.sweep);
             again(rule.id, every, false)?;
-            None
+            Ok(None)
         }
-    };
-    Ok(counts)
+    }
 }
 
-fn again(rule: i32, every: Option<i64>, swept: bool) -> Result<()> {
+fn again(rule: i32, seconds: Option<i64>, swept: bool) -> Result<()> {
     spi::run(
         "UPDATE usher.overlap_rules AS l
             SET swept_at = CASE WHEN $3 THEN pg_catalog.clock_timestamp() ELSE l.swept_at END,
                 sweep_at = pg_catalog.clock_timestamp() + $2 * '1 second'::interval
           WHERE l.id = $1",
-        &[spi::arg(rule), spi::arg(every), spi::arg(swept)],
+        &[spi::arg(rule), spi::arg(seconds), spi::arg(swept)],
     )?;
     Ok(())
 }

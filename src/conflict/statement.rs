@@ -255,8 +255,9 @@ impl Form<'_> {
         }
     }
 
-    /// From pairs that were found, `found`, and conflicts that stood, `standing`, to what is written. Says how many were raised,
-    /// how many are gone and how many are still there.
+    /// From pairs that were found, `found`, and conflicts that stood, `standing`, to what is written. Nobody waits for a conflict that an
+    /// open transaction has changed: it is left as it is, and said so. Says how many were raised, how many are gone, how many are
+    /// there and how many had to be left.
     fn settle(&self, bump: bool) -> String {
         let definition = &self.fitted.definition;
         let mut fields: Vec<String> = self.resource().iter().map(quote_literal).collect();
@@ -270,22 +271,37 @@ impl Form<'_> {
             None => "NULL::timestamptz".to_owned(),
         };
         let seen = if bump {
-            ", seen AS (UPDATE usher.conflicts AS c SET last_seen_at = pg_catalog.clock_timestamp(), times_seen = c.times_seen + 1
-                          FROM found AS f WHERE c.organization_id = f.org AND c.subject = f.subject AND c.state = 'open' AND c.ours = f.ours AND c.theirs = f.theirs)"
+            ", again AS MATERIALIZED (
+                SELECT c.organization_id, c.id FROM usher.conflicts AS c
+                 WHERE (c.organization_id, c.id) IN (SELECT o.org, o.id FROM old AS o WHERE NOT o.changed) AND c.state = 'open' FOR UPDATE SKIP LOCKED),
+              seen AS (
+                UPDATE usher.conflicts AS c SET last_seen_at = pg_catalog.clock_timestamp(), times_seen = c.times_seen + 1
+                  FROM again AS a WHERE c.organization_id = a.organization_id AND c.id = a.id)"
         } else {
             ""
         };
         format!(
-            "ended AS (
+            "ending AS MATERIALIZED (
+                SELECT s.organization_id, s.id, s.state FROM standing AS s LEFT JOIN found AS f ON f.org = s.organization_id AND f.subject = s.subject
+                 WHERE f.subject IS NULL OR s.state = 'resolved' AND (f.ours <> s.ours OR f.theirs <> s.theirs)),
+             old AS MATERIALIZED (
+                SELECT f.org, f.subject, c.id, f.ours <> c.ours OR f.theirs <> c.theirs AS changed
+                  FROM found AS f JOIN usher.conflicts AS c ON c.organization_id = f.org AND c.subject = f.subject AND c.state = 'open'),
+             held AS MATERIALIZED (
+                SELECT c.organization_id, c.id FROM usher.conflicts AS c
+                 WHERE (c.organization_id, c.id) IN (SELECT e.organization_id, e.id FROM ending AS e UNION ALL SELECT o.org, o.id FROM old AS o WHERE o.changed)
+                   AND (c.state = 'open' OR c.state = 'resolved' AND c.decision = 'accept')
+                   FOR UPDATE SKIP LOCKED),
+             ended AS (
                 UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp()
-                  FROM standing AS s LEFT JOIN found AS f ON f.org = s.organization_id AND f.subject = s.subject
-                 WHERE c.organization_id = s.organization_id AND c.id = s.id AND c.state = s.state
-                   AND (f.subject IS NULL OR s.state = 'resolved' AND (f.ours <> s.ours OR f.theirs <> s.theirs))
-                RETURNING c.id, s.state),
+                  FROM ending AS e JOIN held AS h ON h.organization_id = e.organization_id AND h.id = e.id
+                 WHERE c.organization_id = e.organization_id AND c.id = e.id AND c.state = e.state
+                RETURNING c.id, e.state),
              fresh AS (
-                SELECT f.* FROM found AS f
-                 WHERE NOT EXISTS (SELECT FROM usher.conflicts AS c WHERE c.organization_id = f.org AND c.subject = f.subject
-                                      AND (c.state = 'open' OR c.state = 'resolved' AND c.decision = 'accept') AND c.ours = f.ours AND c.theirs = f.theirs)),
+                SELECT f.* FROM found AS f LEFT JOIN old AS o ON o.org = f.org AND o.subject = f.subject
+                 WHERE CASE WHEN o.id IS NOT NULL THEN o.changed AND EXISTS (SELECT FROM held AS h WHERE h.organization_id = o.org AND h.id = o.id)
+                            ELSE NOT EXISTS (SELECT FROM usher.conflicts AS c WHERE c.organization_id = f.org AND c.subject = f.subject
+                                                AND c.state = 'resolved' AND c.decision = 'accept' AND c.ours = f.ours AND c.theirs = f.theirs) END),
              raised AS (
                 INSERT INTO usher.conflicts AS c (organization_id, id, kind, severity, subject, rule, left_table, left_key, right_table, right_key,
                        fields, ours, theirs, alternatives, message, escalate_at)
@@ -297,7 +313,8 @@ impl Form<'_> {
                        last_seen_at = EXCLUDED.last_seen_at, times_seen = c.times_seen + 1
                 RETURNING c.xmax = 0 AS made){seen}
              SELECT (SELECT pg_catalog.count(*) FROM raised AS x WHERE x.made), (SELECT pg_catalog.count(*) FROM ended AS e WHERE e.state = 'open'),
-                    (SELECT pg_catalog.count(*) FROM found)",
+                    (SELECT pg_catalog.count(*) FROM found),
+                    (SELECT pg_catalog.count(*) FROM ending) + (SELECT pg_catalog.count(*) FROM old AS o WHERE o.changed) - (SELECT pg_catalog.count(*) FROM held)",
             definition.severity,
             fields.join(", "),
             self.alternatives(),

@@ -8,7 +8,7 @@ use super::{look, store};
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::trigger::raise;
-use crate::pg::{catalog, locks, relcache, role, spi, subxact, trigger as pg_trigger, xact};
+use crate::pg::{catalog, latest, locks, relcache, role, spi, subxact, trigger as pg_trigger, xact};
 use crate::registry::tables;
 use crate::setup::{self, Installed};
 use pgrx::Uuid;
@@ -22,8 +22,8 @@ use std::rc::Rc;
 const MOST_LOOKS: usize = 32;
 /// Locks of resources that one transaction takes one by one; then it takes the whole rule.
 const MOST_LOCKS: usize = 500;
-/// Milliseconds that a writer waits for another one's conflict before it leaves its own to the look after the commit.
-const PATIENCE: i64 = 1_000;
+/// Milliseconds that a writer waits for another one who raises the same conflict, before it leaves that to the look after the commit.
+const PATIENCE: i64 = 100;
 
 /// What one trigger does, worked out once.
 struct Plan {
@@ -134,19 +134,15 @@ fn refuse(rule: i32, plan: &Plan, resources: &str, first: &str, checks: (&[Uuid]
         LOCKS.set(LOCKS.get() + taken.len());
         taken.iter().for_each(|resource| locks::take_resource(rule, Some(*resource as u64)));
     }
-    let _latest = xact::see_latest();
-    let found = spi::read_all(first, &arguments(), |row| {
-        Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default()))
-    })?;
-    match found.into_iter().next() {
+    match latest::first_row(first, &arguments())?.as_deref() {
         // Not whose the other one is: the writer may not be allowed to see it.
-        Some((key, resource)) => Err(UsherError::new(
+        Some([Some(key), Some(resource)]) => Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_EXCLUSION_VIOLATION,
             format!("{} {key} overlaps with another row that has the same {resource}", plan.table),
         )
         .detail(format!("Overlap rule \"{}\" refuses it.", plan.name))
         .hint("Choose another time, or another one to take.")),
-        None => Ok(()),
+        _ => Ok(()),
     }
 }
 

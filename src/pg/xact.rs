@@ -338,25 +338,3 @@ pub fn may_defer() -> Result<bool> {
     DEFERRABLE.set((generation, any));
     Ok(any)
 }
-
-/// Queries that only read see what is committed now, whatever the isolation level: as a check of a foreign key does.
-pub struct Latest(());
-
-pub fn see_latest() -> Latest {
-    // SAFETY: what this transaction has done so far becomes visible to it; a snapshot of this moment is made the active one, and
-    // taken off again by Drop, or with the (sub)transaction on error.
-    unsafe {
-        pg_sys::CommandCounterIncrement();
-        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
-    }
-    Latest(())
-}
-
-impl Drop for Latest {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: pushed by `see_latest`; guards are dropped in the order of their nesting.
-            unsafe { pg_sys::PopActiveSnapshot() }
-        }
-    }
-}
