@@ -188,12 +188,12 @@ impl Form<'_> {
     }
 
     /// Pairs of rows of `a` with rows of `b` that overlap, each pair once: the row whose key comes first on the left.
-    fn pair(&self, a: &str, b: &str, swapped: bool, more: &str) -> String {
+    fn pair(&self, a: &str, b: &str, swapped: bool) -> String {
         let (keys, taken) = (self.keys().len(), self.resource().len());
         let (l, r) = if swapped { ("b", "a") } else { ("a", "b") };
         format!(
             "SELECT a.org, {}, {}, {}, {l}.p AS lp, {r}.p AS rp FROM {a} AS a JOIN {b} AS b
-                 ON b.org = a.org AND {} AND b.p && a.p{more} AND {}",
+                 ON b.org = a.org AND {} AND b.p && a.p AND {}",
             list(taken, |n| format!("a.q{n}")),
             list(keys, |n| format!("{l}.k{n} AS l{n}")),
             list(keys, |n| format!("{r}.k{n} AS r{n}")),
@@ -273,7 +273,7 @@ impl Form<'_> {
         let seen = if bump {
             ", again AS MATERIALIZED (
                 SELECT c.organization_id, c.id FROM usher.conflicts AS c
-                 WHERE (c.organization_id, c.id) IN (SELECT o.org, o.id FROM old AS o WHERE NOT o.changed) AND c.state = 'open' FOR UPDATE SKIP LOCKED),
+                 WHERE c.id = ANY (ARRAY(SELECT o.id FROM old AS o WHERE NOT o.changed)) AND c.state = 'open' FOR UPDATE SKIP LOCKED),
               seen AS (
                 UPDATE usher.conflicts AS c SET last_seen_at = pg_catalog.clock_timestamp(), times_seen = c.times_seen + 1
                   FROM again AS a WHERE c.organization_id = a.organization_id AND c.id = a.id)"
@@ -288,15 +288,15 @@ impl Form<'_> {
                 SELECT f.org, f.subject, c.id, f.ours <> c.ours OR f.theirs <> c.theirs AS changed
                   FROM found AS f JOIN usher.conflicts AS c ON c.organization_id = f.org AND c.subject = f.subject AND c.state = 'open'),
              held AS MATERIALIZED (
-                SELECT c.organization_id, c.id FROM usher.conflicts AS c
-                 WHERE (c.organization_id, c.id) IN (SELECT e.organization_id, e.id FROM ending AS e UNION ALL SELECT o.org, o.id FROM old AS o WHERE o.changed)
+                SELECT c.organization_id, c.id, c.state FROM usher.conflicts AS c
+                 WHERE c.id = ANY (ARRAY(SELECT e.id FROM ending AS e UNION ALL SELECT o.id FROM old AS o WHERE o.changed))
                    AND (c.state = 'open' OR c.state = 'resolved' AND c.decision = 'accept')
                    FOR UPDATE SKIP LOCKED),
              ended AS (
                 UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp()
-                  FROM ending AS e JOIN held AS h ON h.organization_id = e.organization_id AND h.id = e.id
-                 WHERE c.organization_id = e.organization_id AND c.id = e.id AND c.state = e.state
-                RETURNING c.id, e.state),
+                  FROM held AS h
+                 WHERE c.organization_id = h.organization_id AND c.id = h.id AND h.id = ANY (ARRAY(SELECT e.id FROM ending AS e))
+                RETURNING c.id, h.state),
              fresh AS (
                 SELECT f.* FROM found AS f LEFT JOIN old AS o ON o.org = f.org AND o.subject = f.subject
                  WHERE CASE WHEN o.id IS NOT NULL THEN o.changed AND EXISTS (SELECT FROM held AS h WHERE h.organization_id = o.org AND h.id = o.id)
@@ -359,31 +359,50 @@ impl Form<'_> {
              {}",
             self.table().oid.to_u32(),
             self.checked(),
-            self.found(&format!("{} UNION {}", self.pair("came", &all, false, ""), self.pair("came", &all, true, ""))),
+            self.found(&format!("{} UNION {}", self.pair("came", &all, false), self.pair("came", &all, true))),
             self.settle(false),
             standing = Self::STANDING,
         )
     }
 
-    /// Looks at all rows. Rows of one resource in the order of their beginnings fall into islands: one begins where everything
-    /// before it has ended. Only rows of one island can overlap, so only those are compared with each other.
+    /// Looks at all rows. Of one resource the rows are numbered in the order of their beginnings; how many have begun when one ends says
+    /// which of those behind it can overlap with it. So no more rows are compared than overlap, however many there are; OFFSET keeps
+    /// the planner from comparing all rows of a resource first.
     pub fn sweep(&self) -> String {
         let (keys, taken) = (self.keys().len(), self.resource().len());
-        let columns = format!("x.org, {}, {}, x.p", list(keys, |n| format!("x.k{n}")), list(taken, |n| format!("x.q{n}")));
+        let key = list(keys, |n| format!("x.k{n}"));
+        let columns = format!("x.org, {key}, {}, x.p", list(taken, |n| format!("x.q{n}")));
         let one = format!("x.org, {}", list(taken, |n| format!("x.q{n}")));
-        let window = format!(
-            "(PARTITION BY {one} ORDER BY x.p, {} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)",
-            list(keys, |n| format!("x.k{n}"))
+        let either = |a: &str, b: &str, name: &str| format!("CASE WHEN c.a_first THEN c.{a} ELSE c.{b} END AS {name}");
+        let pairs = format!(
+            "SELECT c.org, {}, {}, {}, {}, {}
+               FROM (SELECT a.org, {}, {}, {}, a.p AS ap, b.p AS bp, {} AS a_first
+                       FROM (SELECT s.*, g.next FROM spans AS s CROSS JOIN LATERAL pg_catalog.generate_series(s.began + 1, s.begun) AS g (next) OFFSET 0) AS a
+                       JOIN spans AS b ON b.org = a.org AND {} AND b.began = a.next WHERE b.p && a.p) AS c",
+            list(taken, |n| format!("c.q{n}")),
+            list(keys, |n| either(&format!("a{n}"), &format!("b{n}"), &format!("l{n}"))),
+            list(keys, |n| either(&format!("b{n}"), &format!("a{n}"), &format!("r{n}"))),
+            either("ap", "bp", "lp"),
+            either("bp", "ap", "rp"),
+            list(taken, |n| format!("a.q{n}")),
+            list(keys, |n| format!("a.k{n} AS a{n}")),
+            list(keys, |n| format!("b.k{n} AS b{n}")),
+            self.before("a.k", "b.k"),
+            all(taken, |n| format!("b.q{n} = a.q{n}")),
         );
-        let order = format!("(PARTITION BY {one} ORDER BY x.p, {} ROWS UNBOUNDED PRECEDING)", list(keys, |n| format!("x.k{n}")));
-        let pairs = self.pair("islands", "islands", false, " AND b.island = a.island");
         format!(
-            "/* {} */ WITH edges AS (
-                SELECT {columns},
-                       CASE WHEN pg_catalog.lower_inf(x.p) OR pg_catalog.bool_or(pg_catalog.upper_inf(x.p)) OVER {window}
-                              OR pg_catalog.max(pg_catalog.upper(x.p)) OVER {window} >= pg_catalog.lower(x.p) THEN 0 ELSE 1 END AS edge
-                  FROM ({}) AS x),
-             islands AS MATERIALIZED (SELECT {columns}, pg_catalog.sum(x.edge) OVER {order} AS island FROM edges AS x),
+            "/* {} */ WITH ends AS (
+                SELECT {columns}, e.kind,
+                       pg_catalog.count(*) FILTER (WHERE e.kind = 1) OVER (PARTITION BY {one} ORDER BY e.side, e.at, e.kind, {key} ROWS UNBOUNDED PRECEDING) AS begun
+                  FROM ({}) AS x
+                 -- What begins without a beginning comes first, what ends without an end last; at one moment ends come before beginnings,
+                 -- unless they include it.
+                 CROSS JOIN LATERAL (VALUES
+                    (CASE WHEN pg_catalog.lower_inf(x.p) THEN 0 ELSE 1 END, pg_catalog.lower(x.p), 1),
+                    (CASE WHEN pg_catalog.upper_inf(x.p) THEN 2 ELSE 1 END, pg_catalog.upper(x.p), CASE WHEN pg_catalog.upper_inc(x.p) THEN 2 ELSE 0 END)) AS e (side, at, kind)),
+             spans AS MATERIALIZED (
+                SELECT {columns}, pg_catalog.max(x.begun) FILTER (WHERE x.kind = 1) AS began, pg_catalog.max(x.begun) FILTER (WHERE x.kind <> 1) AS begun
+                  FROM ends AS x GROUP BY {columns}),
              found AS MATERIALIZED ({}),
              standing AS MATERIALIZED ({}{}),
              {}",
