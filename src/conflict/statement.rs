@@ -227,7 +227,7 @@ impl Form<'_> {
         let key = quote_identifier(&free.given.key);
         let organization = self.organization(&free.table);
         let condition = free.given.condition.as_ref().map(|text| format!(" AND ({text}\n)")).unwrap_or_default();
-        let own = free.table.has_organization().then_some(" AND o.organization_id = f.org").unwrap_or_default();
+        let own = if free.table.has_organization() { " AND o.organization_id = f.org" } else { "" };
         let same = if free.given.same.is_empty() {
             String::new()
         } else {

@@ -1,6 +1,7 @@
 //! When rows are looked at for overlaps, and conflicts that stay open are told: after a commit that wrote such rows, and at the time
 //! of the next sweep or escalation.
 
+use super::process::Loop;
 use crate::conflict::{self, Next};
 use crate::error::Result;
 use crate::notify;
@@ -26,6 +27,17 @@ pub fn turn(installed: Installed) -> Result<Next> {
         (Some(sweep), Some(escalation)) => Some(sweep.min(escalation)),
         (sweep, escalation) => sweep.or(escalation),
     }))
+}
+
+/// The same in a transaction of a worker. False: the extension is gone.
+pub fn step(state: &mut Loop) -> bool {
+    let mut next = None;
+    let there = state.attempt(|installed| {
+        next = Some(turn(installed)?);
+        Ok(())
+    });
+    state.overlaps.done(next);
+    there
 }
 
 /// All of it, in a session of a database without workers.

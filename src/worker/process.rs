@@ -76,8 +76,8 @@ pub(super) struct Loop {
     gathered_had_its_turn: bool,
     clock: schedule::Clock,
     long_work: work::Turns,
-    pauses: pausing::Turns,
-    overlaps: overlaps::Turns,
+    pub(super) pauses: pausing::Turns,
+    pub(super) overlaps: overlaps::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
 }
@@ -187,10 +187,10 @@ impl Loop {
             return self.schedules();
         }
         if self.maintains && self.pauses.is_due(now) {
-            return self.let_go();
+            return pausing::step(self) || self.gone();
         }
         if self.maintains && self.overlaps.is_due(now) {
-            return self.look_for_overlaps();
+            return overlaps::step(self) || self.gone();
         }
         let next = self.next_lane();
         let due = self.due_time().is_some_and(|due| now >= due);
@@ -430,28 +430,6 @@ impl Loop {
             Ok(())
         });
         self.clock.set(next);
-        there || self.gone()
-    }
-
-    /// Some jobs of a pause that is over.
-    fn let_go(&mut self) -> bool {
-        let mut found = None;
-        let there = self.attempt(|installed| {
-            found = Some(pausing::slice(installed, settings::batch_size())?);
-            Ok(())
-        });
-        self.pauses.done(found);
-        there || self.gone()
-    }
-
-    /// Rows that were written and may overlap, or all of a rule.
-    fn look_for_overlaps(&mut self) -> bool {
-        let mut next = None;
-        let there = self.attempt(|installed| {
-            next = Some(overlaps::turn(installed)?);
-            Ok(())
-        });
-        self.overlaps.done(next);
         there || self.gone()
     }
 
