@@ -14,7 +14,8 @@ const ROWS: &[&[&str]] = &[
     &["workflow"],
     &["capture"],
     // Makes jobs, as capture does; flows that emit are to be applied by both.
-    &["event"],
+    // Conflicts: below capture, which looks after all triggers of the application's tables.
+    &["event", "conflict"],
     &["queue"],
     // Below what clients call; its words of a rate are those of flows.
     &["rates"],

@@ -1,7 +1,7 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
-//! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`queue`]
+//! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`conflict`] finds what overlaps; [`queue`]
 //! keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!(name, version);
 
 mod capture;
+mod conflict;
 mod error;
 mod event;
 mod expose;

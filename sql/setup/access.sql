@@ -169,6 +169,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
+GRANT SELECT ON usher.conflicts TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
 GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;
@@ -194,6 +195,7 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.erasure_jobs":     {"read": "admin"},
         "usher.shadow_results":   {"read": "nobody"},
         "usher.failure_streaks":  {"read": "nobody"},
+        "usher.overlap_checks":   {"read": "nobody"},
         "usher.schedule_runs":    {"read": "nobody"},
         "usher.workflow_checks":  {"read": "nobody"}
     }}');
@@ -238,7 +240,7 @@ BEGIN
     FOR own IN SELECT * FROM (VALUES
         ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
-        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
+        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('overlap_rules', '{name,definition}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
     LOOP
         FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP

@@ -1,6 +1,7 @@
 //! SQL functions of capture.
 
 use super::attach;
+use crate::conflict;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
 use crate::flow::drift::{self, Others};
@@ -95,6 +96,7 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
             warning!("{}", finding.line());
         }
         changed += audits::sync_all(attach::PATIENCE)?;
+        changed += conflict::attach::sync_all(attach::PATIENCE)?;
         let mended = mend::mend(installed, true, attach::PATIENCE)?;
         mended.failed.iter().for_each(|what| warning!("a protected column is not as declared: {what}"));
         changed += mended.done.len();

@@ -5,6 +5,7 @@
 //! tool, get what their flows need at once. Nothing here may fail the statement.
 
 use super::attach;
+use crate::conflict;
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
@@ -37,6 +38,7 @@ callable!(pg_finfo_usher_follow_drop);
 pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(changed);
     follow_protections();
+    follow_overlaps();
     follow_audits(audit_ddl::changed);
     pg_sys::Datum::from(0)
 }
@@ -47,6 +49,7 @@ pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> 
 pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
     follow(dropped);
     follow_protections();
+    follow_overlaps();
     follow_audits(audit_ddl::dropped);
     pg_sys::Datum::from(0)
 }
@@ -130,6 +133,30 @@ fn follow_protections() {
     let _acting = role::internal(installed.owner);
     if subxact::attempt(|| mend::follow(installed, LOCK_PATIENCE)).is_err() {
         warning!("protected columns could not be looked at; SELECT usher.attach_all(); does it");
+    }
+}
+
+/// Triggers of overlap rules that were dropped, new partitions of their tables. By itself, too.
+fn follow_overlaps() {
+    if event::is_ours() {
+        return;
+    }
+    let Some(installed) = concerned(conflict::attach::any) else { return };
+    let _ours = event::ours();
+    let _acting = role::internal(installed.owner);
+    if subxact::attempt(|| conflict::attach::sync_all(LOCK_PATIENCE)).is_err() {
+        warning!("triggers of overlap rules could not be looked at; a worker tries again within a minute");
+    }
+    match subxact::attempt(|| conflict::attach::look_again(installed)) {
+        // The reason quotes the definition: for operators, in usher.overlap_rules.
+        Ok(findings) => findings.iter().for_each(|found| match &found.reason {
+            Some(_) => warning!(
+                "overlap rule \"{}\" no longer fits the database and is broken; it finds nothing until an operator mends it",
+                found.rule
+            ),
+            None => notice!("overlap rule \"{}\" fits the database again", found.rule),
+        }),
+        Err(_) => warning!("overlap rules could not be looked at; SELECT usher.check_overlaps(); does it"),
     }
 }
 

@@ -374,7 +374,7 @@ pub fn text_is_safe(condition: &str, source: &Table) -> bool {
 
 /// True when the condition cannot fail in the writer: simple by its form, and columns compared with each other are of
 /// one type and collation.
-fn safe_in_writer(shape: &Shape, source: &Table) -> bool {
+pub fn safe_in_writer(shape: &Shape, source: &Table) -> bool {
     let column = |used: &ColumnUse| used.column.as_deref().and_then(|name| source.column(name));
     shape.simple
         && shape.compared.iter().all(|(left, right)| match (column(left), column(right)) {

@@ -13,13 +13,13 @@ pub struct Refusal {
     pub unsupported: bool,
 }
 
-pub(super) type Parsed<T> = Result<T, Refusal>;
+pub type Parsed<T> = Result<T, Refusal>;
 
-pub(super) fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> Parsed<T> {
+pub fn refuse<T>(message: impl Into<String>, hint: impl Into<String>) -> Parsed<T> {
     Err(Refusal { message: message.into(), hint: hint.into(), unsupported: false })
 }
 
-pub(super) fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
+pub fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) -> Parsed<()> {
     for key in object.keys() {
         if !known.contains(&key.as_str()) {
             let near = did_you_mean(key, known);
@@ -29,18 +29,18 @@ pub(super) fn known_keys(object: &Map<String, Value>, known: &[&str], at: &str) 
     Ok(())
 }
 
-pub(super) fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
+pub fn object<'a>(value: &'a Value, at: &str) -> Parsed<&'a Map<String, Value>> {
     value.as_object().map_or_else(|| refuse(format!("{at} must be an object"), "Write it as { … }."), Ok)
 }
 
-pub(super) fn text(value: &Value, at: &str) -> Parsed<String> {
+pub fn text(value: &Value, at: &str) -> Parsed<String> {
     match value.as_str().map(str::trim) {
         Some(text) if !text.is_empty() => Ok(text.to_owned()),
         _ => refuse(format!("{at} must be text that is not empty"), "Write it in quotes."),
     }
 }
 
-pub(super) fn texts(value: &Value, at: &str) -> Parsed<Vec<String>> {
+pub fn texts(value: &Value, at: &str) -> Parsed<Vec<String>> {
     match value {
         Value::Array(items) => items.iter().map(|item| text(item, at)).collect(),
         Value::String(_) => Ok(vec![text(value, at)?]),
@@ -49,7 +49,7 @@ pub(super) fn texts(value: &Value, at: &str) -> Parsed<Vec<String>> {
 }
 
 /// Expressions by name. A JSON number or boolean is the SQL constant of the same look.
-pub(super) fn expressions(value: Option<&Value>, at: &str) -> Parsed<BTreeMap<String, String>> {
+pub fn expressions(value: Option<&Value>, at: &str) -> Parsed<BTreeMap<String, String>> {
     let Some(value) = value else { return Ok(BTreeMap::new()) };
     object(value, at)?
         .iter()
@@ -64,7 +64,7 @@ pub(super) fn expressions(value: Option<&Value>, at: &str) -> Parsed<BTreeMap<St
         .collect()
 }
 
-pub(super) fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str], at: &str) -> Parsed<(&'static str, &'a Value)> {
+pub fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str], at: &str) -> Parsed<(&'static str, &'a Value)> {
     let mut found = known.iter().filter_map(|kind| object.get(*kind).map(|value| (*kind, value)));
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
@@ -77,7 +77,7 @@ pub(super) fn one_of<'a>(object: &'a Map<String, Value>, known: &[&'static str],
     }
 }
 
-pub(super) fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
+pub fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
     match top.get(key) {
         None => Ok(false),
         Some(Value::Bool(yes)) => Ok(*yes),
@@ -86,7 +86,7 @@ pub(super) fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
 }
 
 /// Milliseconds of `"2s"`, `"500ms"`, `"1min"` or a plain number of milliseconds.
-pub(super) fn duration(value: &Value, at: &str) -> Parsed<i64> {
+pub fn duration(value: &Value, at: &str) -> Parsed<i64> {
     let remedy = "Write it like \"2s\" or \"500ms\", between 1ms and 10min.";
     let parsed = match value {
         Value::Number(number) => number.as_i64(),

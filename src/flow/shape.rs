@@ -141,10 +141,15 @@ impl Reader<'_> {
 /// Reads PostgreSQL's text of one raw expression. None when it has a form that is not understood: then nothing is
 /// known and nothing may be assumed.
 pub fn read(nodes: &str) -> Option<Shape> {
+    read_over(nodes, &["new", "old"])
+}
+
+/// The same for an expression over these rows.
+pub fn read_over(nodes: &str, rows: &[&str]) -> Option<Shape> {
     let mut reader = Reader { text: nodes.as_bytes(), at: 0, depth: 0 };
     let items = reader.items(None)?;
     let [root] = items.as_slice() else { return None };
-    let mut shape = Shape { simple: is_simple(root), literal: is_literal(root), ..Shape::default() };
+    let mut shape = Shape { simple: is_simple(root, rows), literal: is_literal(root), ..Shape::default() };
     walk(root, &mut shape);
     shape.columns.sort();
     shape.columns.dedup();
@@ -183,8 +188,8 @@ fn is_literal(item: &Item) -> bool {
     item.tag() == "A_CONST"
 }
 
-fn is_row_column(item: &Item) -> bool {
-    item.tag() == "COLUMNREF" && column(item).is_some_and(|c| c.column.is_some() && matches!(c.alias.as_str(), "new" | "old"))
+fn is_row_column(item: &Item, rows: &[&str]) -> bool {
+    item.tag() == "COLUMNREF" && column(item).is_some_and(|c| c.column.is_some() && rows.contains(&c.alias.as_str()))
 }
 
 fn is_constant(item: &Item) -> bool {
@@ -204,25 +209,25 @@ fn is_constant(item: &Item) -> bool {
     }
 }
 
-fn is_operand(item: &Item) -> bool {
-    is_row_column(item) || is_constant(item)
+fn is_operand(item: &Item, rows: &[&str]) -> bool {
+    is_row_column(item, rows) || is_constant(item)
 }
 
-fn is_simple(item: &Item) -> bool {
+fn is_simple(item: &Item, rows: &[&str]) -> bool {
     match item.tag() {
-        "COLUMNREF" => is_row_column(item),
+        "COLUMNREF" => is_row_column(item, rows),
         "TYPECAST" | "A_CONST" => is_constant(item),
         "BOOLEXPR" => match item.field(":args") {
-            Some(Item::List(args)) => args.iter().all(is_simple),
+            Some(Item::List(args)) => args.iter().all(|arg| is_simple(arg, rows)),
             _ => false,
         },
-        "NULLTEST" | "BOOLEANTEST" => item.field(":arg").is_some_and(is_operand),
-        "A_EXPR" => is_comparison(item),
+        "NULLTEST" | "BOOLEANTEST" => item.field(":arg").is_some_and(|arg| is_operand(arg, rows)),
+        "A_EXPR" => is_comparison(item, rows),
         _ => false,
     }
 }
 
-fn is_comparison(item: &Item) -> bool {
+fn is_comparison(item: &Item, rows: &[&str]) -> bool {
     let Item::Node(_, items) = item else { return false };
     let kind = match items.first() {
         Some(Item::Word(word)) if !word.starts_with(':') => word.as_str(),
@@ -232,10 +237,12 @@ fn is_comparison(item: &Item) -> bool {
     let [Item::Text(operator)] = name.as_slice() else { return false };
     let (Some(left), Some(right)) = (item.field(":lexpr"), item.field(":rexpr")) else { return false };
     match kind {
-        "" => matches!(operator.as_str(), "=" | "<>" | "<" | ">" | "<=" | ">=") && is_operand(left) && is_operand(right),
-        "DISTINCT" | "NOT_DISTINCT" => is_operand(left) && is_operand(right),
+        "" => {
+            matches!(operator.as_str(), "=" | "<>" | "<" | ">" | "<=" | ">=") && is_operand(left, rows) && is_operand(right, rows)
+        }
+        "DISTINCT" | "NOT_DISTINCT" => is_operand(left, rows) && is_operand(right, rows),
         "IN" | "BETWEEN" | "NOT_BETWEEN" => {
-            is_operand(left) && matches!(right, Item::List(values) if values.iter().all(is_constant))
+            is_operand(left, rows) && matches!(right, Item::List(values) if values.iter().all(is_constant))
         }
         _ => false,
     }

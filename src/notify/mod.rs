@@ -7,7 +7,7 @@
 mod api;
 mod store;
 
-pub use store::{prune, unreceived};
+pub use store::{open_conflicts, prune, unreceived};
 
 use crate::error::Result;
 use crate::settings;

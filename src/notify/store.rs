@@ -108,6 +108,33 @@ pub fn unreceived(all: &[Unreceived]) -> Result<()> {
     Ok(())
 }
 
+/// Conflicts that are open beyond their time are told, once: those of a rule and an organization in one notice. The most that one
+/// call tells; more follow with the next.
+const OPEN: &str = "
+WITH d AS (
+    SELECT c.organization_id, c.id FROM usher.conflicts AS c
+     WHERE c.state = 'open' AND c.escalated_at IS NULL AND c.escalate_at <= pg_catalog.clock_timestamp()
+     ORDER BY c.escalate_at LIMIT 1000 FOR UPDATE SKIP LOCKED),
+e AS (
+    UPDATE usher.conflicts AS c SET escalated_at = pg_catalog.clock_timestamp() FROM d
+     WHERE c.organization_id = d.organization_id AND c.id = d.id
+    RETURNING c.organization_id, c.id, c.kind, c.rule, c.flow_id, c.severity, c.message, c.raised_at, c.last_seen_at)
+INSERT INTO usher.notices (id, organization_id, kind, severity, flow_id, subject, body, failures, first_at, last_at)
+SELECT usher.uuid_v7(), g.organization_id, 'conflict open', g.severity, g.flow_id,
+       CASE WHEN g.n = 1 THEN 'a conflict is' ELSE g.n || ' conflicts are' END
+           || ' still open: ' || CASE WHEN g.rule IS NULL THEN g.kind ELSE pg_catalog.format('overlap rule \"%s\"', g.rule) END,
+       pg_catalog.jsonb_build_object('rule', g.rule, 'message', g.message, 'conflicts', g.ids), g.n, g.first_at, g.last_at
+  FROM (SELECT e.organization_id, e.kind, e.rule, e.flow_id, e.severity, pg_catalog.count(*)::integer AS n, pg_catalog.min(e.raised_at) AS first_at,
+               pg_catalog.clock_timestamp() AS last_at, (pg_catalog.array_agg(e.message ORDER BY e.raised_at))[1] AS message,
+               pg_catalog.to_jsonb((pg_catalog.array_agg(e.id ORDER BY e.raised_at))[1:20]) AS ids
+          FROM e GROUP BY e.organization_id, e.kind, e.rule, e.flow_id, e.severity) AS g";
+
+/// Makes the notices of conflicts that are open beyond their time.
+pub fn open_conflicts() -> Result<()> {
+    spi::run(OPEN, &[])?;
+    Ok(())
+}
+
 /// Marks a notice as read for somebody who manages its organization; operators read them all. None: there is no such
 /// notice for the caller. Some: whether it was unread, and whose it is.
 pub fn read(notice: Uuid, organizations: Vec<Uuid>, operator: bool, by: &str) -> Result<Option<(bool, Option<Uuid>)>> {

@@ -7,6 +7,8 @@ const OURS: u16 = 0x7573;
 
 const EQUAL: u16 = OURS + 1;
 const SETTLING: u16 = OURS + 2;
+const OVERLAPPING: u16 = OURS + 3;
+const LOOKING: u16 = OURS + 4;
 
 /// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
 /// until this one ends.
@@ -113,4 +115,47 @@ pub fn try_settling(alone: bool) -> bool {
 pub fn keep(relation: pg_sys::Oid) {
     // SAFETY: takes an ordinary lock, for a relation that may be gone: then it locks a number that nobody uses.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as i32) }
+}
+
+fn overlap_tag(rule: i32, resource: u64) -> pg_sys::LOCKTAG {
+    pg_sys::LOCKTAG {
+        // A lock's tag has no place for the database beside the rest: a mix of all of it, which may meet another's by chance.
+        locktag_field1: super::ids::database() ^ (rule as u32).rotate_left(16),
+        locktag_field2: (resource >> 32) as u32,
+        locktag_field3: resource as u32,
+        locktag_field4: OVERLAPPING,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
+/// Waits until nobody else's open transaction has written rows of a rule with this resource (None: any row of the rule), and keeps
+/// others waiting until this one ends. To be called in the order of the numbers.
+pub fn take_resource(rule: i32, resource: Option<u64>) {
+    let share = pg_sys::RowExclusiveLock as i32;
+    let exclusive = pg_sys::ExclusiveLock as i32;
+    let whole = if resource.is_some() { share } else { exclusive };
+    // SAFETY: locks of the transaction, released with it; the tags are copied. Waiting, it can be cancelled, and a deadlock or
+    // lock_timeout is raised as for any lock.
+    unsafe {
+        pg_sys::LockAcquire(&overlap_tag(rule, 0), whole, false, false);
+        if let Some(resource) = resource {
+            pg_sys::LockAcquire(&overlap_tag(rule, resource | 1), exclusive, false, false);
+        }
+    }
+}
+
+/// Until the end of the transaction nobody else looks for overlaps that are there; false when somebody does and `wait` is not.
+pub fn look_for_overlaps(wait: bool) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: 0,
+        locktag_field3: 0,
+        locktag_field4: LOOKING,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, !wait) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }

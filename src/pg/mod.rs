@@ -16,6 +16,7 @@ pub mod files;
 pub mod gauges;
 pub mod guc;
 pub mod ids;
+pub mod latest;
 pub mod locks;
 pub mod meters;
 pub mod relcache;

@@ -41,6 +41,8 @@ pub struct Slot {
     prepared_due: AtomicBool,
     /// Schedules or long work may be others: look at them again.
     plans_changed: AtomicBool,
+    /// Rows were written that may overlap, or the rules about that are others.
+    overlaps: AtomicBool,
     busy_kind: AtomicI32,
     busy_lane: AtomicI32,
     busy_from: AtomicI64,
@@ -102,6 +104,7 @@ impl Default for Shared {
                 due_changed: AtomicBool::new(false),
                 prepared_due: AtomicBool::new(false),
                 plans_changed: AtomicBool::new(false),
+                overlaps: AtomicBool::new(false),
                 busy_kind: AtomicI32::new(0),
                 busy_lane: AtomicI32::new(-1),
                 busy_from: AtomicI64::new(0),
@@ -270,6 +273,14 @@ pub fn signal_plans() {
     let database = super::ids::database();
     for slot in slots().iter().filter(|slot| slot.database.load(SeqCst) == database) {
         slot.plans_changed.store(true, SeqCst);
+        set_latch(slot.latch.load(SeqCst));
+    }
+}
+
+/// Tells the worker of this database that serves the lane that rows are to be looked at for overlaps. Called at commit: must not fail.
+pub fn signal_overlaps(lane: usize) {
+    for slot in of_this_database().filter(|slot| slot.lanes.load(SeqCst) & (1 << lane) != 0) {
+        slot.overlaps.store(true, SeqCst);
         set_latch(slot.latch.load(SeqCst));
     }
 }

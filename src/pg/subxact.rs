@@ -54,6 +54,11 @@ impl Failure {
         ["42", "3F", "0A", "22", "2B", "2F", "38", "39", "54", "P0"].iter().any(|class| self.sqlstate.starts_with(class))
     }
 
+    /// What a rule names is not there, not as it was, or not to be read.
+    pub fn tells_about_the_rule(&self) -> bool {
+        self.tells_about_the_statement() || self.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+    }
+
     /// Not this piece of work's fault: the server is stopping or somebody cancelled. Never swallowed.
     fn must_go_on(&self) -> bool {
         self.sqlstate.starts_with("57")

@@ -11,11 +11,16 @@ use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
+/// The lane whose process also does what is done once for a database.
+pub const MAINTAINS: usize = 3;
+
 struct Pending {
     low: [i64; LANES],
     due_changed: bool,
     /// Flows, schedules or long work are others than before.
     plans_changed: bool,
+    /// Rows were written that may overlap with others.
+    overlaps: bool,
     /// A row of the queue was locked and may be given back by an abort: workers that skipped it must look again.
     also_on_abort: bool,
     launcher: bool,
@@ -33,6 +38,7 @@ impl Pending {
         low: [NONE; LANES],
         due_changed: false,
         plans_changed: false,
+        overlaps: false,
         also_on_abort: false,
         launcher: false,
         batches: 0,
@@ -88,6 +94,10 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _arg: *mut std
         }
     } else if event == XACT_EVENT_PREPARE {
         shmem::signal(&pending.low, pending.due_changed, Ended::Prepared);
+    }
+    // A prepared transaction tells nobody of its end: it is found within a minute.
+    if event == XACT_EVENT_COMMIT && pending.overlaps {
+        shmem::signal_overlaps(MAINTAINS);
     }
     if LIMITS.take() {
         super::buckets::ended(event != XACT_EVENT_ABORT);
@@ -204,6 +214,12 @@ pub fn note_due_changed() {
 pub fn note_plans_changed() {
     register();
     PENDING.with_borrow_mut(|pending| pending.plans_changed = true);
+}
+
+/// The worker looks for overlaps once this transaction has committed.
+pub fn note_overlaps() {
+    register();
+    PENDING.with_borrow_mut(|pending| pending.overlaps = true);
 }
 
 /// A ready job was locked by this session: however the transaction ends, its worker looks at it again.

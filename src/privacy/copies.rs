@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 13] = [
+const COPIES: [&str; 22] = [
     "data",
     "input",
     "new",
@@ -30,6 +30,16 @@ const COPIES: [&str; 13] = [
     "body",
     "message",
     "detail",
+    // Of conflicts and what is to be looked at for them.
+    "left_key",
+    "right_key",
+    "base",
+    "ours",
+    "theirs",
+    "alternatives",
+    "decided_values",
+    "note",
+    "row_keys",
 ];
 /// What the erasure itself is proved by.
 const NOT_COPIES: [&str; 3] = ["audit_log", "audit_erasures", "erasures"];

@@ -53,6 +53,7 @@ fn process(most: i32) -> Result<i32> {
     }
     super::work::without_workers(installed)?;
     super::pausing::without_workers(installed, most)?;
+    super::overlaps::without_workers(installed)?;
     {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;

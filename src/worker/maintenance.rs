@@ -1,6 +1,7 @@
 //! What one worker of a database does once a minute.
 
 use crate::capture;
+use crate::conflict;
 use crate::error::Result;
 use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, seal};
@@ -60,6 +61,7 @@ pub fn run() -> Result<()> {
         )?;
         notify::prune(settings::history_days())?;
         crate::event::broadcast::prune(settings::history_days())?;
+        conflict::prune(settings::history_days())?;
         crate::flow::results::prune(settings::history_days())?;
         crate::workflow::prune(settings::history_days())?;
         if crate::queue::calls::wanted()? {
@@ -118,6 +120,13 @@ fn look_at_triggers(installed: setup::Installed, changes: Option<&[Oid]>) -> boo
         && let Err(failure) = subxact::attempt(|| audits::sync_all(capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: audit triggers could not be checked: {}", failure.line());
+        complete = false;
+    }
+    if installed.up_to_date
+        && changes.is_none_or(|changes| !changes.is_empty())
+        && let Err(failure) = subxact::attempt(|| conflict::attach::sync_all(capture::attach::PATIENCE))
+    {
+        pgrx::log!("usher worker: triggers of overlap rules could not be checked: {}", failure.line());
         complete = false;
     }
     if installed.up_to_date

@@ -15,6 +15,7 @@ mod hand_over;
 mod launcher;
 mod limit;
 pub mod maintenance;
+mod overlaps;
 mod pausing;
 mod process;
 mod quarantine;

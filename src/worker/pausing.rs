@@ -1,8 +1,10 @@
 //! When a pause that is over gets its next slice of jobs let go.
 
+use super::process::Loop;
 use crate::error::Result;
 use crate::pg::role;
 use crate::queue::pauses::{self, LetGo};
+use crate::settings;
 use crate::setup::Installed;
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,17 @@ pub fn slice(installed: Installed, batch: i32) -> Result<LetGo> {
     }
     let _acting = role::internal(installed.owner);
     pauses::let_go(installed, batch.saturating_mul(2))
+}
+
+/// Some jobs of a pause that is over, in a transaction of a worker. False: the extension is gone.
+pub fn step(state: &mut Loop) -> bool {
+    let mut found = None;
+    let there = state.attempt(|installed| {
+        found = Some(slice(installed, settings::batch_size())?);
+        Ok(())
+    });
+    state.pauses.done(found);
+    there
 }
 
 /// Jobs whose pause is over, as many as one call of process_jobs() may do.

@@ -2,12 +2,12 @@
 
 use super::batch::Condemned;
 use super::quarantine::{self, Care};
-use super::{batch, gather, maintenance, pausing, schedule, work};
+use super::{batch, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
-use crate::pg::{catalog, counters, crash, guc, relcache, role, zone};
+use crate::pg::{catalog, counters, crash, guc, relcache, role, xact, zone};
 use crate::queue::log::Log;
 use crate::queue::{followers, limits, pressure, settle, store};
 use crate::settings;
@@ -76,7 +76,8 @@ pub(super) struct Loop {
     gathered_had_its_turn: bool,
     clock: schedule::Clock,
     long_work: work::Turns,
-    pauses: pausing::Turns,
+    pub(super) pauses: pausing::Turns,
+    pub(super) overlaps: overlaps::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
 }
@@ -117,13 +118,14 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         settle_at: Some(now),
         settle_pause: SETTLE,
         // One process of a database looks after partitions and broken flows: the one that has the normal lane.
-        maintains: lanes & (1 << 3) != 0,
+        maintains: lanes & (1 << xact::MAINTAINS) != 0,
         took: Duration::ZERO,
         due_had_its_turn: false,
         gathered_had_its_turn: false,
         clock: schedule::Clock::new(),
         long_work: work::Turns::new(),
         pauses: pausing::Turns::new(),
+        overlaps: overlaps::Turns::new(),
         behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -153,6 +155,7 @@ impl Loop {
             relcache::forget_pauses();
             gather::forget();
             self.pauses.look_again();
+            self.overlaps.look_again();
             self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
@@ -184,7 +187,10 @@ impl Loop {
             return self.schedules();
         }
         if self.maintains && self.pauses.is_due(now) {
-            return self.let_go();
+            return pausing::step(self) || self.gone();
+        }
+        if self.maintains && self.overlaps.is_due(now) {
+            return overlaps::step(self) || self.gone();
         }
         let next = self.next_lane();
         let due = self.due_time().is_some_and(|due| now >= due);
@@ -225,6 +231,9 @@ impl Loop {
             self.long_work.look_again();
             self.pauses.look_again();
             gather::forget();
+        }
+        if self.mine.take_overlaps() {
+            self.overlaps.look_again();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -424,17 +433,6 @@ impl Loop {
         there || self.gone()
     }
 
-    /// Some jobs of a pause that is over.
-    fn let_go(&mut self) -> bool {
-        let mut found = None;
-        let there = self.attempt(|installed| {
-            found = Some(pausing::slice(installed, settings::batch_size())?);
-            Ok(())
-        });
-        self.pauses.done(found);
-        there || self.gone()
-    }
-
     /// A part of a backfill or replay.
     fn slice(&mut self) -> bool {
         let numbers = self.numbers.clone();
@@ -571,7 +569,8 @@ impl Loop {
         if let Some(closes) = gather::next() {
             until = until.min(now + closes);
         }
-        let others = self.clock.wake().into_iter().chain(self.pauses.wake()).filter(|_| self.maintains);
+        let others =
+            self.clock.wake().into_iter().chain(self.pauses.wake()).chain(self.overlaps.wake()).filter(|_| self.maintains);
         for wake in others.chain(self.long_work.wake()) {
             until = until.min(wake);
         }

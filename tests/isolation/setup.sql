@@ -98,3 +98,24 @@ $$;
 CREATE FUNCTION iso.ask_out(n integer) RETURNS uuid LANGUAGE sql AS $$
     SELECT id FROM usher.enqueue_sync_job('default', 'iso.a', 'iso.out', jsonb_build_object('n', n))
 $$;
+
+-- Bookings that may overlap.
+CREATE TABLE iso.bookings (id integer PRIMARY KEY, asset integer, during int4range);
+CREATE INDEX ON iso.bookings (asset);
+CREATE FUNCTION iso.make_rule(refuse boolean) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM usher.drop_overlap_rule(name) FROM usher.overlap_rules;
+    TRUNCATE iso.bookings, usher.conflicts, usher.overlap_checks;
+    PERFORM usher.create_overlap_rule('iso', jsonb_build_object('table', 'iso.bookings', 'resource', 'asset', 'period', 'during', 'refuse', refuse));
+    PERFORM usher.process_jobs();
+END
+$$;
+CREATE FUNCTION iso.try_book(id integer, asset integer, during int4range) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO iso.bookings VALUES (id, asset, during);
+    RETURN 'booked';
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLSTATE || ' ' || SQLERRM;
+END
+$$;
+CREATE VIEW iso.overlaps AS SELECT left_key ->> 'id' AS l, right_key ->> 'id' AS r, state, decision FROM usher.conflicts ORDER BY 1, 2, raised_at;

@@ -110,6 +110,10 @@ impl Mine {
         self.slot().plans_changed.swap(false, SeqCst)
     }
 
+    pub fn take_overlaps(self) -> bool {
+        self.slot().overlaps.swap(false, SeqCst)
+    }
+
     pub fn busy(self, source: Source, lane: usize, from: i64, to: i64) {
         let slot = self.slot();
         slot.busy_lane.store(lane as i32, SeqCst);

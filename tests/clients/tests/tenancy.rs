@@ -322,6 +322,8 @@ fn what_a_legend_does_elsewhere_is_entered() {
            FROM unnest('{south,north}'::text[]) AS o;
          INSERT INTO usher.notices (id, organization_id, kind, severity, subject, first_at, last_at)
          SELECT usher.uuid_v7(), o.id, 'flow failing', 'warning', 'nothing', now(), now() FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
+         INSERT INTO usher.conflicts (organization_id, id, kind, severity, subject, left_table, left_key, message)
+         SELECT o.id, usher.uuid_v7(), 'timing_conflict', 'info', 'a van', 'public.vans', '{\"id\": 1}', 'twice' FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
          CREATE TABLE public.guests (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
          INSERT INTO public.guests SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
          SELECT usher.create_system('outside', 'external');
@@ -386,6 +388,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "reverse_ticket_revenue",
             "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL",
         ),
+        ("resolve_conflict", "SELECT usher.resolve_conflict(id, 'accept') FROM usher.conflicts WHERE organization_id = $1"),
         ("read_notice", "SELECT usher.read_notice(id) FROM usher.notices WHERE organization_id = $1 LIMIT 1"),
     ];
     let mut called: Vec<String> = Vec::new();

@@ -1,0 +1,105 @@
+//! When rows are looked at for overlaps, and conflicts that stay open are told: after a commit that wrote such rows, and at the time
+//! of the next sweep or escalation.
+
+use super::process::Loop;
+use crate::conflict::{self, Next};
+use crate::error::Result;
+use crate::notify;
+use crate::pg::{role, spi};
+use crate::setup::Installed;
+use std::time::{Duration, Instant};
+
+/// One look, or, when nothing is to be looked at, what is to be told. Seconds until the next.
+pub fn turn(installed: Installed) -> Result<Next> {
+    let next = conflict::turn(installed)?;
+    let Next::In(sweep) = next else { return Ok(next) };
+    if !installed.up_to_date {
+        return Ok(next);
+    }
+    let _acting = role::internal(installed.owner);
+    notify::open_conflicts()?;
+    let escalation = spi::read::<f64>(
+        "SELECT EXTRACT(epoch FROM pg_catalog.min(c.escalate_at) - pg_catalog.clock_timestamp())::float8 FROM usher.conflicts AS c
+          WHERE c.state = 'open' AND c.escalated_at IS NULL AND c.escalate_at IS NOT NULL",
+        &[],
+    )?;
+    Ok(Next::In(match (sweep, escalation) {
+        (Some(sweep), Some(escalation)) => Some(sweep.min(escalation)),
+        (sweep, escalation) => sweep.or(escalation),
+    }))
+}
+
+/// The same in a transaction of a worker. False: the extension is gone.
+pub fn step(state: &mut Loop) -> bool {
+    let mut next = None;
+    let there = state.attempt(|installed| {
+        next = Some(turn(installed)?);
+        Ok(())
+    });
+    state.overlaps.done(next);
+    there
+}
+
+/// All of it, in a session of a database without workers.
+pub fn without_workers(installed: Installed) -> Result<()> {
+    conflict::without_workers(installed)?;
+    turn(installed).map(|_| ())
+}
+
+/// Its turn in the loop of a worker.
+pub struct Turns {
+    at: Option<Instant>,
+}
+
+/// Somebody else is looking, and wakes us at the commit: this is for one that is rolled back.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Turns {
+    pub fn new() -> Self {
+        Self { at: Some(Instant::now()) }
+    }
+
+    /// Rows were written, rules are others than before, or a minute is over.
+    pub fn look_again(&mut self) {
+        self.at = Some(Instant::now());
+    }
+
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.at.is_some_and(|at| now >= at)
+    }
+
+    pub fn wake(&self) -> Option<Instant> {
+        self.at
+    }
+
+    pub fn done(&mut self, next: Option<Next>) {
+        let now = Instant::now();
+        self.at = match next {
+            Some(Next::Now) => Some(now),
+            Some(Next::Later) => Some(now + SOON),
+            Some(Next::In(seconds)) => seconds.map(|seconds| now + Duration::from_secs_f64(seconds.clamp(0.001, 86_400.0))),
+            // An error, which was logged: nothing of the look has happened.
+            None => Some(now + Duration::from_secs(1)),
+        };
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::{Next, SOON, Turns};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn the_next_look_is_when_there_is_something_to_see() {
+        let mut turns = Turns::new();
+        assert!(turns.is_due(Instant::now()));
+        turns.done(Some(Next::In(None)));
+        assert_eq!(turns.wake(), None);
+        turns.done(Some(Next::In(Some(60.0))));
+        assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + Duration::from_secs(61)));
+        turns.done(Some(Next::Later));
+        assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + SOON));
+        turns.look_again();
+        assert!(turns.is_due(Instant::now()));
+    }
+}
