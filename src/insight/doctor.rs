@@ -127,6 +127,7 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         // Tables of an older version know no pauses.
         if installed.up_to_date {
             report.check("pauses", data::pauses);
+            report.check("workflows", data::workflows);
             report.check("protected columns", data::protected_columns);
             report.check("audit chain", data::audit_chain);
             report.check("personal data", data::personal_data);

@@ -192,6 +192,28 @@ pub fn protected_columns() -> Result<Seen> {
     Ok(("every protected column is as declared".to_owned(), findings))
 }
 
+/// Runs of workflows that wait for somebody to decide.
+pub fn workflows() -> Result<Seen> {
+    let rows = spi::read_all(
+        "SELECT r.workflow, pg_catalog.count(*), pg_catalog.min(r.started_at)::text, (pg_catalog.array_agg(r.error_message ORDER BY r.started_at))[1]
+           FROM usher.workflow_runs AS r WHERE r.ended_at IS NULL AND r.state = 'parked' GROUP BY 1 ORDER BY 1",
+        &[],
+        |row| {
+            let workflow = row.get::<String>(1)?.unwrap_or_default();
+            Ok(warning(
+                format!(
+                    "runs of workflow \"{workflow}\" that are parked: {}; the first began at {}: {}",
+                    row.get::<i64>(2)?.unwrap_or(0),
+                    row.get::<String>(3)?.unwrap_or_default(),
+                    row.get::<String>(4)?.unwrap_or_default()
+                ),
+                format!("SELECT id, remedy FROM usher.workflow_runs WHERE workflow = '{workflow}' AND state = 'parked'; tells what can be done."),
+            ))
+        },
+    )?;
+    Ok(("no run of a workflow is parked".to_owned(), listed(rows)))
+}
+
 /// What was paused and forgotten.
 pub fn pauses() -> Result<Seen> {
     let rows = spi::read_all(

@@ -333,6 +333,8 @@ fn what_a_legend_does_elsewhere_is_entered() {
              gross_amount numeric, currency text, source text, payload jsonb, ingested_at timestamptz) RETURNS uuid LANGUAGE sql AS
              $$SELECT (usher.enqueue_sync_job(organization_id::text, 'left', 'right', '{\"action\": \"ask\", \"id\": 3}')).id$$;
          GRANT usher_member TO clients_tenants;
+         SELECT usher.create_flow('ride', '{\"run_as\": \"clients_tenants\", \"from\": \"left\", \"to\": \"right\", \"when\": {\"request\": \"ride\"},
+             \"then\": {\"steps\": [{\"step\": \"go\", \"wait\": {\"signal\": \"go\"}}, {\"step\": \"nap\", \"sleep\": \"1 day\"}]}}');
          SELECT usher.bind_ticket_revenue('public.resolve', 'public.book', run_as => 'clients_tenants')",
     );
     let mut legend = database.connect_as("clients_legend");
@@ -347,6 +349,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ("broadcast_event", "SELECT usher.broadcast_event($1, 'things.burn')"),
         ("create_subscription", "SELECT usher.create_subscription('outside', '{\"events\": \"things.*\"}', $1)"),
         ("drop_subscription", "SELECT usher.drop_subscription('outside', $1)"),
+        ("start_workflow", "SELECT usher.start_workflow($1, 'ride')"),
         ("create_batch", "SELECT usher.create_batch($1, 'night')"),
         ("cancel_sync_jobs", "SELECT usher.cancel_sync_jobs($1, '{\"error\": \"none\"}')"),
         ("retry_dead_letters", "SELECT usher.retry_dead_letters($1, '{}')"),
@@ -389,6 +392,15 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL",
         ),
         ("resolve_conflict", "SELECT usher.resolve_conflict(id, 'accept') FROM usher.conflicts WHERE organization_id = $1"),
+        (
+            "signal_workflow",
+            "SELECT usher.signal_workflow(id, 'go') FROM usher.workflow_runs WHERE organization_id = $1 AND state = 'running'",
+        ),
+        (
+            "cancel_workflow",
+            "SELECT usher.cancel_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1 AND state IN ('running', 'undoing')",
+        ),
+        ("retry_workflow", "SELECT usher.retry_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1"),
         ("read_notice", "SELECT usher.read_notice(id) FROM usher.notices WHERE organization_id = $1 LIMIT 1"),
     ];
     let mut called: Vec<String> = Vec::new();

@@ -148,6 +148,7 @@ SELECT usher.create_flow('wf_pivot', wf.workflow(wf.step('first', wf.undo('first
 SELECT usher.start_workflow('wf-north', 'wf_pivot', '{"deal": 31}') AS run \gset
 CALL public.drain() \gset
 SELECT state, error_message, replace(remedy, id::text, 'ID') AS remedy, ended_at IS NULL AS open FROM usher.workflow_runs WHERE id = :'run';
+SELECT state, regexp_replace(finding, 'at 2.*:', 'at TIME:') AS finding, remedy FROM usher.doctor() WHERE "check" = 'workflows';
 SELECT wf.try(format('SELECT usher.cancel_workflow(%L)', :'run'));
 SELECT wf.try(format('SELECT usher.retry_workflow(%L, ''lost'')', :'run'));
 SELECT wf.try(format('SELECT usher.retry_workflow(%L, ''last'')', :'run'));
