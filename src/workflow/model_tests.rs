@@ -68,7 +68,7 @@ impl World {
                         self.effects.iter().filter(|(place, _)| place.0 == number).map(|(_, many)| usize::from(*many)).sum();
                     let wanted = if skipped {
                         0
-                    } else if plan[number].kind == Kind::Each {
+                    } else if step.kind == Kind::Each {
                         elements
                     } else {
                         1
