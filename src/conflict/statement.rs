@@ -99,6 +99,18 @@ impl Form<'_> {
         )
     }
 
+    /// Rows of the table that `which` means, for each row that it names. OFFSET keeps the planner from reading the whole table for
+    /// the few rows that are meant: whatever it reckons, each is looked up by an index, if there is one.
+    fn beside(&self, which: &str) -> String {
+        format!("CROSS JOIN LATERAL ({} AND {which} OFFSET 0)", self.rows(&self.table().sql, ""))
+    }
+
+    /// The rows of the table that overlap with `a`.
+    fn others(&self) -> String {
+        let taken = all(self.resource().len(), |n| format!("r.{} = a.q{n}", quote_identifier(&self.resource()[n])));
+        self.beside(&format!("{} = a.org AND {taken} AND {} && a.p", self.organization(self.table()), self.period()))
+    }
+
     /// The key as JSON, from columns that begin with `prefix`.
     fn key(&self, prefix: &str) -> String {
         let keys = self.keys();
@@ -187,19 +199,28 @@ impl Form<'_> {
         format!("(pg_catalog.to_jsonb({}) #>> '{{}}')", json(column, value))
     }
 
-    /// Pairs of rows of `a` with rows of `b` that overlap, each pair once: the row whose key comes first on the left.
-    fn pair(&self, a: &str, b: &str, swapped: bool) -> String {
+    /// Pairs of rows that overlap, `a` and `b` of `from`: the row whose key comes first on the left.
+    fn pairs(&self, from: &str) -> String {
         let (keys, taken) = (self.keys().len(), self.resource().len());
-        let (l, r) = if swapped { ("b", "a") } else { ("a", "b") };
+        let either = |a: &str, b: &str, name: &str| format!("CASE WHEN c.a_first THEN c.{a} ELSE c.{b} END AS {name}");
         format!(
-            "SELECT a.org, {}, {}, {}, {l}.p AS lp, {r}.p AS rp FROM {a} AS a JOIN {b} AS b
-                 ON b.org = a.org AND {} AND b.p && a.p AND {}",
+            "SELECT c.org, {}, {}, {}, {}, {}
+               FROM (SELECT a.org, {}, {}, {}, a.p AS ap, b.p AS bp, {} AS a_first FROM {from}) AS c",
+            list(taken, |n| format!("c.q{n}")),
+            list(keys, |n| either(&format!("a{n}"), &format!("b{n}"), &format!("l{n}"))),
+            list(keys, |n| either(&format!("b{n}"), &format!("a{n}"), &format!("r{n}"))),
+            either("ap", "bp", "lp"),
+            either("bp", "ap", "rp"),
             list(taken, |n| format!("a.q{n}")),
-            list(keys, |n| format!("{l}.k{n} AS l{n}")),
-            list(keys, |n| format!("{r}.k{n} AS r{n}")),
-            all(taken, |n| format!("b.q{n} = a.q{n}")),
-            self.before(&format!("{l}.k"), &format!("{r}.k"))
+            list(keys, |n| format!("a.k{n} AS a{n}")),
+            list(keys, |n| format!("b.k{n} AS b{n}")),
+            self.before("a.k", "b.k"),
         )
+    }
+
+    /// `a` and `b` are one row.
+    fn same(&self) -> String {
+        all(self.keys().len(), |n| format!("b.k{n} = a.k{n}"))
     }
 
     /// Pairs as conflicts will have them.
@@ -239,7 +260,7 @@ impl Form<'_> {
             "(SELECT COALESCE(pg_catalog.jsonb_agg(v.free ORDER BY v.n), '[]'::jsonb)
                 FROM (SELECT {} AS free, pg_catalog.row_number() OVER (ORDER BY r.{key}) AS n FROM {} AS r
                        WHERE {organization} = f.org AND r.{key} <> f.q0{same}{condition}
-                         AND NOT EXISTS (SELECT FROM ({}) AS b WHERE b.org = f.org AND b.q0 = r.{key} AND b.p && f.{period})
+                         AND NOT EXISTS (SELECT FROM ({}) AS b WHERE b.org = f.org AND b.q0 = r.{key} AND b.p && f.{period} OFFSET 0)
                        ORDER BY r.{key} LIMIT {}) AS v)",
             json(column(&free.table, &free.given.key), &format!("r.{key}")),
             free.table.sql,
@@ -286,7 +307,8 @@ impl Form<'_> {
                  WHERE f.subject IS NULL OR s.state = 'resolved' AND (f.ours <> s.ours OR f.theirs <> s.theirs)),
              old AS MATERIALIZED (
                 SELECT f.org, f.subject, c.id, f.ours <> c.ours OR f.theirs <> c.theirs AS changed
-                  FROM found AS f JOIN usher.conflicts AS c ON c.organization_id = f.org AND c.subject = f.subject AND c.state = 'open'),
+                  FROM found AS f
+                 CROSS JOIN LATERAL (SELECT * FROM usher.conflicts AS k WHERE k.organization_id = f.org AND k.subject = f.subject AND k.state = 'open' OFFSET 0) AS c),
              held AS MATERIALIZED (
                 SELECT c.organization_id, c.id, c.state FROM usher.conflicts AS c
                  WHERE c.id = ANY (ARRAY(SELECT e.id FROM ending AS e UNION ALL SELECT o.id FROM old AS o WHERE o.changed))
@@ -342,26 +364,29 @@ impl Form<'_> {
                   JOIN usher.overlap_checks AS c ON c.organization_id = i.org AND c.id = i.id
                  CROSS JOIN LATERAL pg_catalog.jsonb_array_elements(c.row_keys) AS k (value)),
              came AS MATERIALIZED ({})",
-            self.rows(&self.table().sql, &format!(" JOIN t ON {organization} = t.org AND {equal}"))
+            format_args!("SELECT x.* FROM t {} AS x", self.beside(&format!("{organization} = t.org AND {equal}")))
         )
     }
 
     /// Looks at the rows of checks: `$1` and `$2` as above.
     pub fn look(&self) -> String {
-        let all = format!("({})", self.rows(&self.table().sql, ""));
-        let name = quote_literal(self.name);
+        let standing = |side: &str| {
+            format!(
+                "SELECT x.* FROM t CROSS JOIN LATERAL ({}{} AND c.organization_id = t.org AND c.{side}_key = t.key OFFSET 0) AS x",
+                Self::STANDING,
+                quote_literal(self.name)
+            )
+        };
+        // Both rows of a pair may be among them.
+        let pairs = self.pairs(&format!("came AS a {} AS b WHERE NOT ({})", self.others(), self.same()));
         format!(
-            "/* {} */ WITH {}, found AS MATERIALIZED ({}),
-             standing AS MATERIALIZED (
-                {standing}{name} AND EXISTS (SELECT FROM t WHERE t.org = c.organization_id AND t.key = c.left_key)
-                UNION
-                {standing}{name} AND EXISTS (SELECT FROM t WHERE t.org = c.organization_id AND t.key = c.right_key)),
-             {}",
+            "/* {} */ WITH {}, found AS MATERIALIZED ({}), standing AS MATERIALIZED ({} UNION {}), {}",
             self.table().oid.to_u32(),
             self.checked(),
-            self.found(&format!("{} UNION {}", self.pair("came", &all, false), self.pair("came", &all, true))),
+            self.found(&pairs.replacen("SELECT", "SELECT DISTINCT", 1)),
+            standing("left"),
+            standing("right"),
             self.settle(false),
-            standing = Self::STANDING,
         )
     }
 
@@ -373,23 +398,11 @@ impl Form<'_> {
         let key = list(keys, |n| format!("x.k{n}"));
         let columns = format!("x.org, {key}, {}, x.p", list(taken, |n| format!("x.q{n}")));
         let one = format!("x.org, {}", list(taken, |n| format!("x.q{n}")));
-        let either = |a: &str, b: &str, name: &str| format!("CASE WHEN c.a_first THEN c.{a} ELSE c.{b} END AS {name}");
-        let pairs = format!(
-            "SELECT c.org, {}, {}, {}, {}, {}
-               FROM (SELECT a.org, {}, {}, {}, a.p AS ap, b.p AS bp, {} AS a_first
-                       FROM (SELECT s.*, g.next FROM spans AS s CROSS JOIN LATERAL pg_catalog.generate_series(s.began + 1, s.begun) AS g (next) OFFSET 0) AS a
-                       JOIN spans AS b ON b.org = a.org AND {} AND b.began = a.next WHERE b.p && a.p) AS c",
-            list(taken, |n| format!("c.q{n}")),
-            list(keys, |n| either(&format!("a{n}"), &format!("b{n}"), &format!("l{n}"))),
-            list(keys, |n| either(&format!("b{n}"), &format!("a{n}"), &format!("r{n}"))),
-            either("ap", "bp", "lp"),
-            either("bp", "ap", "rp"),
-            list(taken, |n| format!("a.q{n}")),
-            list(keys, |n| format!("a.k{n} AS a{n}")),
-            list(keys, |n| format!("b.k{n} AS b{n}")),
-            self.before("a.k", "b.k"),
+        let pairs = self.pairs(&format!(
+            "(SELECT s.*, g.next FROM spans AS s CROSS JOIN LATERAL pg_catalog.generate_series(s.began + 1, s.begun) AS g (next) OFFSET 0) AS a
+             JOIN spans AS b ON b.org = a.org AND {} AND b.began = a.next WHERE b.p && a.p",
             all(taken, |n| format!("b.q{n} = a.q{n}")),
-        );
+        ));
         format!(
             "/* {} */ WITH ends AS (
                 SELECT {columns}, e.kind,
@@ -495,8 +508,7 @@ impl Form<'_> {
 
     /// The first row of checks that overlaps with another one: its key, and what both want.
     pub fn first(&self) -> String {
-        let others = format!("({})", self.rows(&self.table().sql, ""));
-        let (keys, taken) = (self.keys(), self.resource().len());
+        let keys = self.keys();
         let named = |prefix: &str, names: &[&str]| {
             let parts = list(names.len(), |n| {
                 format!(
@@ -509,13 +521,13 @@ impl Form<'_> {
         };
         let resource: Vec<&str> = self.resource().iter().map(String::as_str).collect();
         format!(
-            "/* {} */ WITH {} SELECT {}, {} FROM came AS a JOIN {others} AS b ON b.org = a.org AND {} AND b.p && a.p AND NOT ({}) LIMIT 1",
+            "/* {} */ WITH {} SELECT {}, {} FROM came AS a {} AS b WHERE NOT ({}) LIMIT 1",
             self.table().oid.to_u32(),
             self.checked(),
             named("a.k", &keys),
             named("a.q", &resource),
-            all(taken, |n| format!("b.q{n} = a.q{n}")),
-            all(keys.len(), |n| format!("b.k{n} = a.k{n}")),
+            self.others(),
+            self.same(),
         )
     }
 }
