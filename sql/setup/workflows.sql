@@ -15,6 +15,7 @@ CREATE TABLE usher.workflow_runs (
     started_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     ended_at timestamptz,
     given_up boolean NOT NULL DEFAULT false,
+    hears_since timestamptz NOT NULL DEFAULT pg_catalog.now(),
     error_message text,
     remedy text,
     CONSTRAINT workflow_runs_pkey PRIMARY KEY (organization_id, id),
@@ -25,6 +26,7 @@ CREATE INDEX workflow_runs_open_idx ON usher.workflow_runs (flow_id) WHERE ended
 CREATE INDEX workflow_runs_ended_idx ON usher.workflow_runs (ended_at) WHERE ended_at IS NOT NULL;
 COMMENT ON TABLE usher.workflow_runs IS 'runs of workflows: running, undoing, parked (somebody has to decide), done, undone, closed';
 COMMENT ON COLUMN usher.workflow_runs.version IS 'of the flow: a run ends with the version that it began with';
+COMMENT ON COLUMN usher.workflow_runs.hears_since IS 'events that were emitted from then on may be this run''s: when what began it happened';
 COMMENT ON COLUMN usher.workflow_runs.error_message IS 'why it was undone or is parked';
 COMMENT ON COLUMN usher.workflow_runs.remedy IS 'what somebody can do about a run that is parked';
 

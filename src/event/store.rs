@@ -166,7 +166,7 @@ struct Places {
 }
 
 /// `wished`: the lane of all jobs of these events. Limits are asked in the order of the events.
-fn places(meant: &[&Subscriber], organizations: &[Uuid], wished: Option<usize>) -> Result<Places> {
+fn places(meant: &[&Subscriber], organizations: &[Uuid], wished: Option<usize>, asker: Asker) -> Result<Places> {
     let lane = |subscriber: &Subscriber| wished.unwrap_or(subscriber.lane);
     let switched = meant.iter().any(|subscriber| subscriber.switched);
     if !switched && !pressure::concerns(meant.iter().map(|subscriber| subscriber.flow))? {
@@ -184,7 +184,7 @@ fn places(meant: &[&Subscriber], organizations: &[Uuid], wished: Option<usize>) 
             let (lane, held) = if off.contains(&(*organization.as_bytes(), subscriber.flow)) {
                 (lane(subscriber), LEFT_OUT)
             } else {
-                match pressure::admit(lane(subscriber), subscriber.flow, *organization, Asker::Event)? {
+                match pressure::admit(lane(subscriber), subscriber.flow, *organization, asker)? {
                     Place::Ready(lane) => (lane, 0),
                     Place::Later(limit) => (lane(subscriber), limit),
                 }
@@ -212,6 +212,8 @@ struct Together<'a> {
     by: String,
     hop: i16,
     followed: bool,
+    /// Emitted by the worker.
+    own: bool,
 }
 
 /// Runs with the owner's rights.
@@ -220,7 +222,8 @@ fn write(events: Together<'_>) -> Result<()> {
     let meant: Vec<&Subscriber> = all.flows.iter().filter(|subscriber| subscriber.pattern.means(events.event_type)).collect();
     let outside: Vec<&Outside> =
         all.outside.iter().filter(|outside| outside.patterns.iter().any(|pattern| pattern.means(events.event_type))).collect();
-    let places = places(&meant, events.organizations, events.lane)?;
+    let asker = if events.own { Asker::Own } else { Asker::Event };
+    let places = places(&meant, events.organizations, events.lane, asker)?;
     let sql = statement(places.held.iter().any(|held| *held > 0), !outside.is_empty(), events.followed);
     let made = spi::run(
         &sql,
@@ -264,6 +267,7 @@ pub fn emit(installed: Installed, event: Event) -> Result<Uuid> {
         by,
         hop: cause.hop,
         followed: event.followed.is_some(),
+        own: false,
     })?;
     Ok(id)
 }
@@ -308,6 +312,7 @@ pub fn emit_for_flow(emission: &Emission<'_>) -> Result<()> {
         by,
         hop: emission.hop,
         followed: false,
+        own: false,
     })
 }
 
@@ -325,5 +330,6 @@ pub fn tell(event_type: &str, organizations: &[Uuid], data: Vec<JsonB>) -> Resul
         by: "pg_usher".to_owned(),
         hop: 0,
         followed: false,
+        own: true,
     })
 }

@@ -33,7 +33,7 @@ fn an_unknown_key_is_refused_with_the_nearest() {
 
 #[test]
 fn kinds_that_are_not_there_yet_say_so() {
-    for (path, value) in [("then", json!({"send": "x"})), ("when", json!({"webhook": "x"})), ("then", json!({"steps": []}))] {
+    for (path, value) in [("then", json!({"send": "x"})), ("when", json!({"webhook": "x"})), ("then", json!({"notify": "x"}))] {
         assert!(Definition::parse(&with(path, value.clone())).unwrap_err().unsupported, "{value}");
     }
 }

@@ -9,7 +9,7 @@ use super::drift;
 use super::manage::{self, Checked};
 use super::steps;
 use crate::error::{Result, UsherError};
-use crate::pg::{catalog, role, spi};
+use crate::pg::{catalog, role, spi, xact};
 use crate::registry::identity;
 use crate::setup::Installed;
 use pgrx::JsonB;
@@ -122,6 +122,16 @@ pub(super) fn make(installed: Installed, name: &str, parts: Vec<(String, serde_j
         ],
         |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
     )?;
+    // Listeners that only older versions had, and that no run needs any more.
+    if !catalog::is_unused("workflow_runs") {
+        spi::run(
+            "DELETE FROM usher.flows AS f
+              WHERE pg_catalog.starts_with(f.name, $1 || ':') AND pg_catalog.strpos(f.name, ':hear_') > 0 AND f.name <> ALL ($2)
+                AND NOT EXISTS (SELECT FROM usher.workflow_runs AS r
+                                 WHERE r.flow_id = (SELECT w.id FROM usher.flows AS w WHERE w.name = $1) AND r.ended_at IS NULL)",
+            &[spi::arg(name), spi::arg(names.clone())],
+        )?;
+    }
     for definition in &definitions_of_parts {
         circle_check::warn_of_silence(installed, definition)?;
     }
@@ -135,13 +145,32 @@ pub(super) fn make(installed: Installed, name: &str, parts: Vec<(String, serde_j
     Ok(())
 }
 
+/// A workflow is switched on: what its runs wait for may have happened while nobody listened. They look back.
+pub(super) fn hear_again(installed: Installed, name: &str) -> Result<()> {
+    if !installed.up_to_date || catalog::is_unused("workflow_waits") {
+        return Ok(());
+    }
+    let waiting = spi::run(
+        "INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload)
+         SELECT w.organization_id, w.run_id, 'synced', pg_catalog.jsonb_build_object('run', w.run_id, 'step', w.step, 'part', 'again')
+           FROM usher.workflow_waits AS w JOIN usher.flows AS f ON f.id = w.listener WHERE pg_catalog.starts_with(f.name, $1 || ':')",
+        &[spi::arg(name)],
+    )?;
+    if waiting > 0 {
+        xact::note_due_changed();
+    }
+    Ok(())
+}
+
 /// Refuses to end a workflow that somebody has begun. The runs are the workflow room's; only their number is asked for here.
 pub(super) fn require_no_runs(installed: Installed, id: i32, name: &str) -> Result<()> {
     if !installed.up_to_date || catalog::is_unused("workflow_runs") {
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
-    let open = spi::read::<i64>(
+    // Whoever begins one at this moment is waited for.
+    spi::run("SELECT FROM usher.flows AS f WHERE f.id = $1 FOR UPDATE", &[spi::arg(id)])?;
+    let open = spi::one::<i64>(
         "SELECT pg_catalog.count(*) FROM usher.workflow_runs AS r WHERE r.flow_id = $1 AND r.ended_at IS NULL",
         &[spi::arg(id)],
     )?;

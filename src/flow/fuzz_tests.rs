@@ -146,7 +146,7 @@ fn workflow(value: &Value, all: &[Step]) {
     for (name, part) in &parts {
         assert!(name.contains(':') && parts.iter().filter(|(other, _)| other == name).count() == 1);
         let part = Definition::parse(part).expect("was parsed before");
-        assert!(name.ends_with(":hear") || matches!(part.when, When::Step(_)));
+        assert!(name.contains(":hear_") || matches!(part.when, When::Step(_)));
     }
 }
 

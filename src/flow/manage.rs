@@ -321,6 +321,7 @@ pub fn enable(installed: Installed, name: &str, on: bool) -> Result<String> {
     if on {
         circle_check::new(name)?;
         release(name)?;
+        family::hear_again(installed, name)?;
     }
     let state = if on { "on" } else { "off" };
     let broken =

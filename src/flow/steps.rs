@@ -42,8 +42,8 @@ impl Part {
         Self::ALL.into_iter().find(|part| part.word() == word)
     }
 
-    /// The name of a workflow's part.
-    pub fn flow(self, workflow: &str, step: &str) -> String {
+    /// The name of a workflow's part; a listener's, see [`Step::part`].
+    fn flow(self, workflow: &str, step: &str) -> String {
         match self {
             Self::Do => format!("{workflow}:{step}"),
             Self::Clock => format!("{workflow}::clock"),
@@ -90,10 +90,34 @@ pub struct Step {
     pub goes_on: bool,
     /// Its expressions name what other steps returned.
     pub needs_results: bool,
+    /// Its own lane, instead of the run's.
+    pub lane: Option<usize>,
+    /// What its listener's name ends with: another pattern, or other fields, is another listener, so that runs of an older version hear on.
+    hears: Option<String>,
     /// What its effect returns is kept.
     pub keeps_result: bool,
     /// Definitions of its parts.
     parts: Vec<(Part, Value)>,
+}
+
+impl Step {
+    /// The name of one of its parts.
+    pub fn part(&self, part: Part, workflow: &str) -> String {
+        let name = part.flow(workflow, &self.name);
+        match (&self.hears, part) {
+            (Some(mark), Part::Hear) => format!("{name}_{mark}"),
+            _ => name,
+        }
+    }
+}
+
+/// A text of few letters for a definition, the same for the same one (FNV-1a).
+fn mark(definition: &Value) -> String {
+    let hash = definition
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    format!("{:08x}", (hash >> 32) ^ (hash & 0xffff_ffff))
 }
 
 /// Kinds of "then" that a step, or its undo, may be.
@@ -182,9 +206,29 @@ pub fn parse(value: &Value) -> Parsed<Vec<Step>> {
     for (number, value) in list.iter().enumerate() {
         steps.push(step(number, object(value, "a step")?, &names).map_err(within(&names[number]))?);
     }
+    said_once(&steps)?;
     in_order(&steps)?;
     undone_in_vain(&steps)?;
     Ok(steps)
+}
+
+/// Refuses two steps that wait for the same word.
+fn said_once(steps: &[Step]) -> Parsed<()> {
+    let word = |step: &Step| match &step.kind {
+        Kind::Wait(Awaits::Signal(signal)) => Some(signal.clone()),
+        Kind::Wait(Awaits::Approval(_)) => Some(step.name.clone()),
+        _ => None,
+    };
+    for (number, step) in steps.iter().enumerate() {
+        let Some(said) = word(step) else { continue };
+        if let Some(other) = steps[..number].iter().find(|other| word(other).as_deref() == Some(said.as_str())) {
+            return refuse(
+                format!("steps \"{}\" and \"{}\" both wait for the signal \"{said}\"", other.name, step.name),
+                "Give each a signal of its own; an approval waits for the name of its step.",
+            );
+        }
+    }
+    Ok(())
 }
 
 fn after(number: usize, step: &Map<String, Value>, names: &[String]) -> Parsed<Vec<usize>> {
@@ -290,6 +334,11 @@ fn step(number: usize, given: &Map<String, Value>, names: &[String]) -> Parsed<S
         deadline: given.get("deadline").map(|value| span(value, "\"deadline\"")).transpose()?,
         goes_on,
         needs_results: all.contains("results"),
+        lane: match given.get("priority") {
+            None => None,
+            Some(priority) => super::definition::lane(&text(priority, "\"priority\"")?),
+        },
+        hears: parts.iter().find(|(part, _)| *part == Part::Hear).map(|(_, definition)| mark(definition)),
         keeps_result: given.get("keep_result") == Some(&Value::Bool(true)),
         parts,
     })
@@ -423,7 +472,7 @@ pub fn parts(workflow: &str, definition: &Value, steps: &[Step]) -> Vec<(String,
     };
     let mut found: Vec<(String, Value)> = steps
         .iter()
-        .flat_map(|step| step.parts.iter().map(|(kind, own)| (kind.flow(workflow, &step.name), part(*kind, own.clone()))))
+        .flat_map(|step| step.parts.iter().map(|(kind, own)| (step.part(*kind, workflow), part(*kind, own.clone()))))
         .collect();
     found.push((Part::Clock.flow(workflow, ""), part(Part::Clock, json!({}))));
     found

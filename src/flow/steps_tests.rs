@@ -44,7 +44,7 @@ fn each_step_has_the_parts_that_it_needs() {
     ]}});
     let parsed = Definition::parse(&definition).unwrap();
     let parts = parts("w", &definition, parsed.steps());
-    let names: Vec<&str> = parts.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<String> = parts.iter().map(|(name, _)| name.split('_').next().unwrap_or_default().to_owned()).collect();
     assert_eq!(
         names,
         ["w:plain", "w:plain:undo", "w:each:look", "w:each", "w:wait:look", "w:wait:hear", "w:later:look", "w::clock"]
@@ -58,9 +58,24 @@ fn each_step_has_the_parts_that_it_needs() {
 }
 
 #[test]
+fn another_pattern_is_another_listener() {
+    let hears = |event: &str, field: &str| {
+        let steps = json!([{"step": "w", "wait": {"event": event, "match": {field: "run.id"}}}]);
+        flow(steps).unwrap().steps()[0].part(Part::Hear, "f")
+    };
+    assert_eq!(hears("a.b", "id"), hears("a.b", "id"));
+    assert!(hears("a.b", "id") != hears("a.*", "id") && hears("a.b", "id") != hears("a.b", "x"));
+}
+
+#[test]
 fn what_cannot_work_is_refused_with_its_step() {
     let undo = json!({"delete": "a.c", "key": ["id"], "set": {"id": "run.id"}});
     for (steps, message, hint) in [
+        (
+            json!([{"step": "a", "wait": {"signal": "b"}}, {"step": "b", "approval": {}}]),
+            "\"a\" and \"b\" both wait for the signal \"b\"",
+            "own",
+        ),
         (json!([]), "must be a list", "Write"),
         (json!([{"insert": "a.c"}]), "lacks \"step\"", "Write"),
         (json!([step("A", json!({}))]), "cannot name a step", "lower-case"),

@@ -161,22 +161,27 @@ pub fn cancel(job: Option<Uuid>) -> Result<Row> {
     row(place.organization, job)
 }
 
-/// A step's job that has ended is its run's business: the run has gone on without it. Runs with the owner's rights.
-fn refuse_step(organization: Uuid, job: Uuid) -> Result<()> {
-    let run = spi::read::<String>(
-        "SELECT j.new ->> 'run'
-           FROM (SELECT d.flow_id, d.new FROM usher.dead_letters AS d WHERE d.organization_id = $1 AND d.id = $2
-                 UNION ALL SELECT h.flow_id, h.new FROM usher.job_history AS h WHERE h.organization_id = $1 AND h.id = $2) AS j
+/// A step's job that has ended is its run's business: the run has gone on without it. What one carries is the run's, too: nobody changes
+/// it. Runs with the owner's rights.
+fn refuse_step(organization: Uuid, job: Uuid, changes: bool) -> Result<()> {
+    let run = spi::read_all(
+        "SELECT j.new ->> 'run', j.ended
+           FROM (SELECT d.flow_id, d.new, true AS ended FROM usher.dead_letters AS d WHERE d.organization_id = $1 AND d.id = $2
+                 UNION ALL SELECT h.flow_id, h.new, true FROM usher.job_history AS h WHERE h.organization_id = $1 AND h.id = $2
+                 UNION ALL SELECT w.flow_id, w.new, false FROM usher.queue_waiting AS w WHERE w.organization_id = $1 AND w.id = $2) AS j
            JOIN usher.flows AS f ON f.id = j.flow_id WHERE pg_catalog.jsonb_exists(f.definition -> 'when', 'step')",
         &[spi::arg(organization), spi::arg(job)],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))),
     )?;
-    match run {
-        None => Ok(()),
-        Some(run) => {
+    match run.into_iter().next() {
+        Some((run, true)) => {
             Err(UsherError::state(format!("job {job} is a step of a workflow, whose run has gone on without it")).hint(format!(
                 "SELECT usher.retry_workflow('{run}'); goes on with a run that is parked, or begins one anew that was undone."
             )))
         }
+        Some(_) if changes => Err(UsherError::state(format!("job {job} is a step of a workflow: what it carries is its run's"))
+            .hint("Leave out the changes. usher.start_workflow() begins a run with another input.")),
+        _ => Ok(()),
     }
 }
 
@@ -191,9 +196,7 @@ pub fn retry(job: Option<Uuid>, changes: Option<JsonB>) -> Result<Row> {
     }
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
-    if matches!(place.table.as_str(), "dead_letters" | "job_history") {
-        refuse_step(place.organization, job)?;
-    }
+    refuse_step(place.organization, job, changes.is_some())?;
     let changed = changes.as_ref().map(|changes| changes.0.clone());
     let for_outside = changes.as_ref().map(|changes| JsonB(changes.0.clone()));
     let arguments = [spi::arg(place.organization), spi::arg(job), spi::arg(changes)];

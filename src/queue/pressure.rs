@@ -142,6 +142,8 @@ pub enum Asker {
     Request { free: bool },
     /// An event that others hear too: where a request would be refused, it is as a change.
     Event,
+    /// An event of our own, which nothing may refuse: the worker emits it.
+    Own,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,7 +165,9 @@ pub fn admit(mut lane: usize, flow: i32, organization: Uuid, asker: Asker) -> Re
         let (mut later, mut lower) = (None, None);
         for rule in rules.iter().filter(|rule| rule.means(lane, flow, organization) && rule.is_full(lane)) {
             match rule.action {
-                Action::Refuse if rule.captured || matches!(asker, Asker::Request { .. }) => return Err(refused(rule)),
+                Action::Refuse if asker != Asker::Own && (rule.captured || matches!(asker, Asker::Request { .. })) => {
+                    return Err(refused(rule));
+                }
                 Action::Delay if later.is_none() => later = Some(rule),
                 // Each one is lower than the last: this comes to an end.
                 Action::Shed(to) if matches!(asker, Asker::Request { free: true } | Asker::Event) && to > lane => {

@@ -3,11 +3,23 @@
 use crate::error::Result;
 use crate::event::broadcast;
 use crate::notify;
+use crate::pg::subxact;
 use crate::setup::Installed;
 use pgrx::prelude::*;
 
+/// Seconds until it is tried again.
+const AGAIN: f64 = 1.0;
+
 /// Looks at the deadlines that have passed; returns the seconds until the next. Runs with the owner's rights.
 pub fn look(installed: Installed) -> Result<Option<f64>> {
+    // Whatever is in the way of telling it, jobs go on.
+    subxact::attempt(|| tell(installed)).or_else(|failure| {
+        log!("usher worker: who has not received an emergency could not be told, and is tried again: {}", failure.line());
+        Ok(Some(AGAIN))
+    })
+}
+
+fn tell(installed: Installed) -> Result<Option<f64>> {
     let looked = broadcast::look(installed)?;
     for one in &looked.unreceived {
         log!(

@@ -5,8 +5,10 @@ use crate::error::Result;
 use crate::flow::definition::{Then, When};
 use crate::flow::steps::Part;
 use crate::flow::store as flows;
+use crate::pg::subxact;
 use crate::setup::Installed;
 use crate::workflow;
+use pgrx::prelude::*;
 
 /// What has not been given back is done.
 pub(super) fn tell(work: &Work) -> Result<()> {
@@ -31,5 +33,12 @@ pub(super) fn tell(work: &Work) -> Result<()> {
 
 /// Runs are told what others have ended. True: some of them somebody has, look again soon.
 pub(super) fn settle(installed: Installed) -> Result<bool> {
-    if installed.up_to_date { workflow::settle() } else { Ok(false) }
+    if !installed.up_to_date {
+        return Ok(false);
+    }
+    // Whatever is wrong with one run, the worker has other things to do.
+    subxact::attempt(workflow::settle).or_else(|failure| {
+        log!("usher worker: what has become of steps could not be told to their runs, and is tried again: {}", failure.line());
+        Ok(true)
+    })
 }

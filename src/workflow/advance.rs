@@ -11,6 +11,9 @@ use std::collections::{BTreeMap, HashMap};
 /// Elements that a step may be done for.
 const MOST_ELEMENTS: i32 = 10_000;
 
+/// Said for elements by the look of a step whose event could not be told from others.
+const NO_MATCH: i32 = -2;
+
 /// Something that has happened to a step of a run.
 pub struct Happened {
     pub organization: Uuid,
@@ -54,6 +57,8 @@ struct Moved {
     was: (Phase, bool),
     details: HashMap<Place, Detail>,
     lines: Vec<Line>,
+    /// Jobs that are no longer wanted.
+    stopped: Vec<(Uuid, Uuid)>,
     /// The first failure.
     error: Option<String>,
 }
@@ -72,7 +77,7 @@ struct Detail {
 impl Moved {
     fn new(held: Held) -> Self {
         let (before, was) = (held.run.places.clone(), (held.run.phase, held.run.given_up));
-        Self { held, before, was, details: HashMap::new(), lines: Vec::new(), error: None }
+        Self { held, before, was, details: HashMap::new(), lines: Vec::new(), stopped: Vec::new(), error: None }
     }
 
     fn take_in(&mut self, happened: Happened) {
@@ -88,7 +93,9 @@ impl Moved {
             What::Due { job } if !is_clock(job) => return,
             What::Failed { job, .. } if at_work != Some(job) && !is_clock(job) => return,
             What::Seen { elements, .. } if !(0..=MOST_ELEMENTS).contains(&elements) => {
-                detail.error = Some(if elements < 0 {
+                detail.error = Some(if elements == NO_MATCH {
+                    "what it waits for cannot be told: \"match\" gave NULL".to_owned()
+                } else if elements < 0 {
                     "\"for_each\" gave no list".to_owned()
                 } else {
                     format!("\"for_each\" gave {elements} elements, more than {MOST_ELEMENTS}")
@@ -195,7 +202,7 @@ pub fn advance(held: Vec<Held>, happened: Vec<Happened>) -> Result<()> {
 }
 
 /// The same, of what a person wants. False: the run does not stand like that.
-pub fn order(held: Held, order: Order, version: i32) -> Result<bool> {
+pub fn order(held: Held, order: Order) -> Result<bool> {
     let mut moved = Moved::new(held);
     let plan = moved.held.plan.clone();
     let run = &mut moved.held.run;
@@ -205,6 +212,9 @@ pub fn order(held: Held, order: Order, version: i32) -> Result<bool> {
             run.phase == Phase::Running
         }
         Order::Close => {
+            let at_work =
+                run.places.iter().filter(|(_, state)| state.is_open()).filter_map(|(place, _)| moved.held.jobs.get(place));
+            moved.stopped = at_work.filter_map(|(job, _)| *job).map(|job| (moved.held.organization, job)).collect();
             let open = !run.phase.has_ended();
             run.close();
             open
@@ -216,10 +226,6 @@ pub fn order(held: Held, order: Order, version: i32) -> Result<bool> {
             ended
         }
     };
-    // Another version than the one that is stored is stored with it.
-    if version != plan.version {
-        moved.was.0 = Phase::Closed;
-    }
     if fits {
         settle(vec![moved])?;
     }
@@ -306,6 +312,7 @@ fn one(moved: &mut Moved, all: &mut Written) -> Result<()> {
             element_of: None,
         });
     }
+    all.begun.stopped.append(&mut moved.stopped);
     all.lines.append(&mut moved.lines);
     let now = (moved.held.run.phase, moved.held.run.given_up);
     if now != moved.was || moved.error.is_some() {

@@ -110,7 +110,7 @@ fn job(held: &Held, place: Place, flow: Part, part: &'static str, due: Due) -> R
         part,
         id: job_id(),
         flow: held.plan.part(flow, place.0)?,
-        lane: held.lane,
+        lane: step.lane.filter(|_| flow != Part::Clock).map_or(held.lane, |lane| lane as i16),
         results: step.needs_results && flow != Part::Clock,
         due,
     })

@@ -15,7 +15,8 @@ use std::collections::HashSet;
 const TOLD: &str = "
 SELECT e.n, e.organization_id, (e.payload ->> 'run')::uuid, e.payload ->> 'step', COALESCE((e.payload ->> 'n')::integer, 0), e.payload ->> 'part',
        e.id, e.fate, e.error_message, e.sqlstate, NOT pg_catalog.jsonb_exists(COALESCE(r.result, '{}'), 'if') OR (r.result ->> 'if')::boolean,
-       CASE WHEN NOT pg_catalog.jsonb_exists(COALESCE(r.result, '{}'), 'each') THEN 0
+       CASE WHEN EXISTS (SELECT FROM pg_catalog.jsonb_each(COALESCE(r.result, '{}')) AS m WHERE pg_catalog.starts_with(m.key, 'match.') AND m.value = 'null') THEN -2
+            WHEN NOT pg_catalog.jsonb_exists(COALESCE(r.result, '{}'), 'each') THEN 0
             WHEN pg_catalog.jsonb_typeof(r.result -> 'each') = 'array' THEN pg_catalog.jsonb_array_length(r.result -> 'each')
             WHEN pg_catalog.jsonb_typeof(r.result -> 'each') = 'null' THEN 0 ELSE -1 END
   FROM e
@@ -112,7 +113,7 @@ fn tell(told: Vec<Told>) -> Result<Vec<i64>> {
     Ok(missed)
 }
 
-/// So many notes at a time.
+/// So many runs at a time.
 const SLICE: i32 = 5_000;
 
 /// Tells runs what is noted for them. True: some of them somebody has, look again soon.
@@ -131,8 +132,7 @@ pub fn settle() -> Result<bool> {
         &format!(
             "WITH r AS MATERIALIZED (
                  SELECT r.organization_id, r.id
-                   FROM (SELECT DISTINCT c.organization_id AS o, (c.payload ->> 'run')::uuid AS i
-                           FROM (SELECT * FROM usher.workflow_checks LIMIT $1) AS c ORDER BY i) AS u
+                   FROM (SELECT DISTINCT c.organization_id AS o, (c.payload ->> 'run')::uuid AS i FROM usher.workflow_checks AS c ORDER BY i LIMIT $1) AS u
                   CROSS JOIN LATERAL (SELECT r.* FROM usher.workflow_runs AS r WHERE r.organization_id = u.o AND r.id = u.i FOR UPDATE SKIP LOCKED) AS r),
              d AS (DELETE FROM usher.workflow_checks AS c USING r WHERE r.organization_id = c.organization_id AND r.id = (c.payload ->> 'run')::uuid RETURNING c.*),
              e AS (SELECT pg_catalog.row_number() OVER (ORDER BY d.job_id) AS n, d.organization_id, d.job_id AS id, d.fate, d.payload, d.error_message, d.sqlstate FROM d){TOLD}"

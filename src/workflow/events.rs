@@ -6,9 +6,9 @@ use crate::error::Result;
 use crate::flow::apply::Batch;
 use crate::flow::event_type::Pattern;
 use crate::pg::guc::Nest;
-use crate::pg::spi;
+use crate::pg::{spi, xact};
 use pgrx::{JsonB, Uuid};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A listener's jobs are done, all but those with these numbers: the runs that wait for one of the events go on.
 pub fn heard(listener: i32, batch: &Batch, but: Vec<i32>) -> Result<()> {
@@ -21,7 +21,7 @@ pub fn heard(listener: i32, batch: &Batch, but: Vec<i32>) -> Result<()> {
                JOIN usher.workflow_waits AS w ON w.organization_id = b.organization_id AND w.listener = $5
                     AND w.key = pg_catalog.hashtextextended(r.result::text, 0) AND w.data = r.result
                JOIN usher.workflow_runs AS u ON u.organization_id = w.organization_id AND u.id = w.run_id
-                    AND u.started_at <= (b.event ->> 'emitted_at')::timestamptz
+                    AND u.hears_since <= (b.event ->> 'emitted_at')::timestamptz
               WHERE b.n <> ALL ($4::integer[]) ORDER BY b.n",
             &[batch.organizations.arg(), batch.ids.arg(), batch.new.arg(), spi::arg(but), spi::arg(listener)],
             came,
@@ -31,9 +31,30 @@ pub fn heard(listener: i32, batch: &Batch, but: Vec<i32>) -> Result<()> {
         return Ok(());
     }
     let (organizations, runs): (Vec<Uuid>, Vec<Uuid>) = came.iter().map(|came| (came.organization, came.run)).unzip();
-    // Rare, and nobody else would tell them: whoever has a run is waited for. With one snapshot that fails, and the batch is done again.
-    let held = store::hold(&organizations, &runs, true, false)?;
-    advance::advance(held, came)
+    let held = store::hold(&organizations, &runs, false, false)?;
+    let mine: HashSet<[u8; 16]> = held.iter().map(|run| *run.id.as_bytes()).collect();
+    let (told, missed): (Vec<Happened>, Vec<Happened>) = came.into_iter().partition(|came| mine.contains(came.run.as_bytes()));
+    // Whoever has the run may have it for long: it looks back when he lets go of it.
+    look_back_later(&missed)?;
+    advance::advance(held, told)
+}
+
+/// Notes that steps are to look back for what they wait for.
+fn look_back_later(missed: &[Happened]) -> Result<()> {
+    if missed.is_empty() {
+        return Ok(());
+    }
+    xact::note_due_changed();
+    spi::run(
+        "INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload)
+         SELECT u.o, u.r, 'synced', pg_catalog.jsonb_build_object('run', u.r, 'step', u.s, 'part', 'again') FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS u (o, r, s)",
+        &[
+            spi::arg(missed.iter().map(|missed| missed.organization).collect::<Vec<_>>()),
+            spi::arg(missed.iter().map(|missed| missed.run).collect::<Vec<_>>()),
+            spi::arg(missed.iter().map(|missed| missed.step.clone()).collect::<Vec<_>>()),
+        ],
+    )?;
+    Ok(())
 }
 
 fn came(row: &pgrx::spi::SpiTupleTable<'_>) -> Result<Happened> {
@@ -53,7 +74,7 @@ SELECT w.organization_id, w.run_id, w.step, v.data
   JOIN usher.workflow_runs AS u ON u.organization_id = w.organization_id AND u.id = w.run_id
  CROSS JOIN LATERAL (
        SELECT e.data FROM usher.events AS e
-        WHERE e.organization_id = w.organization_id AND e.emitted_at >= u.started_at AND CASE WHEN $5 THEN e.type = $4 ELSE '.' || e.type ~ $4 END
+        WHERE e.organization_id = w.organization_id AND e.emitted_at >= u.hears_since AND {type}
           AND NOT EXISTS (SELECT FROM pg_catalog.jsonb_each_text(w.data) AS m WHERE m.value IS DISTINCT FROM e.data ->> m.key)
         ORDER BY e.emitted_at LIMIT 1) AS v
  WHERE (w.organization_id, w.run_id, w.step) IN (SELECT i.o, i.r, i.s FROM unnest($1::uuid[], $2::uuid[], $3::text[]) AS i (o, r, s))";
@@ -105,13 +126,12 @@ fn look(pattern: &str, steps: &[Waiting]) -> Result<Vec<Happened>> {
     let text = pattern.exactly().map_or_else(|| pattern.expression(), str::to_owned);
     let _index = Nest::open().one_by_one();
     spi::read_all(
-        BEFORE,
+        &BEFORE.replace("{type}", if exact { "e.type = $4" } else { "'.' || e.type ~ $4" }),
         &[
             spi::arg(steps.iter().map(|step| step.0).collect::<Vec<_>>()),
             spi::arg(steps.iter().map(|step| step.1).collect::<Vec<_>>()),
             spi::arg(steps.iter().map(|step| step.2.clone()).collect::<Vec<_>>()),
             spi::arg(text),
-            spi::arg(exact),
         ],
         came,
     )

@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Somebody is at work on it, or it waits for something.
-    fn is_open(self) -> bool {
+    pub fn is_open(self) -> bool {
         matches!(self, Self::Looking | Self::Running | Self::Waiting | Self::Sleeping | Self::Undoing)
     }
 
@@ -333,7 +333,7 @@ impl Run {
 
     /// Ends a run as it stands.
     pub fn close(&mut self) {
-        for state in self.places.values_mut().filter(|state| matches!(state, State::Waiting | State::Sleeping)) {
+        for state in self.places.values_mut().filter(|state| state.is_open()) {
             *state = State::Cancelled;
         }
         self.phase = Phase::Closed;

@@ -29,7 +29,8 @@ thread_local! {
 impl Plan {
     /// The flow of a step's part.
     pub fn part(&self, part: Part, step: usize) -> Result<i32> {
-        let name = part.flow(&self.name, self.steps.get(step).map_or("", |step| step.name.as_str()));
+        let step = self.steps.get(step).ok_or_else(|| UsherError::internal("a step is gone"))?;
+        let name = step.part(part, &self.name);
         self.parts.get(&name).copied().ok_or_else(|| UsherError::internal(format!("flow \"{name}\" is gone")))
     }
 
@@ -39,7 +40,8 @@ impl Plan {
 }
 
 /// The steps of a version of a workflow. Runs with the owner's rights.
-pub fn get(flow: i32, version: i32) -> Result<Rc<Plan>> {
+/// None: the workflow is gone.
+pub fn get(flow: i32, version: i32) -> Result<Option<Rc<Plan>>> {
     let generation = relcache::generation();
     let found = KNOWN.with_borrow_mut(|(known, plans)| {
         if *known != generation {
@@ -47,11 +49,10 @@ pub fn get(flow: i32, version: i32) -> Result<Rc<Plan>> {
         }
         plans.get(&(flow, version)).cloned()
     });
-    if let Some(found) = found {
+    if found.is_some() {
         return Ok(found);
     }
-    let whole =
-        flows::get(flow, version)?.ok_or_else(|| UsherError::internal(format!("version {version} of a workflow is gone")))?;
+    let Some(whole) = flows::get(flow, version)? else { return Ok(None) };
     let steps = whole.definition.steps().to_vec();
     let parts = spi::read_all(
         "SELECT f.name, f.id FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = $2
@@ -63,7 +64,7 @@ pub fn get(flow: i32, version: i32) -> Result<Rc<Plan>> {
     let model = steps.iter().zip(followers).map(|(step, later)| machine(step, later)).collect();
     let plan = Rc::new(Plan { name: whole.name.clone(), version, steps, model, parts: parts.into_iter().collect() });
     KNOWN.with_borrow_mut(|(_, plans)| plans.insert((flow, version), plan.clone()));
-    Ok(plan)
+    Ok(Some(plan))
 }
 
 fn machine(step: &Step, later: Vec<usize>) -> model::Step {

@@ -21,12 +21,12 @@ use serde_json::json;
 /// Jobs of a workflow in a batch are done, those with these numbers: each has begun a run. Runs with the owner's rights.
 pub fn started(flow: i32, version: i32, lane: i16, hop: i16, batch: &Batch, trails: &spi::Raw, numbers: Vec<i32>) -> Result<()> {
     let begun = spi::all(
-        "INSERT INTO usher.workflow_runs (organization_id, id, flow_id, version, workflow, input, lane, hop, trail, cause, started_by)
-         SELECT r.organization_id, usher.uuid_v7(), $4, $5, f.name, r.result, $6, $7, ($8::text[])[n], r.job_id, 'flow ' || f.name
+        "INSERT INTO usher.workflow_runs (organization_id, id, flow_id, version, workflow, input, lane, hop, trail, cause, started_by, hears_since)
+         SELECT r.organization_id, usher.uuid_v7(), $4, $5, f.name, r.result, $6, $7, ($8::text[])[n], r.job_id, 'flow ' || f.name, ($9::timestamptz[])[n]
            FROM unnest($3::integer[]) AS n
            JOIN usher.job_results AS r ON r.organization_id = ($1::uuid[])[n] AND r.job_id = ($2::uuid[])[n]
            JOIN usher.flows AS f ON f.id = $4
-          ORDER BY n
+          ORDER BY n FOR KEY SHARE OF f
          RETURNING organization_id, id",
         &[
             batch.organizations.arg(),
@@ -37,6 +37,7 @@ pub fn started(flow: i32, version: i32, lane: i16, hop: i16, batch: &Batch, trai
             spi::arg(lane),
             spi::arg(hop),
             trails.arg(),
+            batch.created.arg(),
         ],
         |row| Ok((row.get::<Uuid>(1)?.unwrap_or_else(store::nil), row.get::<Uuid>(2)?.unwrap_or_else(store::nil))),
     )?;
@@ -72,6 +73,8 @@ pub fn start(organization: &str, name: &str, input: JsonB, lane: Option<i16>) ->
     if whole.switched {
         switches::require_on(flow, name, organization)?;
     }
+    // Whoever drops it meanwhile waits, and then counts this run.
+    spi::run("SELECT FROM usher.flows AS f WHERE f.id = $1 FOR KEY SHARE", &[spi::arg(flow)])?;
     let (id, cause) = (ids::uuid_v7(), cause::current());
     spi::run(
         "INSERT INTO usher.workflow_runs (organization_id, id, flow_id, version, workflow, input, lane, hop, trail, cause, started_by)
@@ -125,7 +128,10 @@ fn mine(installed: Installed, run: Option<Uuid>, function: &str, any_member: boo
 
 /// Locks a run, whoever has it. Runs with the owner's rights.
 fn held(organization: Uuid, run: Uuid) -> Result<Held> {
-    store::hold(&[organization], &[run], true, true)?.into_iter().next().ok_or_else(|| unknown(run))
+    store::hold(&[organization], &[run], true, true)?.into_iter().next().ok_or_else(|| {
+        UsherError::state(format!("the workflow of run {run} was dropped"))
+            .hint(format!("SELECT usher.cancel_workflow('{run}', undo => false); ends the run as it is."))
+    })
 }
 
 fn ended(run: &Held, what: &str) -> UsherError {
@@ -231,8 +237,18 @@ pub fn cancel(run: Option<Uuid>, reason: Option<String>, undo: bool) -> Result<S
     let installed = setup::current()?;
     let (organization, run) = mine(installed, run, "cancel_workflow", false)?;
     let _acting = role::internal(installed.owner);
+    if !undo && store::close_orphan(organization, run)? {
+        audit::note(
+            installed,
+            Some(organization),
+            "usher.workflow_runs.cancelled",
+            &run.to_string(),
+            None,
+            Some(json!({"reason": reason, "undo": undo})),
+        )?;
+        return standing(organization, run);
+    }
     let held = held(organization, run)?;
-    let version = held.plan.version;
     match held.run.phase {
         phase if phase.has_ended() => return Err(ended(&held, "Nothing of it is left to be cancelled.")),
         _ if !undo => {}
@@ -252,7 +268,7 @@ pub fn cancel(run: Option<Uuid>, reason: Option<String>, undo: bool) -> Result<S
     let why = format!("cancelled{}", reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default());
     let entry = line(&held, if undo { "cancelled" } else { "closed" }, None, reason.clone());
     note(installed, &held, "usher.workflow_runs.cancelled", entry, json!({"reason": reason, "undo": undo}))?;
-    advance::order(held, if undo { Order::GiveUp } else { Order::Close }, version)?;
+    advance::order(held, if undo { Order::GiveUp } else { Order::Close })?;
     spi::run(
         "UPDATE usher.workflow_runs AS r SET error_message = COALESCE(r.error_message, $3) WHERE r.organization_id = $1 AND r.id = $2",
         &[spi::arg(organization), spi::arg(run), spi::arg(why)],
@@ -308,12 +324,15 @@ pub fn retry(run: Option<Uuid>, from: Option<String>) -> Result<String> {
         json!({"from": step, "version": newest}),
     )?;
     if phase == Phase::Undone {
-        spi::run(
-            "UPDATE usher.workflow_runs AS r SET error_message = NULL WHERE r.organization_id = $1 AND r.id = $2",
-            &[spi::arg(organization), spi::arg(run)],
-        )?;
+        store::forget(organization, run)?;
+        held.run.places.clear();
+        held.jobs.clear();
     }
-    advance::order(held, if phase == Phase::Undone { Order::Anew } else { Order::Retry(from) }, newest)?;
+    spi::run(
+        "UPDATE usher.workflow_runs AS r SET error_message = NULL WHERE r.organization_id = $1 AND r.id = $2",
+        &[spi::arg(organization), spi::arg(run)],
+    )?;
+    advance::order(held, if phase == Phase::Undone { Order::Anew } else { Order::Retry(from) })?;
     standing(organization, run)
 }
 
@@ -322,7 +341,8 @@ fn renew(held: Held, version: i32, phase: Phase) -> Result<Held> {
     if held.plan.version == version {
         return Ok(held);
     }
-    let newest = plan::get(held.flow, version)?;
+    let newest = plan::get(held.flow, version)?
+        .ok_or_else(|| UsherError::state("its workflow was dropped").hint("Make the workflow again and start a new run."))?;
     let mut renewed = Held { plan: newest.clone(), jobs: Default::default(), run: held.run.clone(), ..held };
     renewed.run.places.clear();
     if phase == Phase::Undone {

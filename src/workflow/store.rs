@@ -38,11 +38,14 @@ pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Re
             if row.get::<bool>(8)? == Some(true) && !ended {
                 return Ok(None);
             }
-            let plan = plan::get(row.get::<i32>(3)?.unwrap_or_default(), row.get::<i32>(4)?.unwrap_or_default())?;
+            let (organization, id) = (row.get::<Uuid>(1)?.unwrap_or_else(nil), row.get::<Uuid>(2)?.unwrap_or_else(nil));
+            let Some(plan) = plan::get(row.get::<i32>(3)?.unwrap_or_default(), row.get::<i32>(4)?.unwrap_or_default())? else {
+                return Ok(Some(Err((organization, id))));
+            };
             let phase = Phase::named(&row.get::<String>(5)?.unwrap_or_default());
-            Ok(Some(Held {
-                organization: row.get::<Uuid>(1)?.unwrap_or_else(nil),
-                id: row.get::<Uuid>(2)?.unwrap_or_else(nil),
+            Ok(Some(Ok(Held {
+                organization,
+                id,
                 flow: row.get::<i32>(3)?.unwrap_or_default(),
                 plan,
                 run: super::model::Run {
@@ -52,11 +55,21 @@ pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Re
                 },
                 lane: row.get::<i16>(7)?.unwrap_or(3),
                 jobs: HashMap::new(),
-            }))
+            })))
         },
     )?;
+    let (mut there, mut orphans) = (Vec::new(), Vec::new());
+    for run in runs.into_iter().flatten() {
+        match run {
+            Ok(run) => there.push(run),
+            Err(orphan) => orphans.push(orphan),
+        }
+    }
+    if !orphans.is_empty() {
+        orphaned(orphans)?;
+    }
     // A statement of its own: it sees what whoever held a run before has committed.
-    let mut by_id: HashMap<[u8; 16], Held> = runs.into_iter().flatten().map(|run| (*run.id.as_bytes(), run)).collect();
+    let mut by_id: HashMap<[u8; 16], Held> = there.into_iter().map(|run| (*run.id.as_bytes(), run)).collect();
     let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = by_id.values().map(|run| (run.organization, run.id)).unzip();
     let steps = spi::read_all(
         "SELECT s.run_id, s.step, s.item, s.state, s.job_id, s.clock_id FROM unnest($1::uuid[], $2::uuid[]) AS u (o, i)
@@ -83,6 +96,33 @@ pub fn hold(organizations: &[Uuid], ids: &[Uuid], wait: bool, ended: bool) -> Re
     let mut held: Vec<Held> = by_id.into_values().collect();
     held.sort_unstable_by_key(|run| *run.id.as_bytes());
     Ok(held)
+}
+
+/// Closes a run if its workflow was dropped.
+pub fn close_orphan(organization: Uuid, run: Uuid) -> Result<bool> {
+    let orphan = spi::one::<bool>(
+        "SELECT true FROM usher.workflow_runs AS r
+          WHERE r.organization_id = $1 AND r.id = $2 AND r.ended_at IS NULL AND NOT EXISTS (SELECT FROM usher.flows AS f WHERE f.id = r.flow_id)",
+        &[spi::arg(organization), spi::arg(run)],
+    )?;
+    if orphan == Some(true) {
+        orphaned(vec![(organization, run)])?;
+    }
+    Ok(orphan == Some(true))
+}
+
+/// Runs whose workflow was dropped, by whatever way: nobody can go on with them.
+fn orphaned(runs: Vec<(Uuid, Uuid)>) -> Result<()> {
+    let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = runs.into_iter().unzip();
+    spi::run(
+        "UPDATE usher.workflow_runs AS r
+            SET state = 'closed', remedy = NULL, ended_at = pg_catalog.clock_timestamp(),
+                error_message = pg_catalog.concat_ws('; then ', r.error_message, 'its workflow was dropped')
+           FROM unnest($1::uuid[], $2::uuid[]) AS u (organization_id, id)
+          WHERE r.organization_id = u.organization_id AND r.id = u.id AND r.ended_at IS NULL",
+        &[spi::arg(organizations), spi::arg(ids)],
+    )?;
+    Ok(())
 }
 
 pub fn nil() -> Uuid {
@@ -122,7 +162,9 @@ SELECT c.organization_id, c.run_id, c.step, c.item, c.state, c.job, c.clock, c.e
  WHERE c.state IS NOT NULL
 ON CONFLICT ON CONSTRAINT workflow_steps_pkey DO UPDATE
    SET state = EXCLUDED.state, job_id = COALESCE(EXCLUDED.job_id, s.job_id), clock_id = EXCLUDED.clock_id,
-       error_message = EXCLUDED.error_message, sqlstate = EXCLUDED.sqlstate, result = COALESCE(EXCLUDED.result, s.result),
+       error_message = EXCLUDED.error_message, sqlstate = EXCLUDED.sqlstate, 
+       result = CASE WHEN s.ended_at IS NOT NULL AND EXCLUDED.state IN ('looking', 'running', 'waiting', 'sleeping') THEN NULL
+                     ELSE COALESCE(EXCLUDED.result, s.result) END,
        data = COALESCE(EXCLUDED.data, s.data),
        started_at = CASE WHEN s.ended_at IS NOT NULL AND EXCLUDED.state IN ('looking', 'running', 'waiting', 'sleeping')
                          THEN pg_catalog.clock_timestamp() ELSE s.started_at END,
@@ -304,10 +346,15 @@ pub fn stop_clocks(clocks: Vec<(Uuid, Uuid)>) -> Result<()> {
     if clocks.is_empty() {
         return Ok(());
     }
+    let _index = Nest::open().one_by_one();
     let (organizations, ids): (Vec<Uuid>, Vec<Uuid>) = clocks.into_iter().unzip();
     spi::run(
-        "WITH c AS (DELETE FROM usher.queue_waiting AS w USING unnest($1::uuid[], $2::uuid[]) AS u (organization_id, id)
-                     WHERE w.organization_id = u.organization_id AND w.id = u.id RETURNING w.*)
+        // What somebody has locked stays, and means nothing when its time comes; what somebody is at work on ends.
+        "WITH u AS MATERIALIZED (
+             SELECT w.organization_id, w.id FROM unnest($1::uuid[], $2::uuid[]) AS u (organization_id, id)
+              CROSS JOIN LATERAL (SELECT w.* FROM usher.queue_waiting AS w
+                                   WHERE w.organization_id = u.organization_id AND w.id = u.id AND w.leased_by IS NULL FOR UPDATE SKIP LOCKED) AS w),
+         c AS (DELETE FROM usher.queue_waiting AS w USING u WHERE w.organization_id = u.organization_id AND w.id = u.id RETURNING w.*)
          INSERT INTO usher.job_history (organization_id, id, created_at, finished_at, cause, flow_id, flow_version, attempts, lane, hop, op, cancelled, new)
          SELECT c.organization_id, c.id, c.created_at, pg_catalog.now(), c.cause, c.flow_id, c.flow_version, 0, c.lane, c.hop, c.op, true, c.new FROM c",
         &[spi::arg(organizations), spi::arg(ids)],
@@ -333,7 +380,7 @@ pub fn stand(runs: Vec<Standing>) -> Result<()> {
     let _index = Nest::open().one_by_one();
     spi::run(
         "UPDATE usher.workflow_runs AS r
-            SET state = u.state, given_up = u.given_up, error_message = CASE WHEN u.state IN ('running', 'done') THEN NULL
+            SET state = u.state, given_up = u.given_up, error_message = CASE WHEN u.state = 'done' THEN NULL
                                       WHEN u.error IS NULL OR pg_catalog.strpos(r.error_message, u.error) > 0 THEN r.error_message
                                       ELSE pg_catalog.concat_ws('; then ', r.error_message, u.error) END,
                 remedy = u.remedy, version = u.version, ended_at = CASE WHEN u.state IN ('done', 'undone', 'closed') THEN pg_catalog.clock_timestamp() END
@@ -385,8 +432,34 @@ pub fn enter(lines: Vec<Line>) -> Result<()> {
     Ok(())
 }
 
+/// A run begins anew: nothing of it is known any more.
+pub fn forget(organization: Uuid, run: Uuid) -> Result<()> {
+    for table in ["workflow_steps", "workflow_waits", "workflow_signals"] {
+        spi::run(
+            &format!("DELETE FROM usher.{table} AS t WHERE t.organization_id = $1 AND t.run_id = $2"),
+            &[spi::arg(organization), spi::arg(run)],
+        )?;
+    }
+    Ok(())
+}
+
 /// Runs that ended long ago, a piece a minute.
 pub fn prune(days: i32) -> Result<()> {
+    // From one workflow with open runs to the next, by the index: those of a workflow that is gone have nobody to tell them.
+    let orphans = spi::all(
+        "WITH RECURSIVE w (id) AS (
+             (SELECT r.flow_id FROM usher.workflow_runs AS r WHERE r.ended_at IS NULL ORDER BY r.flow_id LIMIT 1)
+             UNION ALL
+             SELECT n.flow_id FROM w CROSS JOIN LATERAL (
+                 SELECT r.flow_id FROM usher.workflow_runs AS r WHERE r.ended_at IS NULL AND r.flow_id > w.id ORDER BY r.flow_id LIMIT 1) AS n)
+         SELECT r.organization_id, r.id FROM usher.workflow_runs AS r
+          WHERE r.ended_at IS NULL AND r.flow_id IN (SELECT w.id FROM w WHERE NOT EXISTS (SELECT FROM usher.flows AS f WHERE f.id = w.id)) LIMIT 10000",
+        &[],
+        |row| Ok((row.get::<Uuid>(1)?.unwrap_or_else(nil), row.get::<Uuid>(2)?.unwrap_or_else(nil))),
+    )?;
+    if !orphans.is_empty() {
+        orphaned(orphans)?;
+    }
     spi::run(
         "WITH old AS (
              SELECT r.organization_id, r.id FROM usher.workflow_runs AS r

@@ -144,6 +144,10 @@ fn steps_side_by_side_wait_for_each_other_whoever_ends_last() {
     let here = &mut client;
     run(here, "SELECT usher.start_workflow('default', 'work') FROM generate_series(1, 300)");
     wait::until_true(here, "SELECT count(*) = 300 FROM usher.workflow_runs WHERE state = 'done'");
+    assert!(
+        number(here, "SELECT count(DISTINCT by) FROM work.ledger WHERE step IN ('left', 'right')") > 1,
+        "two processes do the two lanes"
+    );
     assert_eq!(number(here, WRONG), 0);
     assert_eq!(
         number(

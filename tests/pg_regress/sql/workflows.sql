@@ -232,6 +232,55 @@ SELECT count(*) FROM usher.flows WHERE name LIKE 'wf\_versions%';
 SELECT state, count(*) FROM usher.workflow_runs WHERE workflow = 'wf_versions' GROUP BY state;
 SELECT usher.explain_flow('wf_pivot') ~ 'step:    publish, after first, the pivot' AS explained;
 
+-- What a step's job carries is nobody's to change, and a sleep may be cut short.
+SELECT usher.create_flow('wf_nap', wf.workflow('{"step": "nap", "sleep": "1 day"}', wf.step('done')));
+SELECT usher.start_workflow('wf-north', 'wf_nap', '{"deal": 60}') AS run \gset
+SELECT wf.try(format('SELECT usher.retry_sync_job(%L, ''{"run": "x"}'')', id)) FROM usher.sync_jobs WHERE flow = 'wf_nap::clock' AND status = 'pending';
+SELECT r.status FROM usher.sync_jobs AS j, usher.retry_sync_job(j.id) AS r WHERE j.flow = 'wf_nap::clock' AND j.status = 'pending';
+CALL public.drain() \gset
+SELECT wf.diary(60);
+-- Undone, mended, begun anew: with nothing of the first attempt.
+SELECT usher.create_flow('wf_again', wf.workflow('{"step": "go", "wait": {"signal": "go"}}', wf.step('one', wf.undo('one')), wf.failing('two')));
+SELECT usher.start_workflow('wf-north', 'wf_again', '{"deal": 61}') AS run \gset
+SELECT usher.signal_workflow(:'run', 'go');
+CALL public.drain() \gset
+SELECT usher.alter_flow('wf_again', wf.workflow('{"step": "go", "wait": {"signal": "go"}}', wf.step('one', wf.undo('one')), wf.step('two')));
+SELECT usher.retry_workflow(:'run');
+CALL public.drain() \gset
+SELECT string_agg(step || ' ' || state, ', ' ORDER BY step) FROM usher.workflow_steps WHERE run_id = :'run';
+SELECT usher.signal_workflow(:'run', 'go');
+CALL public.drain() \gset
+SELECT wf.diary(61), state, version FROM usher.workflow_runs WHERE id = :'run';
+-- What runs of an older version wait for is heard, and what happens while a workflow is off, when it is on again.
+SELECT usher.create_flow('wf_hear', wf.workflow('{"step": "it", "wait": {"event": "wf.old.*", "match": {"deal": "run.input ->> ''deal''"}}}', wf.step('heard')));
+SELECT usher.start_workflow('wf-north', 'wf_hear', '{"deal": 62}') AS older \gset
+SELECT usher.start_workflow('wf-north', 'wf_hear', '{"other": 1}') AS unsaid \gset
+CALL public.drain() \gset
+SELECT usher.alter_flow('wf_hear', wf.workflow('{"step": "it", "wait": {"event": "wf.new.*", "match": {"deal": "run.input ->> ''deal''", "kind": "''x''"}}}', wf.step('heard')));
+SELECT usher.start_workflow('wf-north', 'wf_hear', '{"deal": 63}') AS newer \gset
+CALL public.drain() \gset
+SELECT usher.disable_flow('wf_hear');
+SELECT usher.emit_event('wf-north', 'wf.old.x', '{"deal": 62}') IS NOT NULL AS emitted, usher.emit_event('wf-north', 'wf.old.y', '{}') IS NOT NULL AS stray;
+CALL public.drain() \gset
+SELECT usher.enable_flow('wf_hear');
+SELECT usher.emit_event('wf-north', 'wf.new.x', '{"deal": 63, "kind": "x"}') IS NOT NULL AS emitted;
+CALL public.drain() \gset
+SELECT input, state, error_message FROM usher.workflow_runs WHERE id IN (:'older', :'newer', :'unsaid') ORDER BY input;
+-- Two fail behind the pivot: the first is the reason.
+SELECT usher.create_flow('wf_two', wf.workflow(wf.step('pivot', '{"pivot": true}'), wf.failing('left') || '{"after": ["pivot"]}', wf.failing('right') || '{"after": ["pivot"], "retry": {"delays": [0.01]}}'));
+SELECT usher.start_workflow('wf-north', 'wf_two', '{"deal": 64}') AS run \gset
+CALL public.drain() \gset
+SELECT pg_sleep(0.05) \gset
+CALL public.drain() \gset
+SELECT state, error_message FROM usher.workflow_runs WHERE id = :'run';
+-- A workflow that somebody deletes takes its runs along.
+SELECT usher.start_workflow('wf-north', 'wf_nap', '{"deal": 65}') AS run \gset
+DELETE FROM usher.flows WHERE name = 'wf_nap';
+SELECT wf.try(format('SELECT usher.cancel_workflow(%L)', :'run'));
+SELECT usher.cancel_workflow(:'run', undo => false);
+SELECT state, error_message FROM usher.workflow_runs WHERE id = :'run';
+DELETE FROM usher.flows WHERE name LIKE 'wf\_nap:%';
+
 -- Nothing is left behind.
 SELECT usher.cancel_workflow(id, undo => false) FROM usher.workflow_runs WHERE ended_at IS NULL;
 SELECT usher.drop_flow(f.name) FROM usher.flows AS f WHERE f.name LIKE 'wf\_%' AND strpos(f.name, ':') = 0 ORDER BY f.name;
