@@ -88,6 +88,8 @@ CREATE TABLE usher.overlap_checks (
     id uuid NOT NULL,
     rule_id integer NOT NULL,
     row_keys jsonb,
+    left_at timestamptz,
     CONSTRAINT overlap_checks_pkey PRIMARY KEY (organization_id, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
 COMMENT ON TABLE usher.overlap_checks IS 'internal: rows to be looked at again for overlaps once their writers have committed';
+COMMENT ON COLUMN usher.overlap_checks.left_at IS 'when a look had to leave it to a later one';

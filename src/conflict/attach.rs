@@ -6,7 +6,7 @@ use super::store;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::trigger::{EVENTS, locked};
-use crate::pg::{role, spi, subxact, xact};
+use crate::pg::{locks, role, spi, subxact};
 use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
@@ -37,7 +37,8 @@ fn stored(rule: i32) -> Vec<u8> {
 pub fn sync(rule: i32, table: Oid, patience: i64) -> Result<usize> {
     let _nest = Nest::pinned_path().lock_timeout(patience);
     let mut made = 0;
-    for relation in relations(table)? {
+    let relations = relations(table)?;
+    for relation in &relations {
         let fitting = spi::one::<i64>(
             "SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger AS t
               WHERE t.tgrelid = $1 AND NOT t.tgisinternal AND t.tgfoid = 'usher.note_overlaps()'::pg_catalog.regprocedure AND t.tgargs = $2 AND t.tgenabled IN ('O', 'A')",
@@ -59,7 +60,54 @@ pub fn sync(rule: i32, table: Oid, patience: i64) -> Result<usize> {
             made += 1;
         }
     }
+    leave(rule, &relations)?;
     Ok(made)
+}
+
+/// A partition that was detached is none of the rule's business any more. Where the trigger cannot be dropped it does nothing.
+fn leave(rule: i32, relations: &[Relation]) -> Result<()> {
+    let there: Vec<Oid> = relations.iter().map(|relation| relation.oid).collect();
+    for (name, relation) in triggers(Some(rule), there)? {
+        if let Err(failure) = drop_trigger(&name, &relation) {
+            pgrx::debug1!("usher: trigger {name} stays on {relation}: {}", failure.message);
+        }
+    }
+    Ok(())
+}
+
+fn drop_trigger(name: &str, relation: &str) -> Result<()> {
+    locked(relation, &format!("DROP TRIGGER IF EXISTS {} ON {relation}", quote_identifier(name)))
+}
+
+/// Name and relation of the triggers of one rule, or of all, apart from those on some relations.
+fn triggers(rule: Option<i32>, without: Vec<Oid>) -> Result<Vec<(String, String)>> {
+    spi::all(
+        "SELECT t.tgname::text, pg_catalog.format('%I.%I', n.nspname, c.relname)
+           FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE t.tgfoid = 'usher.note_overlaps()'::pg_catalog.regprocedure AND NOT t.tgisinternal AND ($1 IS NULL OR t.tgargs = $1) AND t.tgrelid <> ALL ($2)",
+        &[spi::arg(rule.map(stored)), spi::arg(without)],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )
+}
+
+/// Waits for open writers of a table and its partitions, and keeps others out until the end of the transaction.
+pub fn keep_writers_out(table: Oid, patience: i64) -> Result<()> {
+    let _nest = Nest::pinned_path().lock_timeout(patience);
+    let relations = relations(table)?;
+    subxact::attempt(|| {
+        relations.iter().for_each(|relation| locks::keep_writers_out(relation.oid));
+        Ok(())
+    })
+    .map_err(|failure| {
+        let busy = failure.sqlstate == "55P03";
+        let error = UsherError::from(failure);
+        let names: Vec<&str> = relations.iter().map(|relation| relation.sql.as_str()).collect();
+        if busy {
+            error.hint(format!("{} is busy: end the transactions that hold it and try again.", names.join(", ")))
+        } else {
+            error
+        }
+    })
 }
 
 fn explain(error: UsherError, relation: &str) -> UsherError {
@@ -79,16 +127,9 @@ pub fn remove(rule: Option<i32>) -> Result<usize> {
         return Ok(0);
     }
     let _nest = Nest::pinned_path().lock_timeout(5_000);
-    let triggers = spi::all(
-        "SELECT t.tgname::text, pg_catalog.format('%I.%I', n.nspname, c.relname)
-           FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE t.tgfoid = 'usher.note_overlaps()'::pg_catalog.regprocedure AND NOT t.tgisinternal AND ($1 IS NULL OR t.tgargs = $1)",
-        &[spi::arg(rule.map(stored))],
-        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
-    )?;
+    let triggers = triggers(rule, Vec::new())?;
     for (name, relation) in &triggers {
-        locked(relation, &format!("DROP TRIGGER IF EXISTS {} ON {relation}", quote_identifier(name)))
-            .map_err(|error| explain(error, relation))?;
+        drop_trigger(name, relation).map_err(|error| explain(error, relation))?;
     }
     Ok(triggers.len())
 }
@@ -118,15 +159,7 @@ pub fn look_again(installed: Installed) -> Result<Vec<Finding>> {
             Err(failure) if !was && failure.tells_about_the_rule() => Some(failure.line()),
             _ => continue,
         };
-        store::mark(rule.id, reason.as_deref())?;
-        if reason.is_none() {
-            // What was written meanwhile is found by looking at everything.
-            spi::run(
-                "UPDATE usher.overlap_rules AS l SET sweep_at = pg_catalog.clock_timestamp() WHERE l.id = $1",
-                &[spi::arg(rule.id)],
-            )?;
-            xact::note_overlaps();
-        }
+        store::mark(&rule, reason.as_deref())?;
         findings.push(Finding { rule: rule.name, reason });
     }
     Ok(findings)

@@ -1,7 +1,7 @@
 //! Looking for overlaps that are there: after a commit, and at all rows.
 
 use super::statement::Form;
-use super::store::{self, Rule};
+use super::store::{self, PATIENCE, Rule};
 use crate::error::Result;
 use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
@@ -72,8 +72,6 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
 }
 
-/// Milliseconds that a look waits for whoever is raising the same conflict.
-const PATIENCE: i64 = 100;
 /// Seconds until all rows are looked at again when a conflict had to be left.
 const AGAIN: i64 = 10;
 
@@ -108,10 +106,10 @@ fn checks(installed: Installed) -> Result<Looked> {
     // Only whoever looks takes them away, and we are alone.
     let found = spi::all(
         "SELECT x.organization_id, x.id, x.rule_id, x.whole
-           FROM (SELECT c.organization_id, c.id, c.rule_id, c.row_keys IS NULL AS whole,
-                        pg_catalog.sum(COALESCE(pg_catalog.jsonb_array_length(c.row_keys), 1)) OVER (ORDER BY c.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-                   FROM (SELECT * FROM usher.overlap_checks ORDER BY id LIMIT $1) AS c) AS x
-          WHERE COALESCE(x.before, 0) < $2 ORDER BY x.id",
+           FROM (SELECT c.organization_id, c.id, c.rule_id, c.left_at, c.row_keys IS NULL AS whole,
+                        pg_catalog.sum(COALESCE(pg_catalog.jsonb_array_length(c.row_keys), 1)) OVER (ORDER BY c.left_at NULLS FIRST, c.id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+                   FROM (SELECT * FROM usher.overlap_checks ORDER BY left_at NULLS FIRST, id LIMIT $1) AS c) AS x
+          WHERE COALESCE(x.before, 0) < $2 ORDER BY x.left_at NULLS FIRST, x.id",
         &[spi::arg(MOST_CHECKS), spi::arg(MOST_ROWS)],
         |row| {
             let id = |at| row.get::<Uuid>(at).map(|id| id.unwrap_or(Uuid::from_bytes([0; 16])));
@@ -137,28 +135,53 @@ fn checks(installed: Installed) -> Result<Looked> {
             Some(rule) if whole => drop(sweep(installed, &rule)?),
             Some(rule) => {
                 let outcome = look(installed, &rule, &ids);
-                if outcome.as_ref().is_ok_and(|left| *left) && ids.1.len() > 1 {
-                    // One by one: what somebody has must not keep the others.
-                    for (organization, id) in ids.0.into_iter().zip(ids.1) {
-                        let one = (vec![organization], vec![id]);
-                        if matches!(look(installed, &rule, &one), Ok(false)) {
-                            forget(one)?;
-                            done = true;
-                        }
-                    }
-                    continue;
-                }
+                let several = ids.1.len() > 1;
                 match outcome {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(failure) => failed(&rule, failure)?,
+                    // One by one: what somebody has, or what cannot be compared, must not keep the others.
+                    Ok(true) if several => done |= one_by_one(installed, &rule, ids)?,
+                    Err(failure) if several && !failure.tells_about_the_rule() => done |= one_by_one(installed, &rule, ids)?,
+                    outcome => done |= looked(&rule, outcome, ids)?,
                 }
-                forget(ids)?;
+                continue;
             }
         }
         done = true;
     }
-    Ok(if done { Looked::Some } else { Looked::Left })
+    // Those that were left have gone behind the others.
+    let more = done
+        || spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.overlap_checks AS c WHERE c.left_at IS NULL)", &[])? == Some(true);
+    Ok(if more { Looked::Some } else { Looked::Left })
+}
+
+/// True when one of them is done.
+fn one_by_one(installed: Installed, rule: &Rule, checks: Ids) -> Result<bool> {
+    let mut done = false;
+    for (organization, id) in checks.0.into_iter().zip(checks.1) {
+        let one = (vec![organization], vec![id]);
+        done |= looked(rule, look(installed, rule, &one), one)?;
+    }
+    Ok(done)
+}
+
+/// What becomes of checks after a look at them; true: they are gone.
+fn looked(rule: &Rule, outcome: std::result::Result<bool, Failure>, checks: Ids) -> Result<bool> {
+    match outcome {
+        Ok(true) => return put_off(checks).map(|()| false),
+        Ok(false) => {}
+        Err(failure) => failed(rule, failure)?,
+    }
+    forget(checks).map(|()| true)
+}
+
+/// They wait behind what was not looked at yet.
+fn put_off(checks: Ids) -> Result<()> {
+    spi::run(
+        "UPDATE usher.overlap_checks AS c SET left_at = pg_catalog.clock_timestamp()
+           FROM ROWS FROM (pg_catalog.unnest($1::uuid[]), pg_catalog.unnest($2::uuid[])) AS i (org, id)
+          WHERE c.organization_id = i.org AND c.id = i.id",
+        &[spi::arg(checks.0), spi::arg(checks.1)],
+    )?;
+    Ok(())
 }
 
 fn forget(checks: Ids) -> Result<()> {
@@ -174,29 +197,29 @@ fn forget(checks: Ids) -> Result<()> {
 fn look(installed: Installed, rule: &Rule, checks: &Ids) -> std::result::Result<bool, Failure> {
     let outcome = subxact::attempt(|| {
         let fitted = rule.fit(installed)?;
-        store::mark(rule.id, None)?;
+        store::mark(rule, None)?;
         let form = Form { id: rule.id, name: &rule.name, fitted: &fitted, installed };
         settle(&form.look(), &[spi::arg(checks.0.clone()), spi::arg(checks.1.clone())])
     });
     match outcome {
         Ok(counts) => Ok(counts.left > 0),
-        Err(failure) if is_busy(&failure) => Ok(true),
+        Err(failure) if failure.is_busy() => Ok(true),
         Err(failure) => Err(failure),
     }
 }
 
-/// Somebody has what is wanted, and will give it back.
-fn is_busy(failure: &Failure) -> bool {
-    matches!(failure.sqlstate.as_str(), "55P03" | "40P01" | "40001")
-}
-
-/// A rule that does not fit its tables is broken until it does; anything else is tried again with what is to be looked at.
+/// A rule that does not fit its tables is broken until it does. Rows that cannot be compared or shown would fail again: they are left
+/// out, and the rule goes on for the others. Anything else is tried again with what is to be looked at.
 fn failed(rule: &Rule, failure: Failure) -> Result<()> {
-    if !failure.tells_about_the_rule() {
+    if failure.tells_about_the_rule() {
+        pgrx::log!("usher: overlap rule \"{}\" is broken: {}", rule.name, failure.line());
+        return store::mark(rule, Some(&failure.line()));
+    }
+    if !failure.tells_about_the_statement() {
         return Err(failure.into());
     }
-    pgrx::log!("usher: overlap rule \"{}\" is broken: {}", rule.name, failure.line());
-    store::mark(rule.id, Some(&failure.line()))
+    pgrx::log!("usher: overlap rule \"{}\" cannot look at some rows: {}", rule.name, failure.line());
+    Ok(())
 }
 
 /// Looks at all rows of the rules whose time has come. False: there was none.
@@ -214,6 +237,7 @@ pub fn sweep(installed: Installed, rule: &Rule) -> Result<Option<Counts>> {
     // Before the look: what is written down later is not seen by it.
     spi::run("DELETE FROM usher.overlap_checks AS c WHERE c.rule_id = $1", &[spi::arg(rule.id)])?;
     let outcome = subxact::attempt(|| {
+        let _nest = Nest::open().lock_timeout(PATIENCE);
         let fitted = rule.fit(installed)?;
         let form = Form { id: rule.id, name: &rule.name, fitted: &fitted, installed };
         settle(&form.sweep(), &[])
@@ -221,11 +245,11 @@ pub fn sweep(installed: Installed, rule: &Rule) -> Result<Option<Counts>> {
     let every = rule.definition().map_or(Some(86_400), |definition| definition.sweep);
     match outcome {
         Ok(counts) => {
-            store::mark(rule.id, None)?;
+            store::mark(rule, None)?;
             again(rule.id, if counts.left > 0 { Some(AGAIN) } else { every }, true)?;
             Ok(Some(counts))
         }
-        Err(failure) if is_busy(&failure) => {
+        Err(failure) if failure.is_busy() => {
             again(rule.id, Some(AGAIN), false)?;
             Ok(None)
         }

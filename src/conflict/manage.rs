@@ -35,6 +35,7 @@ fn check(installed: Installed, id: i32, name: &str, json: &Value) -> Result<Fitt
     subxact::rehearse(|| {
         spi::plans(&form.sweep(), &[])?;
         spi::plans(&form.look(), &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID])?;
+        spi::plans(&form.resources(), &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID])?;
         spi::plans(&form.first(), &[pg_sys::UUIDARRAYOID, pg_sys::UUIDARRAYOID])
     })
     .map_err(|failure| named(failure.into()))?;
@@ -92,6 +93,8 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
         attach::remove(Some(rule.id))?;
         end_all(name)?;
     }
+    // What an open transaction has written by the old definition is committed before the sweep by the new one.
+    attach::keep_writers_out(fitted.table.oid, PATIENCE)?;
     spi::run(
         "UPDATE usher.overlap_rules AS l SET relation = $2, definition = $3, state = 'active', reason = NULL, sweep_at = pg_catalog.clock_timestamp()
           WHERE l.id = $1",

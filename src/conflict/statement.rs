@@ -460,16 +460,6 @@ impl Form<'_> {
         )
     }
 
-    /// A check of all rows, with the same columns.
-    pub fn note_all(&self) -> String {
-        format!(
-            "/* {} */ WITH made AS (INSERT INTO usher.overlap_checks (organization_id, id, rule_id) VALUES ('{NOBODY}'::uuid, usher.uuid_v7(), {}) RETURNING organization_id, id)
-             SELECT pg_catalog.array_agg(m.organization_id), pg_catalog.array_agg(m.id), true FROM made AS m",
-            self.table().oid.to_u32(),
-            self.id
-        )
-    }
-
     /// Whether the rows of a conflict, `$1` its organization and `$2` its id, overlap.
     pub fn still(&self) -> String {
         let keys = self.keys();
@@ -496,11 +486,19 @@ impl Form<'_> {
         )
     }
 
-    /// The resources of the rows of checks, each as a number.
+    /// The resources of the rows of checks, each as a number: the same for what is equal, however it is written. A record's hash knows
+    /// the collation of its columns' types, a text's that of the column.
     pub fn resources(&self) -> String {
-        let taken = list(self.resource().len(), |n| format!("x.q{n}"));
+        let taken = list(self.resource().len(), |n| {
+            let base = column(self.table(), &self.resource()[n]).map_or("", |column| column.base_sql.as_str());
+            match base {
+                "text" | "character varying" => format!("pg_catalog.hashtextextended(x.q{n}, 0)"),
+                "character" | "bpchar" => format!("pg_catalog.hashbpcharextended(x.q{n}, 0)"),
+                _ => format!("x.q{n}"),
+            }
+        });
         format!(
-            "/* {} */ WITH {} SELECT pg_catalog.array_agg(DISTINCT pg_catalog.hashtextextended(pg_catalog.concat_ws('|', x.org, {taken}), 0)) FROM came AS x",
+            "/* {} */ WITH {} SELECT pg_catalog.array_agg(DISTINCT pg_catalog.hash_record_extended(ROW(x.org, {taken}), 0)) FROM came AS x",
             self.table().oid.to_u32(),
             self.checked()
         )
@@ -530,6 +528,14 @@ impl Form<'_> {
             self.same(),
         )
     }
+}
+
+/// A check of all rows of a rule, with the same columns as [`Form::note`].
+pub fn note_all(rule: i32) -> String {
+    format!(
+        "WITH made AS (INSERT INTO usher.overlap_checks (organization_id, id, rule_id) VALUES ('{NOBODY}'::uuid, usher.uuid_v7(), {rule}) RETURNING organization_id, id)
+         SELECT pg_catalog.array_agg(m.organization_id), pg_catalog.array_agg(m.id), true FROM made AS m"
+    )
 }
 
 /// Stands for all organizations.

@@ -4,7 +4,8 @@ use super::definition::Definition;
 use super::fit::{self, Fitted};
 use crate::error::{Result, UsherError};
 use crate::flow::store::refused;
-use crate::pg::{spi, subxact};
+use crate::pg::guc::Nest;
+use crate::pg::{catalog, locks, spi, subxact, xact};
 use crate::setup::Installed;
 use pgrx::JsonB;
 use pgrx::pg_sys::Oid;
@@ -23,9 +24,21 @@ impl Rule {
         Definition::parse(&self.json).map_err(refused).map_err(|error| self.told(error))
     }
 
-    /// The rule on its tables as they are now, or why it does not fit them any more.
+    /// The rule on its tables as they are now, or why it does not fit them any more. Until the (sub)transaction ends they stay so:
+    /// what was looked at is what the statement meets.
     pub fn fit(&self, installed: Installed) -> Result<Fitted> {
-        fit::fit(installed, self.definition()?, Some(self.relation)).map_err(|error| self.told(error))
+        locks::keep(self.relation);
+        let mut kept = None;
+        loop {
+            let fitted = fit::fit(installed, self.definition()?, Some(self.relation)).map_err(|error| self.told(error))?;
+            let other = fitted.free.as_ref().map(|free| free.table.oid);
+            if other == kept || other == Some(self.relation) {
+                return Ok(fitted);
+            }
+            // Known by its name: looked at again now that nobody changes it any more.
+            other.into_iter().for_each(locks::keep);
+            kept = other;
+        }
     }
 
     fn told(&self, mut error: UsherError) -> UsherError {
@@ -67,17 +80,30 @@ pub fn by_name(name: &str) -> Result<Rule> {
     })
 }
 
-/// Writes down how a rule does: None, it works.
-pub fn mark(rule: i32, reason: Option<&str>) -> Result<()> {
-    spi::run(
-        "UPDATE usher.overlap_rules AS l SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2
-          WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2",
-        &[spi::arg(rule), spi::arg(reason)],
+/// Writes down how a rule does: None, it works. What was written while it did not is found by looking at everything, and sessions that
+/// have given it up work out anew what its triggers do.
+pub fn mark(rule: &Rule, reason: Option<&str>) -> Result<()> {
+    let changed = spi::one::<bool>(
+        "UPDATE usher.overlap_rules AS l
+            SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2,
+                sweep_at = CASE WHEN $2 IS NULL THEN pg_catalog.clock_timestamp() ELSE l.sweep_at END
+          WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true",
+        &[spi::arg(rule.id), spi::arg(reason)],
     )?;
+    if changed == Some(true) && reason.is_none() {
+        catalog::invalidate(rule.relation);
+        xact::note_overlaps();
+    }
     Ok(())
 }
 
-/// Tries a rule's fit without leaving a trace; any failure is an answer.
+/// Milliseconds that a writer, or whoever looks, waits for somebody else.
+pub const PATIENCE: i64 = 100;
+
+/// Tries a rule's fit; any failure is an answer.
 pub fn fitted(rule: &Rule, installed: Installed) -> std::result::Result<Fitted, subxact::Failure> {
-    subxact::attempt(|| rule.fit(installed))
+    subxact::attempt(|| {
+        let _nest = Nest::open().lock_timeout(PATIENCE);
+        rule.fit(installed)
+    })
 }

@@ -3,7 +3,8 @@
 //! First the rows that changed are written down, which cannot fail; then they are looked at, in a subtransaction. Whatever goes wrong
 //! there, and what others write at the same moment, is left to the look after the commit. Only a rule that refuses may stop a writer.
 
-use super::statement::Form;
+use super::fit::Fitted;
+use super::statement::{Form, note_all};
 use super::{look, store};
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::Nest;
@@ -20,10 +21,6 @@ use std::rc::Rc;
 
 /// Looks in one transaction: each is a subtransaction, and more than these make other sessions slow.
 const MOST_LOOKS: usize = 32;
-/// Locks of resources that one transaction takes one by one; then it takes the whole rule.
-const MOST_LOCKS: usize = 500;
-/// Milliseconds that a writer waits for another one who raises the same conflict, before it leaves that to the look after the commit.
-const PATIENCE: i64 = 100;
 
 /// What one trigger does, worked out once.
 struct Plan {
@@ -33,11 +30,15 @@ struct Plan {
     refuse: Option<(String, String)>,
     table: String,
     name: String,
+    /// What they read beside what has changed.
+    tables: Vec<pg_sys::Oid>,
 }
 
 enum Known {
     /// The rule is gone, or cannot be used: nothing is found. `Some`: it refuses, so its writers are stopped with this.
     Not(Option<UsherError>),
+    /// It could not be found out, and is tried again with the next statement. `Some`: as above.
+    Unknown(Option<UsherError>),
     Plan(Plan),
 }
 
@@ -52,12 +53,10 @@ struct Plans {
 thread_local! {
     static PLANS: RefCell<Plans> = RefCell::new(Plans::default());
     static LOOKS: Cell<usize> = const { Cell::new(0) };
-    static LOCKS: Cell<usize> = const { Cell::new(0) };
 }
 
 fn forget() {
     LOOKS.set(0);
-    LOCKS.set(0);
 }
 
 /// A statement has changed rows that an overlap rule is about.
@@ -83,11 +82,15 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
         Op::Delete => "D",
         Op::Truncate => "T",
     };
-    let known = known(installed, relation, rule, letter)?;
-    let plan = match &*known {
-        Known::Plan(plan) => plan,
-        Known::Not(Some(error)) => return Err(error.clone()),
+    let mut known = known(installed, relation, rule, letter)?;
+    if matches!(&*known, Known::Plan(plan) if plan.refuse.is_some()) {
+        known = kept(installed, relation, rule, letter, known)?;
+    }
+    let (note, plan) = match &*known {
+        Known::Plan(plan) => (plan.note.clone(), Some(plan)),
+        Known::Not(Some(error)) | Known::Unknown(Some(error)) => return Err(error.clone()),
         Known::Not(None) => return Ok(()),
+        Known::Unknown(None) => (note_all(rule), None),
     };
     // Nothing but our own statements runs under it. A table is read by its index: a writer's statement changes few rows.
     let _path = Nest::pinned_path().index_scans();
@@ -96,7 +99,7 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
         if letter != "T" {
             pg_trigger::register_tables(trigger)?;
         }
-        let row = spi::query(client, &plan.note, &[])?.first();
+        let row = spi::query(client, &note, &[])?.first();
         let organizations = row.get::<Vec<Uuid>>(1)?.unwrap_or_default();
         Ok((organizations, row.get::<Vec<Uuid>>(2)?.unwrap_or_default(), row.get::<bool>(3)? == Some(true)))
     })?;
@@ -106,6 +109,7 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
     }
     xact::note_overlaps();
     xact::at_end(forget);
+    let Some(plan) = plan else { return Ok(()) };
     if let Some((resources, first)) = &plan.refuse {
         refuse(rule, plan, resources, first, (&organizations, &ids))?;
     }
@@ -114,26 +118,52 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
     }
     LOOKS.set(LOOKS.get() + 1);
     // What fails is in the checks, and found once this has committed.
-    let _ = subxact::attempt(|| {
-        let _nest = Nest::open().lock_timeout(PATIENCE);
-        look::settle(&plan.look, &[spi::arg(organizations.clone()), spi::arg(ids.clone())])
+    let outcome = subxact::attempt(|| {
+        let _nest = Nest::open().lock_timeout(store::PATIENCE);
+        match &*kept(installed, relation, rule, letter, known.clone())? {
+            Known::Plan(plan) => look::settle(&plan.look, &[spi::arg(organizations.clone()), spi::arg(ids.clone())]),
+            _ => Ok(look::Counts::default()),
+        }
     });
+    if outcome.is_err_and(|failure| failure.is_busy()) {
+        // Waited once, and that is enough.
+        LOOKS.set(MOST_LOOKS);
+    }
     Ok(())
+}
+
+/// What a trigger does, with its tables kept as they were when it was worked out: until the (sub)transaction ends.
+fn kept(
+    installed: Installed,
+    relation: pg_sys::Oid,
+    rule: i32,
+    letter: &'static str,
+    mut known: Rc<Known>,
+) -> Outcome<Rc<Known>> {
+    loop {
+        let Known::Plan(plan) = &*known else { return Ok(known) };
+        plan.tables.iter().for_each(|table| locks::keep(*table));
+        let now = self::known(installed, relation, rule, letter)?;
+        if Rc::ptr_eq(&now, &known) {
+            return Ok(known);
+        }
+        // One that was worked out meanwhile may be about other tables.
+        if matches!((&*now, &*known), (Known::Plan(now), Known::Plan(then)) if now.tables == then.tables) {
+            return Ok(now);
+        }
+        known = now;
+    }
 }
 
 /// Stops the writer of a row that overlaps with another one, also with one that is committed at this moment: whoever writes rows with
 /// the same resource comes one after the other, and sees what the one before has committed, whatever the isolation level.
 fn refuse(rule: i32, plan: &Plan, resources: &str, first: &str, checks: (&[Uuid], &[Uuid])) -> Outcome<()> {
     let arguments = || [spi::arg(checks.0.to_vec()), spi::arg(checks.1.to_vec())];
-    let mut taken = spi::read::<Vec<i64>>(resources, &arguments())?.unwrap_or_default();
+    let taken = spi::read::<Vec<i64>>(resources, &arguments())?.unwrap_or_default();
+    let mut taken: Vec<u64> = taken.into_iter().map(|resource| resource as u64 % locks::STRIPES).collect();
     taken.sort_unstable();
     taken.dedup();
-    if LOCKS.get() + taken.len() > MOST_LOCKS {
-        locks::take_resource(rule, None);
-    } else {
-        LOCKS.set(LOCKS.get() + taken.len());
-        taken.iter().for_each(|resource| locks::take_resource(rule, Some(*resource as u64)));
-    }
+    taken.iter().for_each(|stripe| locks::take_resource(rule, *stripe));
     match latest::first_row(first, &arguments())?.as_deref() {
         // Not whose the other one is: the writer may not be allowed to see it.
         Some([Some(key), Some(resource)]) => Err(UsherError::new(
@@ -161,7 +191,9 @@ fn known(installed: Installed, relation: pg_sys::Oid, rule: i32, letter: &'stati
     xact::remember_only_now();
     let _acting = role::internal(installed.owner);
     let known = Rc::new(build(installed, relation, rule, letter)?);
-    PLANS.with_borrow_mut(|plans| plans.plans.insert(key, known.clone()));
+    if !matches!(&*known, Known::Unknown(_)) {
+        PLANS.with_borrow_mut(|plans| plans.plans.insert(key, known.clone()));
+    }
     Ok(known)
 }
 
@@ -171,6 +203,9 @@ fn build(installed: Installed, relation: pg_sys::Oid, rule: i32, letter: &'stati
         Ok(fitted) => fitted,
         Err(failure) => {
             let refuses = rule.definition().is_ok_and(|definition| definition.refuse);
+            if !failure.tells_about_the_rule() {
+                return Ok(Known::Unknown(refuses.then(|| failure.into())));
+            }
             return Ok(Known::Not(refuses.then(|| {
                 UsherError::state(failure.message.clone()).detail("The rule refuses overlaps, and nobody could see them.").hint(
                     "An operator mends the rule with usher.alter_overlap_rule(), or ends it with usher.drop_overlap_rule().",
@@ -178,17 +213,32 @@ fn build(installed: Installed, relation: pg_sys::Oid, rule: i32, letter: &'stati
             })));
         }
     };
-    // A partition may have lost what its table has; it is about to be dropped or attached.
-    let there = tables::by_oid(relation)?.ok_or_else(|| UsherError::internal("a changed table is not in the catalog"))?;
-    if fitted.table.columns.iter().any(|column| there.column(&column.name).is_none()) {
+    if !belongs(relation, &fitted)? {
         return Ok(Known::Not(None));
     }
     let form = Form { id: rule.id, name: &rule.name, fitted: &fitted, installed };
     Ok(Known::Plan(Plan {
-        note: if letter == "T" { form.note_all() } else { form.note(relation.to_u32(), letter != "D", letter != "I") },
+        note: if letter == "T" { note_all(rule.id) } else { form.note(relation.to_u32(), letter != "D", letter != "I") },
         look: form.look(),
         refuse: (fitted.definition.refuse && !matches!(letter, "D" | "T")).then(|| (form.resources(), form.first())),
         table: fitted.table.name.clone(),
         name: rule.name.clone(),
+        tables: [Some(fitted.table.oid), fitted.free.as_ref().map(|free| free.table.oid)].into_iter().flatten().collect(),
+    }))
+}
+
+/// Whether a relation whose trigger fires is the rule's table or one of its partitions. One that was detached keeps its triggers for a
+/// while, and its owner may do with its columns what he likes: of another type they would run his code with our rights.
+fn belongs(relation: pg_sys::Oid, fitted: &Fitted) -> Outcome<bool> {
+    let below = spi::read::<bool>(
+        "SELECT $1 = $2 OR EXISTS (SELECT FROM pg_catalog.pg_partition_ancestors($1::pg_catalog.regclass) AS a WHERE a.relid = $2)",
+        &[spi::arg(relation), spi::arg(fitted.table.oid)],
+    )?;
+    if below != Some(true) {
+        return Ok(false);
+    }
+    let there = tables::by_oid(relation)?.ok_or_else(|| UsherError::internal("a changed table is not in the catalog"))?;
+    Ok(fitted.table.columns.iter().all(|column| {
+        there.column(&column.name).is_some_and(|other| (other.type_oid, other.collation) == (column.type_oid, column.collation))
     }))
 }

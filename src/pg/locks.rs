@@ -117,6 +117,15 @@ pub fn keep(relation: pg_sys::Oid) {
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessShareLock as i32) }
 }
 
+/// Waits until no open transaction has written to a relation, and keeps writers waiting until this one ends.
+pub fn keep_writers_out(relation: pg_sys::Oid) {
+    // SAFETY: as in keep(). Waiting, it can be cancelled, and a deadlock or lock_timeout is raised as for any lock.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as i32) }
+}
+
+/// The resources of a rule share so many locks: a transaction that writes any number of them holds no more than these.
+pub const STRIPES: u64 = 256;
+
 fn overlap_tag(rule: i32, resource: u64) -> pg_sys::LOCKTAG {
     pg_sys::LOCKTAG {
         // A lock's tag has no place for the database beside the rest: a mix of all of it, which may meet another's by chance.
@@ -129,19 +138,13 @@ fn overlap_tag(rule: i32, resource: u64) -> pg_sys::LOCKTAG {
     }
 }
 
-/// Waits until nobody else's open transaction has written rows of a rule with this resource (None: any row of the rule), and keeps
-/// others waiting until this one ends. To be called in the order of the numbers.
-pub fn take_resource(rule: i32, resource: Option<u64>) {
-    let share = pg_sys::RowExclusiveLock as i32;
-    let exclusive = pg_sys::ExclusiveLock as i32;
-    let whole = if resource.is_some() { share } else { exclusive };
-    // SAFETY: locks of the transaction, released with it; the tags are copied. Waiting, it can be cancelled, and a deadlock or
+/// Waits until nobody else's open transaction has written rows of a rule whose resources share this stripe, and keeps others waiting
+/// until this one ends. To be called in the order of the numbers.
+pub fn take_resource(rule: i32, stripe: u64) {
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled, and a deadlock or
     // lock_timeout is raised as for any lock.
     unsafe {
-        pg_sys::LockAcquire(&overlap_tag(rule, 0), whole, false, false);
-        if let Some(resource) = resource {
-            pg_sys::LockAcquire(&overlap_tag(rule, resource | 1), exclusive, false, false);
-        }
+        pg_sys::LockAcquire(&overlap_tag(rule, stripe), pg_sys::ExclusiveLock as i32, false, false);
     }
 }
 

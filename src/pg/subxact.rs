@@ -56,7 +56,13 @@ impl Failure {
 
     /// What a rule names is not there, not as it was, or not to be read.
     pub fn tells_about_the_rule(&self) -> bool {
-        self.tells_about_the_statement() || self.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        ["42", "3F", "0A"].iter().any(|class| self.sqlstate.starts_with(class))
+            || self.code == PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+    }
+
+    /// Of two transactions one had to give way: another try may do better.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.sqlstate.as_str(), "55P03" | "40P01" | "40001")
     }
 
     /// Not this piece of work's fault: the server is stopping or somebody cancelled. Never swallowed.

@@ -9,15 +9,16 @@ use crate::pg::{role, spi};
 use crate::setup::Installed;
 use std::time::{Duration, Instant};
 
-/// One look, or, when nothing is to be looked at, what is to be told. Seconds until the next.
+/// One look, and what is to be told. When to look next.
 pub fn turn(installed: Installed) -> Result<Next> {
     let next = conflict::turn(installed)?;
-    let Next::In(sweep) = next else { return Ok(next) };
     if !installed.up_to_date {
         return Ok(next);
     }
     let _acting = role::internal(installed.owner);
+    // Also when there is more to look at, or when somebody keeps us from it.
     notify::open_conflicts()?;
+    let Next::In(sweep) = next else { return Ok(next) };
     let escalation = spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(c.escalate_at) - pg_catalog.clock_timestamp())::float8 FROM usher.conflicts AS c
           WHERE c.state = 'open' AND c.escalated_at IS NULL AND c.escalate_at IS NOT NULL",
@@ -77,6 +78,8 @@ impl Turns {
         self.at = match next {
             Some(Next::Now) => Some(now),
             Some(Next::Later) => Some(now + SOON),
+            // What is due already was not to be had in this turn, because somebody holds it: not at once again.
+            Some(Next::In(Some(seconds))) if seconds <= 0.0 => Some(now + SOON),
             Some(Next::In(seconds)) => seconds.map(|seconds| now + Duration::from_secs_f64(seconds.clamp(0.001, 86_400.0))),
             // An error, which was logged: nothing of the look has happened.
             None => Some(now + Duration::from_secs(1)),
@@ -97,6 +100,10 @@ mod unit {
         assert_eq!(turns.wake(), None);
         turns.done(Some(Next::In(Some(60.0))));
         assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + Duration::from_secs(61)));
+        for soon in [Next::Later, Next::In(Some(-5.0)), Next::In(Some(0.0))] {
+            turns.done(Some(soon));
+            assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + SOON));
+        }
         turns.done(Some(Next::Later));
         assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + SOON));
         turns.look_again();
