@@ -1,8 +1,8 @@
 //! pg_usher: an integration hub inside PostgreSQL.
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
-//! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`capture`] notices changes; [`conflict`] finds what overlaps; [`queue`]
-//! keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`workflow`] runs flows of
+//! several steps; [`capture`] notices changes; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
