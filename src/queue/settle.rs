@@ -157,7 +157,7 @@ thread_local! {
 }
 
 /// Somebody is at work on what must be looked at: so much later it may be through.
-pub const SOON: f64 = 0.02;
+const SOON: f64 = 0.02;
 
 /// What was to be done, and what there is to do later.
 #[derive(Default)]

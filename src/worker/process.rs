@@ -455,9 +455,7 @@ impl Loop {
         let there = self.attempt(|installed| {
             let _acting = role::internal(installed.owner);
             let mut settled = settle::settle(installed, all)?;
-            if super::workflow::settle(installed)? {
-                settled.again = settle::sooner(settled.again, Some(settle::SOON));
-            }
+            settled.again = settle::sooner(settled.again, super::workflow::settle(installed)?);
             // A leader that was cancelled, expired, or died, leaves followers behind, and the first of a limit those after it.
             followers::release_followers(&*crate::flow::store::classes()?)?;
             if all || settled.expired {

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::flow::definition::{Then, When};
 use crate::flow::steps::Part;
 use crate::flow::store as flows;
-use crate::pg::subxact;
+use crate::pg::{catalog, subxact};
 use crate::setup::Installed;
 use crate::workflow;
 use pgrx::prelude::*;
@@ -31,14 +31,26 @@ pub(super) fn tell(work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Runs are told what others have ended. True: some of them somebody has, look again soon.
-pub(super) fn settle(installed: Installed) -> Result<bool> {
-    if !installed.up_to_date {
-        return Ok(false);
+/// Seconds until it is looked again whether a run can be had that somebody has, who may keep it for long.
+const HELD: f64 = 0.1;
+/// The same after an error.
+const FAILED: f64 = 1.0;
+
+/// Runs are told what others have ended. Returns the seconds until the next look, if there is something left.
+pub(super) fn settle(installed: Installed) -> Result<Option<f64>> {
+    // The table is an empty file for whom it does not concern.
+    if !installed.up_to_date || catalog::is_unused("workflow_checks") {
+        return Ok(None);
     }
     // Whatever is wrong with one run, the worker has other things to do.
-    subxact::attempt(workflow::settle).or_else(|failure| {
-        log!("usher worker: what has become of steps could not be told to their runs, and is tried again: {}", failure.line());
-        Ok(true)
+    Ok(match subxact::attempt(workflow::settle) {
+        Ok(left) => left.then_some(HELD),
+        Err(failure) => {
+            log!(
+                "usher worker: what has become of steps could not be told to their runs, and is tried again: {}",
+                failure.line()
+            );
+            Some(FAILED)
+        }
     })
 }
