@@ -6,6 +6,7 @@
 
 use super::nesting::{self, Ending};
 use super::trigger::{Forms, cause_arguments};
+use crate::conflict;
 use crate::error::{Result, UsherError};
 use crate::event;
 use crate::flow::apply::{self, Batch, Causes, Place, Run};
@@ -76,7 +77,7 @@ pub fn run(
             } else {
                 None
             };
-            let next = Cause { hop: cause.hop + 1, job, trail };
+            let next = Cause { hop: cause.hop + 1, job, trail, ..Cause::default() };
             let run = Run {
                 flow,
                 owner: installed.owner,
@@ -84,6 +85,7 @@ pub fn run(
                 causes: Causes::Shared(&next, for_organization),
                 place: Place::Writer,
                 emit: event::emit_for_flow,
+                disagree: conflict::disagree,
             };
             match apply::apply_whole(&run, 1, ready) {
                 Ok(failed) => match (failed.first(), flow.definition.on_error) {

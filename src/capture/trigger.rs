@@ -6,6 +6,7 @@ use crate::error::{Result as Outcome, UsherError};
 use crate::flow::catalog;
 use crate::flow::cause::{self, Cause};
 use crate::flow::definition::Change;
+use crate::flow::merge;
 use crate::flow::store::{self, Flow};
 use crate::pg::guc::{self, Nest};
 use crate::pg::trigger::raise;
@@ -34,6 +35,8 @@ impl Forms {
 /// What one capture trigger does, worked out once.
 pub struct Plan {
     pub enqueue: Option<Forms>,
+    /// What merges write themselves, by the pair's name: without its own half. None: nothing is left.
+    merging: HashMap<String, Option<String>>,
     /// Some limit of the queue may mean these jobs.
     limited: bool,
     pub transactional: Vec<(Rc<Flow>, Forms)>,
@@ -94,7 +97,19 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
         let cause = cause::current();
         let _formats = plan.formats.then(|| Nest::open().pinned_formats());
         if let Some(forms) = &plan.enqueue {
-            enqueue(trigger, installed, forms, &cause, ending, plan.limited)?;
+            let own = match &cause.merging {
+                Some((pair, depth)) if pg_trigger::depth() == depth + 1 => plan.merging.get(&**pair),
+                _ => None,
+            };
+            match own {
+                Some(others) => {
+                    if let Some(caused) = others {
+                        enqueue(trigger, installed, caused, Some(&cause), ending, plan.limited)?;
+                    }
+                }
+                None if cause.hop == 0 => enqueue(trigger, installed, &forms.fresh, None, ending, plan.limited)?,
+                None => enqueue(trigger, installed, &forms.caused, Some(&cause), ending, plan.limited)?,
+            }
         }
         for (flow, forms) in &plan.transactional {
             transactional::run(trigger, installed, flow, forms, &cause, ending)?;
@@ -107,8 +122,8 @@ fn captured(trigger: &PgTrigger<'_>) -> Outcome<()> {
 fn enqueue(
     trigger: &PgTrigger<'_>,
     installed: Installed,
-    forms: &Forms,
-    cause: &Cause,
+    sql: &str,
+    cause: Option<&Cause>,
     ending: nesting::Ending,
     limited: bool,
 ) -> Outcome<()> {
@@ -118,11 +133,10 @@ fn enqueue(
     let _acting = role::act_as(installed.owner);
     Spi::connect_mut(|client| -> Outcome<()> {
         pg_trigger::register_tables(trigger)?;
-        if cause.hop == 0 {
-            spi::query(client, &forms.fresh, &[])?;
-        } else {
-            spi::query(client, &forms.caused, &cause_arguments(cause))?;
-        }
+        match cause {
+            None => spi::query(client, sql, &[])?,
+            Some(cause) => spi::query(client, sql, &cause_arguments(cause))?,
+        };
         Ok(())
     })?;
     let Some((first, mut last)) = xact::since_mark() else { return Ok(()) };
@@ -203,7 +217,16 @@ fn build(installed: Installed, relation: pg_sys::Oid, change: Change, table: &st
         flow.compiled.new.iter().chain(&flow.compiled.old).any(|name| columns.column(name).is_none_or(|column| !column.native))
     });
     let limited = pressure::concerns(later.iter().map(|flow| flow.id))?;
+    let mut merging = HashMap::new();
+    for own in later.iter().filter(|flow| flow.definition.merge().is_some()) {
+        let others: Vec<Rc<Flow>> = later.iter().filter(|flow| flow.id != own.id).cloned().collect();
+        let caused = (!others.is_empty())
+            .then(|| Forms::of(|origin| statement::enqueue(&columns, change, &others, &default, origin, limited)))
+            .transpose()?;
+        merging.insert(merge::apply::whole(&own.name).to_owned(), caused.map(|forms| forms.caused));
+    }
     Ok(Plan {
+        merging,
         limited,
         enqueue: if later.is_empty() {
             None

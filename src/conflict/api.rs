@@ -2,7 +2,7 @@
 
 use super::look::{self, Counts};
 use super::resolve::{self, Decision};
-use super::{manage, store};
+use super::{manage, pairs, store};
 use crate::error::UsherError;
 use crate::guard::audit;
 use crate::pg::{locks, role, xact};
@@ -85,8 +85,9 @@ fn check_overlaps(
 
 /// Decides a conflict. Returns its new state.
 ///
-/// Arguments: `conflict`, its id; `decision`, about an overlap `accept` (both rows stay; the pair is not raised again while neither
-/// changes its resource or period) or `ended` (they do not overlap any more); `decided_values`, for kinds that take some; `note`.
+/// Arguments: `conflict`, its id; `decision`, about a pair `left` or `right` (that side's values, or its missing row, hold on both sides) or
+/// `values`, with `decided_values` for each field of the conflict, as the left side has it; about an overlap `accept` (both rows stay; the pair is not raised again while neither
+/// changes its resource or period) or `ended` (they do not overlap any more); `note`.
 /// Errors: 42501 unless the caller is an admin of the conflict's organization, 22023 for an unknown decision, 55000 when the conflict is
 /// not open, or when the overlap that is said to have ended is still there, 0A000 for kinds that are not decided here yet.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -104,4 +105,42 @@ fn resolve_conflict(
         audit::note_legend("resolve_conflict", organization)?;
         rates::take("resolve_conflict", Some(organization))
     })?)
+}
+
+/// What holds of each field of a pair that a merge keeps equal, and why, as both rows are now. Nothing is written.
+///
+/// Arguments: `link`, the id of the pair in `usher.links`. Returns for each field what both sides last agreed on, what they have now, the
+/// strategy, whose value holds, and why; NULL in both bases where they have not agreed yet.
+/// Errors: 42501 unless the caller is an admin of the link's organization, 55000 for a link that no merge keeps.
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the type says the columns")]
+fn explain_merge(
+    link: Option<Uuid>,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(field, String),
+            name!(base_left, Option<String>),
+            name!(base_right, Option<String>),
+            name!(left_value, Option<String>),
+            name!(right_value, Option<String>),
+            name!(strategy, String),
+            name!(holds, String),
+            name!(why, String),
+        ),
+    >,
+    ErrorReport,
+> {
+    let installed = setup::current()?;
+    let link = link.ok_or_else(|| UsherError::missing("the link's id"))?;
+    let rows = pairs::explain(installed, link, |organization| {
+        audit::note_legend("explain_merge", organization)?;
+        rates::take("explain_merge", Some(organization))
+    })?;
+    Ok(TableIterator::new(
+        rows.into_iter().map(|row| {
+            (row.field, row.base_left, row.base_right, row.left, row.right, row.strategy, row.holds.to_owned(), row.why)
+        }),
+    ))
 }

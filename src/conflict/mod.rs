@@ -1,10 +1,10 @@
-//! What does not agree: bookings of one asset at one time.
+//! What does not agree: bookings of one asset at one time, and the two sides of a pair.
 //!
 //! Owns `usher.conflicts`, `usher.overlap_rules` and `usher.overlap_checks`. A rule says which rows of a table share a resource and
 //! must not share a time. Overlaps are found three times: in the writer's own transaction, by a trigger for each statement; right
 //! after the commit, by a worker, because two writers at once do not see each other; and by a sweep over all rows, for what no trigger
 //! has seen. Each time the same statement writes down what is new and ends what is not there any more. Called by clients, by
-//! `capture` to keep the triggers there, and by the worker.
+//! `capture` to keep the triggers there, and by the worker. Pairs are found by the merges of flows, which tell it here.
 
 mod api;
 pub mod attach;
@@ -12,9 +12,11 @@ mod definition;
 mod fit;
 mod look;
 mod manage;
+mod pairs;
 mod resolve;
 mod statement;
 mod store;
 mod trigger;
 
 pub use look::{Next, prune, turn, without_workers};
+pub use pairs::disagree;

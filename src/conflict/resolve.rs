@@ -1,6 +1,7 @@
 //! Deciding a conflict. What can be decided depends on its kind.
 
 use super::look;
+use super::pairs::{self, Question};
 use super::statement::Form;
 use super::store;
 use crate::error::{Result, UsherError, did_you_mean};
@@ -26,6 +27,15 @@ struct Conflict {
     state: String,
     rule: Option<String>,
     decided: Option<String>,
+    flow: Option<i32>,
+    link: Option<Uuid>,
+    fields: Vec<String>,
+}
+
+impl Conflict {
+    fn question(&self) -> Question {
+        Question { organization: self.organization, flow: self.flow, link: self.link, fields: self.fields.clone() }
+    }
 }
 
 /// Of an overlap.
@@ -37,6 +47,7 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
     let by = identity::author();
     let conflict = {
         let _acting = role::internal(installed.owner);
+        pairs::lock(id, &managed)?;
         find(id, managed)?
     };
     let conflict = conflict.ok_or_else(|| {
@@ -57,8 +68,13 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
             },
         ));
     }
+    if conflict.kind == "data_mismatch" {
+        // With the rights of its flow.
+        pairs::answer(installed, &conflict.question(), &wanted.decision, wanted.values.as_ref())?;
+    }
     let _acting = role::internal(installed.owner);
     match conflict.kind.as_str() {
+        "data_mismatch" => {}
         "timing_conflict" => overlap(installed, &conflict, &wanted)?,
         kind => {
             return Err(UsherError::unsupported(format!("conflicts of the kind {kind} are not decided here yet"))
@@ -80,7 +96,7 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
 /// Locked until the transaction ends: two who decide at once come one after the other.
 fn find(id: Uuid, managed: Vec<Uuid>) -> Result<Option<Conflict>> {
     let found = spi::all(
-        "SELECT c.organization_id, c.id, c.kind, c.state, c.rule, c.decision FROM usher.conflicts AS c
+        "SELECT c.organization_id, c.id, c.kind, c.state, c.rule, c.decision, c.flow_id, c.link_id, c.fields FROM usher.conflicts AS c
           WHERE c.id = $1 AND c.organization_id = ANY ($2) FOR UPDATE",
         &[spi::arg(id), spi::arg(managed)],
         |row| {
@@ -93,6 +109,9 @@ fn find(id: Uuid, managed: Vec<Uuid>) -> Result<Option<Conflict>> {
                 state: text(4)?,
                 rule: row.get(5)?,
                 decided: row.get(6)?,
+                flow: row.get(7)?,
+                link: row.get(8)?,
+                fields: row.get::<Vec<String>>(9)?.unwrap_or_default(),
             })
         },
     )?;

@@ -4,6 +4,7 @@ use super::cause::{self, Cause};
 use super::compile::Program;
 use super::definition::OnError;
 use super::emit_statement::{self, Emitter};
+use super::merge::{self, apply::Disagree};
 use super::store::Flow;
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
@@ -73,6 +74,7 @@ pub struct Run<'a> {
     pub causes: Causes<'a>,
     pub place: Place,
     pub emit: Emitter,
+    pub disagree: Disagree,
 }
 
 /// What the jobs that follow inherit, and for which organization the flow may call RPCs.
@@ -196,29 +198,59 @@ fn once(run: &Run<'_>, from: i32, to: i32) -> Result<Vec<Word>> {
     }
 }
 
-fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>, from: i32, to: i32) -> Result<Vec<Word>> {
-    let Run { flow, owner, batch, place, .. } = *run;
-    let program = flow.program()?;
-    let fence = Nest::fence().lock_timeout(flow.definition.lock_timeout);
+/// Runs something with the rights of a flow, fenced, and has what the target leaves for COMMIT checked while it can still be told whose
+/// fault it is.
+pub(super) fn as_flow<T>(
+    run: &Run<'_>,
+    program: &Rc<Program>,
+    cause: &Cause,
+    for_organization: Option<pgrx::Uuid>,
+    (from, to): (i32, i32),
+    effect: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let Run { flow, place, .. } = *run;
+    let _fence = Nest::fence().lock_timeout(flow.definition.lock_timeout);
     let may_defer = xact::may_defer()?;
     // Never in the writer's transaction: it would fire the writer's own pending checks.
     let settle = place != Place::Writer && may_defer;
     // A worker commits with no rights at all; anybody else's COMMIT would run what the target left for it as themselves.
     let triggers_only = flow.definition.on_error == OnError::Abort;
     let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
+    let _caused = cause::enter(cause.clone());
+    let _for_flow = identity::for_flow(for_organization);
+    let _audited = audit::by_flow(work(run, program, from, to));
+    let _acting = role::act_as(flow.run_as);
+    if settle {
+        // An earlier group of this transaction has left everything immediate.
+        spi::script("SET CONSTRAINTS ALL DEFERRED")?;
+    }
+    let done = effect()?;
+    // What the target checks only at COMMIT is checked now, with the flow's rights.
+    if settle {
+        spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
+    }
+    if let Some(before) = &before
+        && !xact::pending(triggers_only)?.is_subset(before)
+    {
+        return Err(UsherError::state("the effect left something for COMMIT, where it would run with other rights")
+            .detail("A deferred constraint or trigger on the target, or on what its triggers write, is pending.")
+            .hint("Let the flow run in a worker (\"mode\": \"realtime\"), or make the constraint immediate."));
+    }
+    Ok(done)
+}
+
+fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>, from: i32, to: i32) -> Result<Vec<Word>> {
+    let Run { flow, owner, batch, .. } = *run;
+    let program = flow.program()?;
+    if program.merge.is_some() {
+        merge::apply::range(run, &program, cause, for_organization, from, to)?;
+        return Ok(Vec::new());
+    }
     let keeps_result = flow.definition.keeps_result();
     let emits = flow.definition.emits().is_some();
     let mut results: (Vec<i32>, Vec<String>) = Default::default();
-    let words = {
-        let _caused = cause::enter(cause.clone());
-        let _for_flow = identity::for_flow(for_organization);
-        let _audited = audit::by_flow(work(run, &program, from, to));
-        let _acting = role::act_as(flow.run_as);
+    let words = as_flow(run, &program, cause, for_organization, (from, to), || {
         Spi::connect_mut(|client| -> Result<Vec<Word>> {
-            if settle {
-                // An earlier group of this transaction has left everything immediate.
-                spi::script("SET CONSTRAINTS ALL DEFERRED")?;
-            }
             let mut table = spi::query(client, &program.apply, &arguments(batch, from, to))?;
             let mut words = Vec::with_capacity(table.len());
             while table.next().is_some() {
@@ -234,22 +266,9 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
                     emit_statement::hand_over(run, &table, cause)?;
                 }
             }
-            // What the target checks only at COMMIT is checked now, with the flow's rights, while it can still be told
-            // whose fault it is.
-            if settle {
-                spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
-            }
-            if let Some(before) = &before
-                && !xact::pending(triggers_only)?.is_subset(before)
-            {
-                return Err(UsherError::state("the effect left something for COMMIT, where it would run with other rights")
-                    .detail("A deferred constraint or trigger on the target, or on what its triggers write, is pending.")
-                    .hint("Let the flow run in a worker (\"mode\": \"realtime\"), or make the constraint immediate."));
-            }
             Ok(words)
-        })?
-    };
-    drop(fence);
+        })
+    })?;
     if !results.0.is_empty() {
         let _acting = role::internal(owner);
         super::results::record(batch, results.0, results.1)?;

@@ -7,6 +7,7 @@
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
 use std::cell::RefCell;
+use std::rc::Rc;
 
 /// A job of a chain longer than this goes to the dead letters.
 pub const MOST_HOPS: i16 = 8;
@@ -18,6 +19,9 @@ pub struct Cause {
     pub job: Option<[u8; 16]>,
     /// `hashint8extended(row_key, flow_id)` of every step so far.
     pub trail: Vec<i64>,
+    /// The merge that writes, and how deep in triggers it does: what it writes itself starts neither half of its pair, which agrees by
+    /// then. What triggers make of that does.
+    pub merging: Option<(Rc<str>, i32)>,
 }
 
 thread_local! {

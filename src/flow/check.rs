@@ -24,12 +24,11 @@ pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Res
     coalesce::fits(definition, &program)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
     // A flow in shadow reads back what it would write.
-    let statements =
-        [Some(&program.apply), program.link.as_ref(), program.limit_keys.as_ref(), definition.shadow.then_some(&program.preview)];
-    for sql in statements.into_iter().flatten() {
+    let shadow = definition.shadow.then_some((program.preview.as_str(), compile::TYPES));
+    for (sql, types) in program.statements().into_iter().chain(shadow) {
         subxact::rehearse(|| {
             let _acting = role::act_as(run_as);
-            spi::explain(sql, compile::TYPES)
+            spi::explain(sql, types)
         })
         .map_err(|failure| {
             let hint = failure.hint.clone().unwrap_or_else(|| match failure.sqlstate.as_str() {
@@ -130,7 +129,7 @@ fn try_fields(definition: &Definition) -> Result<()> {
     Ok(())
 }
 
-fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
+pub(super) fn try_one(field: &str, text: &str, sql: &str) -> Result<()> {
     subxact::rehearse(|| spi::plans(sql, &[])).map_err(|failure| {
         let aggregate = failure.sqlstate == "42803";
         // PostgreSQL's own complaint about an aggregate is about a column that the author never wrote.

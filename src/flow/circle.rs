@@ -108,6 +108,15 @@ pub struct Step {
     pub target: Place,
     /// It may go no further: it has an `"if"` or a check.
     pub may_end: bool,
+    /// One half of this merge, whose halves do not start each other.
+    pub pair: Option<String>,
+}
+
+impl Step {
+    fn leads_to(&self, next: &Self) -> bool {
+        let halves = self.pair.is_some() && self.pair == next.pair;
+        !halves && self.target.starts(&next.source)
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +136,7 @@ pub fn through(steps: &[Step], start: &str) -> Option<Circle> {
         let mut by: Vec<Option<usize>> = vec![None; usable.len()];
         let mut open = VecDeque::from([first]);
         while let Some(at) = open.pop_front() {
-            for next in (0..usable.len()).filter(|next| usable[at].target.starts(&usable[*next].source)) {
+            for next in (0..usable.len()).filter(|next| usable[at].leads_to(usable[*next])) {
                 if next == first {
                     let mut names = vec![start.to_owned(), usable[at].name.clone()];
                     let mut step = at;
@@ -167,7 +176,7 @@ mod unit {
     }
 
     fn step(name: &str, source: Place, target: Place) -> Step {
-        Step { name: name.to_owned(), source, target, may_end: false }
+        Step { name: name.to_owned(), source, target, may_end: false, pair: None }
     }
 
     fn names(circle: Option<Circle>) -> String {
@@ -192,6 +201,17 @@ mod unit {
         assert_eq!(names(through(&steps, "a")), "a d a");
         steps.push(step("self", hears("x.*"), emits("x.y")));
         assert_eq!(names(through(&steps, "self")), "self self");
+    }
+
+    #[test]
+    fn the_halves_of_a_merge_do_not_start_each_other_and_others_may_lead_back_into_it() {
+        let half =
+            |name: &str, source, target| Step { pair: Some("pair".to_owned()), ..step(name, table(source), table(target)) };
+        let mut steps = vec![half("pair", "s.a", "s.b"), half("pair:back", "s.b", "s.a")];
+        assert_eq!(names(through(&steps, "pair")), "");
+        assert_eq!(names(through(&steps, "pair:back")), "");
+        steps.push(step("copy", table("s.b"), table("s.a")));
+        assert_eq!(names(through(&steps, "copy")), "copy pair copy");
     }
 
     #[test]

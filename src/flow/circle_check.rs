@@ -2,6 +2,7 @@
 
 use super::circle::{self, Place, Step};
 use super::definition::{Definition, When};
+use super::family::OF;
 use super::store;
 use crate::error::{Result, UsherError, did_you_mean};
 use crate::pg::spi;
@@ -16,12 +17,14 @@ fn warn(warning: UsherError) {
 }
 
 /// Enabled flows each of whose jobs starts another one if anything does: they emit, or add a row that no key could make the same as one that
-/// is there; and they begin with an event, or with a new row.
+/// is there, or a merge makes one; and they begin with an event, or with a new row.
 const STEPS: &str = "
-SELECT f.name, f.definition ? 'if' OR f.definition ? 'check', v.compiled ->> 'source', f.definition -> 'when' ->> 'event', v.compiled ->> 'target', f.definition -> 'then' ->> 'emit'
+SELECT f.name, f.definition ? 'if' OR f.definition ? 'check' OR f.definition -> 'then' ? 'match', v.compiled ->> 'source', f.definition -> 'when' ->> 'event', v.compiled ->> 'target', f.definition -> 'then' ->> 'emit',
+       CASE WHEN f.definition -> 'then' ? 'merge' THEN pg_catalog.split_part(f.name, ':', 1) END
   FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
  WHERE f.enabled AND f.definition -> 'shadow' IS DISTINCT FROM 'true'
-   AND (f.definition -> 'then' ? 'emit' OR f.definition -> 'then' ? 'insert' AND NOT f.definition -> 'then' ? 'key')
+   AND (f.definition -> 'then' ? 'emit' OR f.definition -> 'then' ? 'insert' AND NOT f.definition -> 'then' ? 'key'
+        OR f.definition -> 'then' ? 'merge' AND COALESCE(f.definition -> 'then' ->> 'creates', 'both') IN ('both', CASE WHEN f.definition -> 'then' ? 'side' THEN 'left' ELSE 'right' END))
    AND (f.definition -> 'when' ? 'event' OR f.definition -> 'when' ? 'change' AND COALESCE(f.definition #> '{when,on}' ? 'insert', true))";
 
 fn steps(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Step>> {
@@ -32,6 +35,7 @@ fn steps(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Step>> {
             source,
             target,
             may_end: row.get::<bool>(2)?.unwrap_or(false),
+            pair: row.get::<String>(7)?,
         })
     })
 }
@@ -56,12 +60,12 @@ fn leads_on(step: &Step) -> Result<bool> {
 /// Refuses a flow that closes a circle which nothing ends, and warns of one that an `"if"` may end. The flow is there already. Runs with the owner's
 /// rights.
 pub fn new(name: &str) -> Result<()> {
-    let own = steps("f.name = $1", &[spi::arg(name)])?;
+    let own = steps(OF, &[spi::arg(name)])?;
     if !own.iter().map(leads_on).collect::<Result<Vec<_>>>()?.contains(&true) {
         return Ok(());
     }
     let steps = steps("true", &[])?;
-    let Some(found) = circle::through(&steps, name) else { return Ok(()) };
+    let Some(found) = own.iter().find_map(|step| circle::through(&steps, &step.name)) else { return Ok(()) };
     let way = found.names.join(" -> ");
     if !found.certain {
         let hint = "See that an \"if\" or a check on this way ends it; else each chain ends after 8 hops, in the dead letters.";

@@ -15,6 +15,7 @@ use super::definition::{Definition, OnConflict, Then, When};
 use super::emit_statement;
 use super::expressions::Expressions;
 use super::limit_keys;
+use super::merge;
 pub use super::shape::ColumnUse as Used;
 use super::shape::{ColumnUse, Shape};
 use super::targets::{link_statement, parents};
@@ -75,6 +76,23 @@ pub struct Program {
     pub limit_keys: Option<String>,
     /// What the statement would write, as jsonb rows; for previews.
     pub preview: String,
+    /// Of a merge: `apply` then says whom a batch is about.
+    pub merge: Option<merge::statement::Statements>,
+}
+
+impl Program {
+    /// What it runs with the flow's rights, each with the types of its parameters.
+    pub fn statements(&self) -> Vec<(&str, &'static [pg_sys::BuiltinOid])> {
+        let own = [Some(&self.apply), self.link.as_ref(), self.limit_keys.as_ref()];
+        let mut all: Vec<(&str, &'static [pg_sys::BuiltinOid])> =
+            own.into_iter().flatten().map(|sql| (sql.as_str(), TYPES)).collect();
+        if let Some(merge) = &self.merge {
+            all.extend(merge.find.iter().map(|sql| (sql.as_str(), merge::statement::FIND_TYPES)));
+            all.push((&merge.write, merge::statement::TYPES));
+            all.push((&merge.look, merge::statement::TYPES));
+        }
+        all
+    }
 }
 
 /// What has happened, as the job carries it.
@@ -153,10 +171,10 @@ impl Writer<'_> {
     /// The batch with everything that expressions may name.
     pub(super) fn from(&self) -> String {
         let mut arrays = vec![("$1::uuid[]", "organization_id"), ("$2::uuid[]", "id"), ("$3::jsonb[]", "new")];
-        if !self.old.is_empty() {
+        if !self.old.is_empty() || self.definition.merge().is_some() {
             arrays.push(("$4::jsonb[]", "old"));
         }
-        if self.all.mention("op") || self.collects_row() {
+        if self.all.mention("op") || self.collects_row() || self.definition.merge().is_some() {
             arrays.push(("$5::\"char\"[]", "op"));
         }
         if self.all.mention("created_at") {
@@ -305,6 +323,14 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new = source.columns.iter().map(|column| column.name.clone()).collect();
         old = new.clone();
     }
+    if let Some((id, _)) = definition.merge_ids() {
+        // Which row it is; what is in it is looked up.
+        for names in [&mut new, &mut old] {
+            if !names.iter().any(|name| name == id) {
+                names.push(id.to_owned());
+            }
+        }
+    }
     let joins = definition
         .joins
         .iter()
@@ -316,7 +342,13 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let target = target(definition)?;
 
     let writer = Writer { definition, all: &all, source: source.as_ref(), joins, new: &new, old: &old };
+    let mut merge = None;
     let (apply, preview) = match (&definition.then, &target) {
+        (Then::Merge(_), _) => {
+            let (about, statements) = merge::statement::compile(&writer)?;
+            merge = Some(statements);
+            (about, String::new())
+        }
         (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
         (Then::Steps(_) | Then::Collect(_), _) => collect(&writer),
         (Then::Emit { event_type }, _) => emit_statement::statement(&writer, event_type),
@@ -327,7 +359,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         (_, None) => return Err(UsherError::internal("a flow that writes has no target")),
     };
     let link = match (&definition.link, &target) {
-        (Some(link), Some(target)) => Some(link_statement(&writer, link, target)),
+        (Some(link), Some(target)) if merge.is_none() => Some(link_statement(&writer, link, target)),
         _ => None,
     };
     let parents = target
@@ -352,7 +384,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new,
         old,
     };
-    Ok(Program { compiled, apply, link, parents, limit_keys, preview })
+    Ok(Program { compiled, apply, link, parents, limit_keys, preview, merge })
 }
 
 /// True when a flow's condition can be evaluated by the writer, as the table is now.
@@ -548,8 +580,8 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Delete { .. } => {
             format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
         }
-        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) | Then::Emit { .. } => {
-            return Err(UsherError::internal("this writes no table"));
+        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) | Then::Emit { .. } | Then::Merge(_) => {
+            return Err(UsherError::internal("this writes no table by itself"));
         }
     };
     Ok(if preview {

@@ -9,6 +9,7 @@ use super::event_type::Pattern;
 use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, one_of, refuse, text, texts, yes_or_no};
 use super::gather::{self, Gather};
 use super::limits::{self, Limit};
+use super::merge::{self, Merge};
 use super::retry::Retry;
 use super::schedule::Schedule;
 use super::steps::{self, Part, Step};
@@ -20,7 +21,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call, emit and steps, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, merge, call, emit and steps, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -135,6 +136,8 @@ pub enum Then {
     Emit {
         event_type: String,
     },
+    /// Two tables that are kept equal.
+    Merge(Box<Merge>),
 }
 
 impl Then {
@@ -143,6 +146,7 @@ impl Then {
             Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
                 Some(table)
             }
+            Self::Merge(merge) => Some(&merge.table),
             Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => None,
         }
     }
@@ -150,7 +154,7 @@ impl Then {
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => &[],
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Merge(_) => &[],
         }
     }
 }
@@ -303,7 +307,7 @@ fn then(value: &Value) -> Parsed<Then> {
             None => refuse("\"collect\" is for the parts of a step", "Use one of the other kinds."),
         };
     }
-    let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
+    let kinds = ["insert", "upsert", "update", "delete", "merge", "call", "send", "emit", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
     if matches!(kind, "send" | "notify") {
         return not_there(&format!("\"then\": \"{kind}\""));
@@ -314,6 +318,9 @@ fn then(value: &Value) -> Parsed<Then> {
     }
     if kind == "emit" {
         return emit::then(object, value);
+    }
+    if kind == "merge" {
+        return merge::definition::then(object, value);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -422,7 +429,7 @@ impl Definition {
                 })?
             }
         };
-        let definition = Self {
+        let mut definition = Self {
             from: optional("from")?,
             to: optional("to")?,
             mode,
@@ -452,6 +459,7 @@ impl Definition {
         };
         definition.agrees_with_itself()?;
         definition.steps_agree(value)?;
+        definition.merge_agrees(value)?;
         super::coalesce::agrees(&definition)?;
         limits::agrees(&definition)?;
         gather::agrees(&definition)?;
@@ -529,7 +537,7 @@ impl Definition {
             }
             _ => {}
         }
-        if self.link.is_some() && self.then.key().is_empty() {
+        if self.link.is_some() && self.then.key().is_empty() && self.merge().is_none() {
             return refuse("\"link\" needs a \"key\"", "The key tells which target row belongs to which source row.");
         }
         Ok(())

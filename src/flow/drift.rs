@@ -35,15 +35,12 @@ pub fn needs(definition: &Definition, program: &Program, run_as: Oid) -> Result<
         When::Request { .. } | When::Schedule(_) | When::Event(_) | When::Step(_) => None,
     };
     let target = definition.then.table().map(|table| catalog::table(table, "\"then\"")).transpose()?.map(|table| table.oid);
-    let statements: Vec<&str> = [Some(&program.apply), program.link.as_ref(), program.parents.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(String::as_str)
-        .collect();
+    let mut statements = program.statements();
+    statements.extend(program.parents.as_ref().map(|sql| (sql.as_str(), TYPES)));
     // Constants of some types (regrole) cannot be depended on: then the tables alone are known.
     let objects = subxact::rehearse(|| {
         let _acting = role::act_as(run_as);
-        depend::referenced(&statements, TYPES)
+        depend::referenced(&statements)
     })
     .unwrap_or_default();
     let joined = definition.joins.iter().map(|(name, join)| Ok(catalog::table(&join.table, &format!("join \"{name}\""))?.oid));

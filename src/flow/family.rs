@@ -1,4 +1,4 @@
-//! A workflow and the flows that are its parts: made, changed, switched and dropped together.
+//! A workflow, or a merge, and the flows that are its parts: made, changed, switched and dropped together.
 //!
 //! A part has the version of its workflow, so that a run, which keeps the version that it began with, finds each part as it was then.
 //! A part that a newer version does without stays as long as the workflow does.
@@ -7,6 +7,7 @@ use super::circle_check;
 use super::definition::Definition;
 use super::drift;
 use super::manage::{self, Checked};
+use super::merge;
 use super::steps;
 use crate::error::{Result, UsherError};
 use crate::pg::{catalog, role, spi, xact};
@@ -32,8 +33,8 @@ pub fn require_whole(name: &str) -> Result<()> {
 pub(super) fn refuse_part(name: &str, json: &serde_json::Value) -> Result<()> {
     // What cannot be read is refused where it is checked.
     if super::store::parse(json).is_ok_and(|definition| definition.is_part()) {
-        return Err(UsherError::definition(format!("flow \"{name}\": a part of a step is no flow by itself"))
-            .hint("Write the step into \"then\": {\"steps\": […]} of a workflow."));
+        return Err(UsherError::definition(format!("flow \"{name}\": this is a part, and no flow by itself"))
+            .hint("Write a step into \"then\": {\"steps\": […]} of a workflow, and leave \"side\" out of a merge."));
     }
     Ok(())
 }
@@ -46,6 +47,15 @@ pub(super) fn check(
     owner: Oid,
 ) -> Result<Vec<(String, serde_json::Value, Checked)>> {
     let mut parts = Vec::new();
+    if whole.merge().is_some() {
+        let part = format!("{name}:{}", merge::definition::BACK);
+        let definition = merge::definition::back(json);
+        let checked = manage::check(&part, &definition, owner).map_err(|mut error| {
+            error.message = error.message.replacen(&format!("flow \"{part}\": "), &format!("flow \"{name}\", the way back: "), 1);
+            error
+        })?;
+        parts.push((part, definition, checked));
+    }
     if whole.steps().is_empty() {
         return Ok(parts);
     }

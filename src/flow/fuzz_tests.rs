@@ -69,7 +69,7 @@ fn then(then: &Then) -> Value {
         }),
         Then::Collect(part) => json!({"collect": part.word()}),
         // Looked at by themselves.
-        Then::Steps(_) => Value::Null,
+        Then::Steps(_) | Then::Merge(_) => Value::Null,
         Then::Emit { event_type } => json!({"emit": event_type}),
     }
 }

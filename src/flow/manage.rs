@@ -96,6 +96,7 @@ pub(super) fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<
         || definition.keeps_result()
         || !definition.limits.is_empty()
         || definition.emits().is_some()
+        || definition.merge().is_some()
         || matches!(definition.when, When::Schedule(_) | When::Event(_));
     if new {
         crate::setup::current().map_err(in_flow)?;

@@ -30,6 +30,7 @@ mod gather;
 pub mod limit_keys;
 pub mod limits;
 pub mod manage;
+pub mod merge;
 pub mod ready;
 pub mod results;
 pub mod retry;

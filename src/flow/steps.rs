@@ -489,7 +489,9 @@ impl Definition {
 
     /// Only the engine makes flows like this.
     pub fn is_part(&self) -> bool {
-        matches!(self.when, When::Step(_)) || matches!(self.then, Then::Collect(_))
+        matches!(self.when, When::Step(_))
+            || matches!(self.then, Then::Collect(_))
+            || self.merge().is_some_and(|merge| merge.side == super::merge::Side::Right)
     }
 
     /// What a workflow cannot be, and what each of its parts must be by itself.

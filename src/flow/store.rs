@@ -169,7 +169,7 @@ pub fn refused(refusal: super::fields::Refusal) -> UsherError {
 }
 
 /// Flows whose effect can lead back to their own source, by the tables and events that they name. What a called function writes is
-/// not known, so a call counts as part of a circle. From a flow in shadow nothing follows.
+/// not known, so a call counts as part of a circle. From a flow in shadow nothing follows; a merge writes what differs, which ends by itself.
 fn circles() -> Result<Rc<HashSet<i32>>> {
     if let Some(found) = KNOWN.with_borrow(|known| known.circles.clone()) {
         return Ok(found);
@@ -177,7 +177,7 @@ fn circles() -> Result<Rc<HashSet<i32>>> {
     let flows = spi::read_all(
         "SELECT f.id, v.definition -> 'then' ? 'call', v.compiled ->> 'source', v.definition -> 'when' ->> 'event', v.compiled ->> 'target', v.definition -> 'then' ->> 'emit'
            FROM usher.flows f JOIN usher.flow_versions v ON v.flow_id = f.id AND v.version = f.version
-          WHERE v.definition -> 'shadow' IS DISTINCT FROM 'true'",
+          WHERE v.definition -> 'shadow' IS DISTINCT FROM 'true' AND NOT v.definition -> 'then' ? 'merge'",
         &[],
         |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)?.unwrap_or(false), ends(row, 3)?)),
     )?;

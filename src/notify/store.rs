@@ -122,7 +122,7 @@ e AS (
 INSERT INTO usher.notices (id, organization_id, kind, severity, flow_id, subject, body, failures, first_at, last_at)
 SELECT usher.uuid_v7(), g.organization_id, 'conflict open', g.severity, g.flow_id,
        CASE WHEN g.n = 1 THEN 'a conflict is' ELSE g.n || ' conflicts are' END
-           || ' still open: ' || CASE WHEN g.rule IS NULL THEN g.kind ELSE pg_catalog.format('overlap rule \"%s\"', g.rule) END,
+           || ' still open: ' || CASE WHEN g.rule IS NULL THEN COALESCE('pairs of flow \"' || (SELECT f.name FROM usher.flows AS f WHERE f.id = g.flow_id) || '\"', g.kind) ELSE pg_catalog.format('overlap rule \"%s\"', g.rule) END,
        pg_catalog.jsonb_build_object('rule', g.rule, 'message', g.message, 'conflicts', g.ids), g.n, g.first_at, g.last_at
   FROM (SELECT e.organization_id, e.kind, e.rule, e.flow_id, e.severity, pg_catalog.count(*)::integer AS n, pg_catalog.min(e.raised_at) AS first_at,
                pg_catalog.clock_timestamp() AS last_at, (pg_catalog.array_agg(e.message ORDER BY e.raised_at))[1] AS message,

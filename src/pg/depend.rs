@@ -12,10 +12,10 @@ const NOBODY: Oid = Oid::INVALID;
 /// `(class, object)` of everything that the statements refer to, apart from what comes with PostgreSQL. They are analysed
 /// with the rights of the current role and not run. To be called inside a subtransaction that is rolled back: the
 /// dependencies are written down by the code that does it for views, read back, and must go away again.
-pub fn referenced(statements: &[&str], types: &[pg_sys::BuiltinOid]) -> Result<Vec<(Oid, Oid)>> {
-    let mut types: Vec<Oid> = types.iter().map(|oid| oid.value()).collect();
+pub fn referenced(statements: &[(&str, &[pg_sys::BuiltinOid])]) -> Result<Vec<(Oid, Oid)>> {
     Spi::connect_mut(|client| {
-        for sql in statements {
+        for (sql, types) in statements {
+            let mut types: Vec<Oid> = types.iter().map(|oid| oid.value()).collect();
             let sql = CString::new(*sql).map_err(|_| UsherError::internal("a statement contains a zero byte"))?;
             // SAFETY: inside an SPI connection; the text and the types live through the call. An error is raised as one of
             // PostgreSQL and ends the subtransaction around us.

@@ -46,6 +46,10 @@ impl Raw {
         Ok(self.datum.and_then(|datum| unsafe { T::from_polymorphic_datum(datum, false, self.oid) }))
     }
 
+    pub fn is_null(&self) -> bool {
+        self.datum.is_none()
+    }
+
     pub fn arg<'a>(&self) -> DatumWithOid<'a> {
         match self.datum {
             // SAFETY: datum and type were read together from one result column; the caller keeps the connection open.

@@ -34,6 +34,12 @@ pub fn register_tables(trigger: &PgTrigger<'_>) -> Result<()> {
     Ok(())
 }
 
+/// How deep in triggers this code runs: 0 outside of any.
+pub fn depth() -> i32 {
+    // SAFETY: the function takes no arguments and reads a counter of the backend.
+    unsafe { pgrx::direct_function_call::<i32>(pg_sys::pg_trigger_depth, &[]) }.unwrap_or(0)
+}
+
 /// What the trigger was told when it was created.
 pub fn arguments(trigger: &PgTrigger<'_>) -> Result<Vec<String>> {
     trigger.extra_args().map_err(|e| UsherError::internal(format!("a trigger's arguments could not be read: {e}")))

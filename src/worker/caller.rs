@@ -6,6 +6,7 @@
 //! further. So the call is made at least once, and gets the job's id as a key that stays the same.
 
 use super::process::WEIGHTS;
+use crate::conflict;
 use crate::error::{Result, UsherError};
 use crate::event;
 use crate::flow::apply::{self, Batch, Causes, Place, Run, Stop};
@@ -227,7 +228,8 @@ impl Caller {
         if let Some(key) = job.row_key {
             trail.push(cause::step(job.flow, key)?);
         }
-        let causes = [(Cause { hop: job.hop + 1, job: Some(*job.id.as_bytes()), trail }, job.organization)];
+        let cause = Cause { hop: job.hop + 1, job: Some(*job.id.as_bytes()), trail, ..Cause::default() };
+        let causes = [(cause, job.organization)];
         let outcome = Spi::connect_mut(|client| {
             let table = spi::query(client, calls::AS_BATCH, &job.arguments())?.first();
             let batch = Batch::read(&table, 1, 1)?;
@@ -238,6 +240,7 @@ impl Caller {
                 causes: Causes::Each(&causes),
                 place: Place::Worker,
                 emit: event::emit_for_flow,
+                disagree: conflict::disagree,
             };
             Ok::<_, UsherError>(apply::apply(&run, 1, 1))
         })?;

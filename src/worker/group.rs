@@ -2,6 +2,7 @@
 
 use super::limit::{self, Limited};
 use super::{aside, gather, hand_over};
+use crate::conflict;
 use crate::error::Result;
 use crate::event;
 use crate::flow::apply::{self, Causes, Failed, Place, Run, Stop};
@@ -290,6 +291,7 @@ impl Work {
                 },
                 place: self.place,
                 emit: event::emit_for_flow,
+                disagree: conflict::disagree,
             };
             if in_shadow {
                 match try_out(&run, &self.group, segment, first, last, &organizations)? {
@@ -356,7 +358,7 @@ impl Work {
             .map(|detail| {
                 let mut trail = cause::read_trail(detail.trail.as_deref());
                 trail.extend(detail.step);
-                (Cause { hop, job: Some(*detail.id.as_bytes()), trail }, detail.organization)
+                (Cause { hop, job: Some(*detail.id.as_bytes()), trail, ..Cause::default() }, detail.organization)
             })
             .collect();
         // One row per job and a key to find it by: the causes can be told apart after one statement for all.

@@ -1,0 +1,387 @@
+//! Running a merge over a range of a batch.
+//!
+//! Whom it is about and what is written is asked with the flow's rights, links are read, locked and kept with the owner's. Links are locked
+//! first, in their own order, then the left rows, then the right ones: whoever merges the same pairs from the other side waits, and then
+//! finds everything done.
+
+use super::super::apply::{Batch, Causes, Place, Run, arguments, as_flow};
+use super::super::cause::Cause;
+use super::super::compile::Program;
+use super::super::store::Flow;
+use super::definition::{Merge, Side};
+use super::statement::{NOTED, Statements};
+use crate::error::{Result, UsherError};
+use crate::pg::guc::Nest;
+use crate::pg::spi::{self, Raw};
+use crate::pg::{role, trigger};
+use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use pgrx::spi::SpiClient;
+use std::rc::Rc;
+
+/// What came out of pairs that do not agree, or did not: to be written down by the room above.
+pub struct Disagreement<'a> {
+    /// The pair's flow.
+    pub flow: &'a str,
+    pub left_table: String,
+    pub right_table: String,
+    pub left_id: String,
+    pub right_id: String,
+    pub merge: &'a Merge,
+    pub organizations: Raw,
+    pub links: Raw,
+    pub lefts: Raw,
+    pub rights: Raw,
+    /// NULL: they agree.
+    pub conflicts: Raw,
+    /// There was a conflict before.
+    pub had: Raw,
+}
+
+/// Writes conflicts down, and ends those that are over. Runs with the owner's rights.
+pub type Disagree = fn(&Disagreement<'_>) -> Result<()>;
+
+/// Links of rows, locked: `$1` numbers, `$2` organizations, `$3` ids, `$4` whether they were deleted, `$5` kind, `$6` a side. Comes back as the
+/// parameters of the merge's statements, then how many have no link.
+fn find_links(here: Side) -> String {
+    let own = here.word();
+    let (left, right) = match here {
+        Side::Left => ("COALESCE(k.left_id, u.id)", "k.right_id"),
+        Side::Right => ("k.left_id", "COALESCE(k.right_id, u.id)"),
+    };
+    format!(
+        "WITH u AS MATERIALIZED (SELECT u.* FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::boolean[]) AS u (n, organization_id, id, deleted)),
+found AS MATERIALIZED (
+    SELECT u.n, f.organization_id, f.id
+      FROM u CROSS JOIN LATERAL (
+           SELECT l.organization_id, l.id FROM usher.links AS l
+            WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id = u.id AND l.right_id IS NOT NULL
+            ORDER BY NOT l.paired, l.last_synced_at DESC NULLS LAST LIMIT 1) AS f
+     ORDER BY f.id),
+k AS MATERIALIZED (
+    SELECT f.n, l.*
+      FROM found AS f CROSS JOIN LATERAL (
+           SELECT l.id, l.left_id, l.right_id, COALESCE(l.base, '{{}}') AS base FROM usher.links AS l
+            WHERE l.organization_id = f.organization_id AND l.id = f.id FOR UPDATE) AS l)
+SELECT pg_catalog.array_agg(u.n), pg_catalog.array_agg(u.organization_id), pg_catalog.array_agg({left}), pg_catalog.array_agg({right}),
+       pg_catalog.array_agg(k.base), pg_catalog.array_agg(CASE WHEN u.deleted THEN '{own}' END), pg_catalog.array_agg(k.id), pg_catalog.array_agg(NULL::jsonb),
+       pg_catalog.count(*) FILTER (WHERE k.id IS NULL),
+       pg_catalog.array_agg(u.n) FILTER (WHERE k.id IS NULL), pg_catalog.array_agg(u.organization_id) FILTER (WHERE k.id IS NULL),
+       pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL)
+  FROM u LEFT JOIN k ON k.n = u.n
+ WHERE k.id IS NOT NULL OR NOT u.deleted"
+    )
+}
+
+/// Rows that have found each other by their key become pairs: `$1` numbers, `$2` organizations, `$3` ids here, `$4` ids there, `$5` kind, `$6`
+/// and `$7` systems of left and right, `$8` flow. A row that cannot be paired is told: `(id here, why)`.
+fn pair(here: Side) -> String {
+    let (own, other) = (here.word(), here.other().word());
+    format!(
+        "WITH c AS MATERIALIZED (SELECT c.* FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[]) AS c (n, organization_id, own, other)),
+free AS MATERIALIZED (
+    SELECT c.*, pg_catalog.count(*) OVER (PARTITION BY c.n) AS ways, pg_catalog.row_number() OVER (PARTITION BY c.organization_id, c.other ORDER BY c.n) AS turn
+      FROM c WHERE NOT EXISTS (SELECT FROM usher.links AS l
+                                WHERE l.organization_id = c.organization_id AND l.kind = $5 AND l.{other}_id = c.other AND l.paired)),
+made AS (
+    INSERT INTO usher.links AS l (organization_id, id, kind, {own}_id, {other}_id, left_system, right_system, flow, base, paired)
+    SELECT f.organization_id, usher.uuid_v7(), $5, f.own, f.other, $6, $7, $8, '{{}}', true FROM free AS f WHERE f.ways = 1 AND f.turn = 1
+    ON CONFLICT ON CONSTRAINT links_pair_key DO UPDATE SET base = COALESCE(l.base, '{{}}'), paired = true)
+SELECT c.own, CASE WHEN EXISTS (SELECT FROM free AS f WHERE f.n = c.n AND f.ways > 1) THEN 'several rows have its key'
+                   ELSE 'the row with its key is the other side of another row' END
+  FROM c WHERE NOT EXISTS (SELECT FROM free AS f WHERE f.n = c.n AND f.ways = 1 AND f.turn = 1) ORDER BY c.n LIMIT 1"
+    )
+}
+
+/// What a merge leaves on the links: `$1` organizations, `$2` links, `$3` and `$4` ids, `$5` bases, `$6` kind, `$7` and `$8` systems, `$9` flow.
+const NOTE: &str = "
+WITH o AS MATERIALIZED (
+    SELECT o.*, o.base -> 'held' <> '[]' AS held
+      FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[]) AS o (organization_id, link, left_id, right_id, base)),
+gone AS (
+    DELETE FROM usher.links AS l USING o WHERE o.base IS NULL AND l.organization_id = o.organization_id AND l.id = o.link),
+kept AS (
+    UPDATE usher.links AS l
+       SET base = o.base, paired = true, last_synced_at = pg_catalog.now(), flow = $9, status = CASE WHEN o.held THEN 'pending' ELSE 'synced' END,
+           error_message = CASE WHEN o.held THEN 'the sides differ, and nobody has decided yet' END
+      FROM o WHERE o.base IS NOT NULL AND l.organization_id = o.organization_id AND l.id = o.link)
+INSERT INTO usher.links AS l (organization_id, id, kind, left_id, right_id, left_system, right_system, flow, base, paired, last_synced_at)
+SELECT o.organization_id, usher.uuid_v7(), $6, o.left_id, o.right_id, $7, $8, $9, o.base, true, pg_catalog.now()
+  FROM o WHERE o.base IS NOT NULL AND o.link IS NULL
+ON CONFLICT ON CONSTRAINT links_pair_key DO UPDATE SET base = EXCLUDED.base, paired = true, last_synced_at = EXCLUDED.last_synced_at, flow = EXCLUDED.flow";
+
+/// The systems of left and right.
+fn systems(run: &Run<'_>, merge: &Merge) -> (Option<String>, Option<String>) {
+    let (from, to) = (run.flow.definition.from.clone(), run.flow.definition.to.clone());
+    if merge.side == Side::Left { (from, to) } else { (to, from) }
+}
+
+/// A pair's flow is named by its left half, whichever half has run.
+pub fn whole(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
+}
+
+/// Merges the rows that a range of the batch is about.
+pub(in super::super) fn range(
+    run: &Run<'_>,
+    program: &Rc<Program>,
+    cause: &Cause,
+    of: Option<pgrx::Uuid>,
+    from: i32,
+    to: i32,
+) -> Result<()> {
+    let (Some(statements), Some(merge)) = (&program.merge, run.flow.definition.merge()) else {
+        return Err(UsherError::internal("a merge has no statements"));
+    };
+    Spi::connect_mut(|client| {
+        let about = as_flow(run, program, cause, of, (from, to), || {
+            Ok(spi::query(client, &program.apply, &arguments(run.batch, from, to))?.first())
+        })?;
+        let about: [Raw; 4] = raws(&about)?;
+        if about[0].is_null() {
+            return Ok(());
+        }
+        let kind = run.flow.definition.link.as_ref().map(|link| link.kind.clone());
+        let links = |client: &mut SpiClient<'_>| -> Result<([Raw; 8], i64, [Raw; 3])> {
+            let _acting = role::internal(run.owner);
+            let [numbers, organizations, ids, deleted] = &about;
+            let sql = find_links(merge.side);
+            let arguments = [numbers.arg(), organizations.arg(), ids.arg(), deleted.arg(), spi::arg(kind.clone())];
+            let table = spi::query(client, &sql, &arguments)?.first();
+            let alone = table.get::<i64>(9)?.unwrap_or(0);
+            Ok((raws(&table)?, alone, [Raw::read(&table, 10)?, Raw::read(&table, 11)?, Raw::read(&table, 12)?]))
+        };
+        let (mut pairs, alone, lonely) = links(client)?;
+        if alone > 0
+            && let Some(find) = &statements.find
+        {
+            let found = as_flow(run, program, cause, of, (from, to), || {
+                Ok(spi::query(client, find, &[lonely[0].arg(), lonely[1].arg(), lonely[2].arg()])?.first())
+            })?;
+            let [numbers, organizations, own, other]: [Raw; 4] = raws(&found)?;
+            if !numbers.is_null() {
+                let _acting = role::internal(run.owner);
+                let (left, right) = systems(run, merge);
+                let arguments = [
+                    numbers.arg(),
+                    organizations.arg(),
+                    own.arg(),
+                    other.arg(),
+                    spi::arg(kind.clone()),
+                    spi::arg(left),
+                    spi::arg(right),
+                    spi::arg(whole(&run.flow.name)),
+                ];
+                let refused = spi::query(client, &pair(merge.side), &arguments)?;
+                if !refused.is_empty() {
+                    let refused = refused.first();
+                    let (id, why) =
+                        (refused.get::<String>(1)?.unwrap_or_default(), refused.get::<String>(2)?.unwrap_or_default());
+                    return Err(UsherError::state(format!("row {id} cannot be paired with one of {}: {why}", merge.table)).hint(
+                        "Make the columns of \"match\" unique among rows that have no pair yet, or write the link yourself.",
+                    ));
+                }
+                drop(_acting);
+                (pairs, _, _) = links(client)?;
+            }
+        }
+        if pairs[0].is_null() {
+            return Ok(());
+        }
+        let writes = merging(run, cause);
+        let arguments: Vec<_> = pairs.iter().map(Raw::arg).collect();
+        let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, &arguments))?;
+        note(client, run, merge, &noted)
+    })
+}
+
+/// The cause of what a merge writes itself.
+fn merging(run: &Run<'_>, cause: &Cause) -> Cause {
+    Cause { merging: Some((whole(&run.flow.name).into(), trigger::depth())), ..cause.clone() }
+}
+
+/// What a statement has to say: [`NOTED`] arrays, and how many of them are about conflicts.
+struct Noted {
+    arrays: [Raw; NOTED],
+    conflicts: i64,
+}
+
+/// Runs the writing statement with the rights of whoever acts.
+fn write(client: &mut SpiClient<'_>, statements: &Statements, arguments: spi::Args<'_>) -> Result<Noted> {
+    let _formats = Nest::open().pinned_formats();
+    let table = spi::query(client, &statements.write, arguments)?.first();
+    if let Some(lost) = table.get::<String>(NOTED + 1)? {
+        return Err(UsherError::state(format!("a row of {lost} did not take what was written"))
+            .detail("A trigger or a policy of the table has kept the row as it is, or given it another id.")
+            .hint("A merge needs a table that keeps what it is given, or refuses it with an error."));
+    }
+    Ok(Noted { arrays: raws(&table)?, conflicts: table.get::<i64>(NOTED + 2)?.unwrap_or(0) })
+}
+
+fn raws<const N: usize>(table: &pgrx::spi::SpiTupleTable<'_>) -> Result<[Raw; N]> {
+    let read: Vec<Raw> = (1..=N).map(|at| Raw::read(table, at)).collect::<Result<_>>()?;
+    read.try_into().map_err(|_| UsherError::internal("a statement has too few columns"))
+}
+
+/// Keeps what was agreed on, and tells of what was not.
+fn note(client: &mut SpiClient<'_>, run: &Run<'_>, merge: &Merge, noted: &Noted) -> Result<()> {
+    let [numbers, organizations, links, lefts, rights, bases, conflicts, had] = &noted.arrays;
+    if numbers.is_null() {
+        return Ok(());
+    }
+    let definition = &run.flow.definition;
+    let kind = definition.link.as_ref().map(|link| link.kind.clone()).unwrap_or_default();
+    let (left, right) = systems(run, merge);
+    let _acting = role::internal(run.owner);
+    {
+        let _index = Nest::open().one_by_one();
+        spi::query(
+            client,
+            NOTE,
+            &[
+                organizations.arg(),
+                links.arg(),
+                lefts.arg(),
+                rights.arg(),
+                bases.arg(),
+                spi::arg(kind.as_str()),
+                spi::arg(left),
+                spi::arg(right),
+                spi::arg(whole(&run.flow.name)),
+            ],
+        )?;
+    }
+    if noted.conflicts == 0 {
+        return Ok(());
+    }
+    let (here, there) =
+        (run.flow.compiled.source.clone().unwrap_or_default(), run.flow.compiled.target.clone().unwrap_or_default());
+    let (own, other) = definition.merge_ids().ok_or_else(|| UsherError::internal("a merge has no link"))?;
+    let ((left_table, left_id), (right_table, right_id)) =
+        if merge.side == Side::Left { ((here, own), (there, other)) } else { ((there, other), (here, own)) };
+    (run.disagree)(&Disagreement {
+        flow: whole(&run.flow.name),
+        left_table,
+        right_table,
+        left_id: left_id.to_owned(),
+        right_id: right_id.to_owned(),
+        merge,
+        organizations: *organizations,
+        links: *links,
+        lefts: *lefts,
+        rights: *rights,
+        conflicts: *conflicts,
+        had: *had,
+    })
+}
+
+/// A pair as it stands on its link.
+pub struct Pair {
+    pub organization: pgrx::Uuid,
+    pub link: pgrx::Uuid,
+    pub left: String,
+    pub right: String,
+    pub base: JsonB,
+}
+
+impl Pair {
+    /// A link with a base, locked if something is to be written. Runs with the owner's rights.
+    pub fn of(organization: pgrx::Uuid, link: pgrx::Uuid, lock: bool) -> Result<Option<Self>> {
+        let found = spi::all(
+            &format!(
+                "SELECT l.left_id, l.right_id, l.base FROM usher.links AS l WHERE l.organization_id = $1 AND l.id = $2 AND l.paired{}",
+                if lock { " FOR UPDATE" } else { "" }
+            ),
+            &[spi::arg(organization), spi::arg(link)],
+            |row| {
+                let text = |at| row.get::<String>(at).map(Option::unwrap_or_default);
+                let base = row.get::<JsonB>(3)?.unwrap_or_else(|| JsonB(serde_json::json!({})));
+                Ok(Self { organization, link, left: text(1)?, right: text(2)?, base })
+            },
+        )?;
+        Ok(found.into_iter().next())
+    }
+
+    /// As the parameters of the merge's statements.
+    fn arguments(self, decided: Option<JsonB>) -> [pgrx::datum::DatumWithOid<'static>; 8] {
+        [
+            spi::arg(vec![1]),
+            spi::arg(vec![self.organization]),
+            spi::arg(vec![self.left]),
+            spi::arg(vec![self.right]),
+            spi::arg(vec![self.base]),
+            spi::arg(vec![None::<String>]),
+            spi::arg(vec![self.link]),
+            spi::arg(vec![decided]),
+        ]
+    }
+}
+
+/// No job: somebody's own call. There is one to tell who has written.
+const NO_JOB: &str = "SELECT ARRAY[$1::uuid], ARRAY[usher.uuid_v7()], ARRAY[NULL::jsonb], ARRAY[NULL::jsonb], ARRAY['R'::\"char\"], ARRAY[pg_catalog.now()], ARRAY[0::bigint]";
+
+/// A call's run of a merge, in the session of whoever calls.
+fn called<T>(
+    owner: Oid,
+    flow: &Flow,
+    organization: pgrx::Uuid,
+    disagree: Disagree,
+    work: impl FnOnce(&mut SpiClient<'_>, &Run<'_>, &Rc<Program>, &Cause) -> Result<T>,
+) -> Result<T> {
+    let program = {
+        let _acting = role::internal(owner);
+        flow.program()?
+    };
+    Spi::connect_mut(|client| {
+        let batch = Batch::read(&spi::query(client, NO_JOB, &[spi::arg(organization)])?.first(), 1, 1)?;
+        let cause = Cause::default();
+        let silent = |_: &super::super::emit_statement::Emission<'_>| Err(UsherError::internal("a merge emits nothing"));
+        let run = Run {
+            flow,
+            owner,
+            batch: &batch,
+            causes: Causes::Shared(&cause, Some(organization)),
+            place: Place::Session,
+            emit: silent,
+            disagree,
+        };
+        work(client, &run, &program, &cause)
+    })
+}
+
+/// Writes what somebody has decided to both sides. `decided`: which side holds by field, and values.
+pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, disagree: Disagree) -> Result<()> {
+    let merge = flow.definition.merge().ok_or_else(|| UsherError::internal("a conflict of a flow without a merge"))?;
+    let organization = pair.organization;
+    called(owner, flow, organization, disagree, |client, run, program, cause| {
+        let statements = program.merge.as_ref().ok_or_else(|| UsherError::internal("a merge has no statements"))?;
+        let arguments = pair.arguments(Some(JsonB(decided)));
+        let noted =
+            as_flow(run, program, &merging(run, cause), Some(organization), (1, 1), || write(client, statements, &arguments))?;
+        note(client, run, merge, &noted)
+    })
+}
+
+/// What a merge would say of a pair now: the rows of its look.
+pub fn look<T>(owner: Oid, flow: &Flow, pair: Pair, read: impl Fn(&pgrx::spi::SpiTupleTable<'_>) -> Result<T>) -> Result<Vec<T>> {
+    let organization = pair.organization;
+    called(
+        owner,
+        flow,
+        organization,
+        |_| Ok(()),
+        |client, run, program, cause| {
+            let statements = program.merge.as_ref().ok_or_else(|| UsherError::internal("a merge has no statements"))?;
+            let arguments = pair.arguments(None);
+            as_flow(run, program, cause, Some(organization), (1, 1), || {
+                let mut table = spi::query(client, &statements.look, &arguments)?;
+                let mut rows = Vec::with_capacity(table.len());
+                while table.next().is_some() {
+                    rows.push(read(&table)?);
+                }
+                Ok(rows)
+            })
+        },
+    )
+}

@@ -1,0 +1,217 @@
+//! The two tables of a merge as the catalog knows them.
+
+use super::super::catalog::{self, Column, Table};
+use super::super::check;
+use super::super::definition::{Definition, When};
+use super::super::shape;
+use super::definition::{Field, Merge, Side, plain_column};
+use crate::error::{Result, UsherError};
+use crate::pg::{self, spi};
+use pgrx::spi::quote_identifier;
+use std::collections::BTreeMap;
+
+/// One of the two tables.
+pub struct Half {
+    pub side: Side,
+    pub table: Table,
+    /// Its primary key, next to the organization.
+    pub id: Column,
+    /// The column, quoted, that says of which organization a row is.
+    pub organization: Option<String>,
+    /// Columns that the statements read, each once.
+    pub read: Vec<Column>,
+    /// SQL for the id of a row that is made, over `new`, the row of the other side.
+    pub new_id: Option<String>,
+    /// Somebody else than PostgreSQL gives the id only when asked to.
+    pub overriding: bool,
+    /// Further columns of a row that is made.
+    pub new: BTreeMap<String, String>,
+}
+
+impl Half {
+    /// Where a column that is read stands in `read`.
+    pub fn at(&self, column: &str) -> usize {
+        self.read.iter().position(|known| known.name == column).unwrap_or_default()
+    }
+
+    pub fn column(&self, name: &str) -> &Column {
+        &self.read[self.at(name)]
+    }
+}
+
+pub struct Sides {
+    pub left: Half,
+    pub right: Half,
+    /// The side whose rows the flow follows.
+    pub here: Side,
+}
+
+impl Sides {
+    pub fn half(&self, side: Side) -> &Half {
+        match side {
+            Side::Left => &self.left,
+            Side::Right => &self.right,
+        }
+    }
+}
+
+/// The column of a field, on a side.
+pub fn column_of(field: &Field, side: Side) -> &str {
+    match side {
+        Side::Left => &field.left,
+        Side::Right => &field.right,
+    }
+}
+
+/// What makes a side's value from the row of the other side.
+pub fn way_to(field: &Field, side: Side) -> Option<&str> {
+    match side {
+        Side::Left => field.to_left.as_deref(),
+        Side::Right => field.to_right.as_deref(),
+    }
+}
+
+/// How a new row gets its id by itself, and whether it must be overridden.
+fn default_of(table: &Table, column: &Column) -> Result<(Option<String>, bool)> {
+    let found = spi::read_all(
+        "SELECT CASE WHEN a.attidentity <> '' THEN pg_catalog.format('pg_catalog.nextval(%L::pg_catalog.regclass)', pg_catalog.pg_get_serial_sequence(a.attrelid::pg_catalog.regclass::text, a.attname::text))
+                     ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, a.attidentity = 'a'
+           FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+          WHERE a.attrelid = $1 AND a.attname = $2",
+        &[spi::arg(table.oid), spi::arg(column.name.as_str())],
+        |row| Ok((row.get::<String>(1)?, row.get::<bool>(2)?.unwrap_or(false))),
+    )?;
+    Ok(found.into_iter().next().unwrap_or_default())
+}
+
+/// Columns of the row that an expression is about; what else it names is refused.
+fn used(at: &str, text: &str, of: &Table) -> Result<Vec<String>> {
+    let parsed = pg::subxact::rehearse(|| pg::expr::parse(text)).map_err(|failure| {
+        UsherError::new(failure.code, format!("{at}: {}", failure.message))
+            .detail(format!("The expression is: {text}"))
+            .hint(failure.hint.unwrap_or_else(|| "Write one SQL expression, such as new.total * 100.".to_owned()))
+    })?;
+    let shape =
+        shape::read(&parsed).ok_or_else(|| UsherError::definition(format!("{at}: this form of expression is not understood")))?;
+    if shape.has_subquery {
+        return Err(UsherError::definition(format!("{at}: a query inside an expression is not allowed"))
+            .detail("It could read rows of another organization.")
+            .hint("Use a function that takes the organization."));
+    }
+    let mut names = Vec::new();
+    for column in &shape.columns {
+        match &column.column {
+            Some(name) if column.alias == "new" => names.push(of.expect(name, at)?.name.clone()),
+            _ => {
+                return Err(UsherError::definition(format!("{at}: only new.… can be named here, the row of {}", of.name))
+                    .detail(format!("The expression is: {text}"))
+                    .hint("Write new.column."));
+            }
+        }
+    }
+    check::try_one(
+        at,
+        text,
+        &format!("SELECT job.id, COALESCE(({text}\n), NULL) FROM (SELECT NULL::uuid AS id) AS job CROSS JOIN {} AS new", of.sql),
+    )?;
+    Ok(names)
+}
+
+fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Table)) -> Result<Half> {
+    let (table, other) = tables;
+    let here = merge.side == side;
+    let (own, others) = definition.merge_ids().ok_or_else(|| UsherError::internal("a merge has no link"))?;
+    let (id, asked) =
+        if here { (own, definition.organization.as_deref()) } else { (others, merge.other_organization.as_deref()) };
+    let at = |what: &str| format!("{what} ({} side)", side.word());
+    let id = table.expect(id, &at("\"link\""))?.clone();
+    if table.own_key() != [id.name.as_str()] {
+        return Err(UsherError::definition(format!("\"{}\" is not the primary key of {}", id.name, table.name))
+            .detail("Each row of a pair is found by its id, and by it alone.")
+            .hint("Name in \"link\" the column of the primary key; organization_id may stand in front of it there."));
+    }
+    let organization = if table.has_organization() {
+        Some("organization_id".to_owned())
+    } else {
+        asked.and_then(plain_column).map(quote_identifier)
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for field in &merge.fields {
+        let name = column_of(field, side);
+        let column = table.expect(name, &format!("field \"{}\", {} side", field.name, side.word()))?;
+        if column.generated || column.name == id.name {
+            let why = if column.generated { "is generated" } else { "is the row's id, which never changes" };
+            return Err(UsherError::definition(format!("field \"{}\": column \"{name}\" of {} {why}", field.name, table.name))
+                .hint("Leave it out of \"fields\"."));
+        }
+        names.push(name);
+    }
+    for (left, right) in &merge.matches {
+        let name = if side == Side::Left { left } else { right };
+        names.push(&table.expect(name, &at("\"match\""))?.name);
+    }
+    if let Some((left, right)) = &merge.times {
+        let name = if side == Side::Left { left } else { right };
+        names.push(&table.expect(name, &at("\"times\""))?.name);
+    }
+    let new = if side == Side::Left { &merge.new_left } else { &merge.new_right };
+    for name in new.keys() {
+        let column = table.expect(name, &format!("\"new_{}\"", side.word()))?;
+        if column.generated && column.name != id.name {
+            return Err(UsherError::definition(format!("column \"{name}\" of {} is generated", table.name))
+                .hint(format!("Leave it out of \"new_{}\".", side.word())));
+        }
+    }
+    // What the other side's row is made of is read here.
+    let others_new = if side == Side::Left { &merge.new_right } else { &merge.new_left };
+    let mut more = Vec::new();
+    for field in &merge.fields {
+        if let Some(text) = way_to(field, side.other()) {
+            more.extend(used(&format!("\"to_{}\" of field \"{}\"", side.other().word(), field.name), text, table)?);
+        }
+    }
+    for (name, text) in others_new {
+        more.extend(used(&format!("new_{}.{name}", side.other().word()), text, table)?);
+    }
+    let mut read: Vec<Column> = Vec::new();
+    for name in names.into_iter().chain(more.iter().map(String::as_str)) {
+        if let (Some(column), false) = (table.column(name), read.iter().any(|known| known.name == name)) {
+            read.push(column.clone());
+        }
+    }
+    let (default, overriding) = default_of(table, &id)?;
+    let new_id = new.get(&id.name).cloned().or(default);
+    let creates = if side == Side::Left { merge.creates_left } else { merge.creates_right };
+    if creates && new_id.is_none() {
+        return Err(UsherError::definition(format!(
+            "a new row of {} would have no {}: the column has no default",
+            table.name, id.name
+        ))
+        .hint(format!(
+            "Say it: \"new_{}\": {{\"{}\": \"new.…\"}}, over the row of {}; or let no rows be made there: \"creates\": \"{}\".",
+            side.word(),
+            id.name,
+            other.name,
+            side.other().word()
+        )));
+    }
+    let new = new.iter().filter(|(name, _)| **name != id.name).map(|(name, text)| (name.clone(), text.clone())).collect();
+    Ok(Half { side, table: table.clone(), id, organization, read, new_id, overriding, new })
+}
+
+/// Looks both tables up and checks every name and expression.
+pub fn sides(definition: &Definition, merge: &Merge) -> Result<Sides> {
+    let When::Change { table, .. } = &definition.when else { return Err(UsherError::internal("a merge follows no table")) };
+    let here = catalog::table(table, "\"when\"")?;
+    let there = catalog::table(&merge.table, "\"merge\"")?;
+    if here.oid == there.oid {
+        return Err(UsherError::definition(format!("{} cannot be merged with itself", here.name))
+            .hint("A pair has two tables; rows of one table that belong together are not kept equal."));
+    }
+    let (left, right) = if merge.side == Side::Left { (&here, &there) } else { (&there, &here) };
+    Ok(Sides {
+        left: half(definition, merge, Side::Left, (left, right))?,
+        right: half(definition, merge, Side::Right, (right, left))?,
+        here: merge.side,
+    })
+}
