@@ -172,6 +172,10 @@ CREATE OR REPLACE FUNCTION usher.event_receipts(event uuid)
  RETURNS TABLE(receiver text, outside boolean, state text, received_at timestamp with time zone, error text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$event_receipts_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.explain_merge(link uuid)
+ RETURNS TABLE(field text, base_left text, base_right text, left_value text, right_value text, strategy text, holds text, why text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$explain_merge_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
  RETURNS jsonb
  LANGUAGE c
@@ -540,38 +544,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -903,6 +875,55 @@ BEGIN
     END;
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET client_min_messages TO 'warning'
+AS $function$
+DECLARE
+    tables text;
+    views text;
+    dropped integer;
+    sealed text;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    -- What says who reads sealed columns would be gone, and with it their clear text.
+    IF to_regclass('usher.column_protections') IS NOT NULL THEN
+        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
+                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
+                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
+           INTO sealed;
+        IF sealed IS NOT NULL THEN
+            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
+                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
+        END IF;
+    END IF;
+    PERFORM usher.detach_all();
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -1164,53 +1185,36 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
  RETURNS text
  LANGUAGE plpgsql
+ STABLE
  SET search_path TO 'pg_catalog', 'pg_temp'
- SET client_min_messages TO 'warning'
 AS $function$
-DECLARE
-    tables text;
-    views text;
-    dropped integer;
-    sealed text;
 BEGIN
-    IF confirm IS DISTINCT FROM 'remove all data' THEN
-        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
-            USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
-                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    IF at IS NULL THEN
+        RETURN NULL;
     END IF;
-    -- What says who reads sealed columns would be gone, and with it their clear text.
-    IF to_regclass('usher.column_protections') IS NOT NULL THEN
-        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
-                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
-                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
-           INTO sealed;
-        IF sealed IS NOT NULL THEN
-            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
-                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
-                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
-        END IF;
-    END IF;
-    PERFORM usher.detach_all();
-    -- In tables of an older version some of these names are no views.
-    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
-    IF views IS NOT NULL THEN
-        EXECUTE 'DROP VIEW ' || views;
-    END IF;
-    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
-      FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
-    -- At once: no event trigger may find half of them.
-    IF dropped > 0 THEN
-        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
-    END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
-    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
@@ -1260,6 +1264,7 @@ REVOKE ALL ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,times
 REVOKE ALL ON FUNCTION usher.erase_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.erasure_receipt(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.event_receipts(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.explain_merge(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_subject(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
@@ -1345,8 +1350,6 @@ REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
@@ -1362,6 +1365,8 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1402,6 +1407,7 @@ GRANT EXECUTE ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,ti
 GRANT EXECUTE ON FUNCTION usher.erase_subject(text,text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.erasure_receipt(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.event_receipts(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.explain_merge(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.export_subject(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
@@ -1501,8 +1507,6 @@ GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1519,6 +1523,8 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1561,6 +1567,7 @@ COMMENT ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestam
 COMMENT ON FUNCTION usher.erase_subject(text,text,text,text) IS 'erases a person from rows, jobs and audit, asks linked systems to do so too, and returns a signed receipt';
 COMMENT ON FUNCTION usher.erasure_receipt(text,uuid) IS 'the signed receipt of an erasure, with what linked systems have answered by now';
 COMMENT ON FUNCTION usher.event_receipts(uuid) IS 'who is to receive a broadcast, and who has';
+COMMENT ON FUNCTION usher.explain_merge(uuid) IS 'what holds of each field of a pair that a merge keeps equal, and why; for admins of its organization';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.export_subject(text,text,text) IS 'everything that is known of a person, as JSON';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
@@ -1603,7 +1610,7 @@ COMMENT ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp 
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.reseal_columns(integer) IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
-COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; about an overlap: accept or ended';
+COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
@@ -1646,8 +1653,6 @@ COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session 
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
@@ -1663,4 +1668,6 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -132,6 +132,9 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
         let pivot = if step.pivot { ", the pivot: from here on only forward" } else { "" };
         let _ = writeln!(out, "  step:    {}, {after}{undo}{pivot}", step.name);
     }
+    if let Some(merge) = definition.merge() {
+        out.push_str(&merge.told());
+    }
     let tries = definition.retry.delays.len() + 1;
     let _ = writeln!(out, "  tries:   {tries}");
     if let Some(limit) = definition.limit() {
@@ -147,6 +150,9 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
             let _ = writeln!(out, "  statement:\n{}", program.apply);
             if let Some(link) = &program.link {
                 let _ = writeln!(out, "  link:\n{link}");
+            }
+            if let Some(merge) = &program.merge {
+                let _ = writeln!(out, "  merge:\n{}", merge.write);
             }
         }
         Err(error) => {
@@ -182,6 +188,11 @@ fn preview_flow(
     let (flow, program) = {
         let _acting = role::internal(installed.owner);
         let flow = store::get(id, version)?.ok_or_else(|| UsherError::internal("a flow has no current version"))?;
+        if flow.definition.merge().is_some() {
+            return Err(UsherError::unsupported(format!("flow \"{name}\" merges, and what it writes depends on both rows"))
+                .hint("usher.explain_merge(link) shows what it would say of a pair, without writing.")
+                .into());
+        }
         let program = flow.program()?;
         (flow, program)
     };

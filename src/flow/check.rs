@@ -50,7 +50,23 @@ pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Res
             UsherError::from(failure).hint(hint)
         })?;
     }
+    if let Some(merge) = &program.merge {
+        may_number(&merge.sequences, run_as)?;
+    }
     Ok(program)
+}
+
+/// A merge that makes rows draws their numbers, for which the rights on their table are not enough.
+fn may_number(sequences: &[Oid], run_as: Oid) -> Result<()> {
+    let kept = spi::read::<String>(
+        "SELECT s.id::regclass::text FROM unnest($1::oid[]) AS s (id) WHERE NOT pg_catalog.has_sequence_privilege($2, s.id, 'USAGE') LIMIT 1",
+        &[spi::arg(sequences.to_vec()), spi::arg(run_as)],
+    )?;
+    let Some(name) = kept else { return Ok(()) };
+    let role = role::name_of(run_as).unwrap_or_default();
+    Err(UsherError::forbidden(format!("{role}, the role that the flow runs as, may not draw numbers from {name}"))
+        .detail("A merge knows the id of a row before it makes it.")
+        .hint(format!("GRANT USAGE ON SEQUENCE {name} TO {role};")))
 }
 
 /// A flow carries rows of its source to its target: whoever makes it, or the role that it runs as, must be allowed to

@@ -24,9 +24,8 @@ pub(super) const WHOLE: &str = "pg_catalog.strpos(f.name, ':') = 0";
 
 /// Refuses what is said about a part alone.
 pub fn require_whole(name: &str) -> Result<()> {
-    let Some((workflow, _)) = name.split_once(':') else { return Ok(()) };
-    Err(UsherError::invalid(format!("\"{name}\" is a part of workflow \"{workflow}\""))
-        .hint(format!("Say it of the workflow: '{workflow}'.")))
+    let Some((whole, _)) = name.split_once(':') else { return Ok(()) };
+    Err(UsherError::invalid(format!("\"{name}\" is a part of flow \"{whole}\"")).hint(format!("Say it of the whole: '{whole}'.")))
 }
 
 /// What a definition says only the engine may say.

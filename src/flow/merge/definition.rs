@@ -5,11 +5,14 @@ use super::super::fields::{Parsed, expressions, known_keys, object, refuse, text
 use crate::error::did_you_mean;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 /// The name of the part that follows the right side: `flow:back`.
 pub const BACK: &str = "back";
 /// Stands for the whole row where fields are named.
 pub const WHOLE_ROW: &str = "*";
+/// Stands where fields are held for a pair that its tables did not take.
+pub const REFUSED: &str = "!";
 const MOST_FIELDS: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,7 +215,7 @@ fn field(name: &str, value: &Value, default: &Strategy, severity: Severity) -> P
         strategy: default.clone(),
         severity,
     };
-    if name == WHOLE_ROW || name.is_empty() {
+    if [WHOLE_ROW, REFUSED, ""].contains(&name) {
         return refuse(format!("\"{name}\" cannot name a field"), "Name a column of the left table.");
     }
     let Some(object) = value.as_object().filter(|object| !object.contains_key("function")) else {
@@ -442,6 +445,35 @@ pub fn back(definition: &Value) -> Value {
         back["link"]["right"] = json!(left);
     }
     back
+}
+
+impl Merge {
+    /// As usher.explain_flow() tells it.
+    pub fn told(&self) -> String {
+        let mut out = String::new();
+        for field in &self.fields {
+            let columns =
+                if field.left == field.right { field.left.clone() } else { format!("{} = {}", field.left, field.right) };
+            let _ = writeln!(out, "  field:   {}: {columns}, {}, {}", field.name, field.strategy.word(), field.severity.word());
+        }
+        let made = match (self.creates_left, self.creates_right) {
+            (true, true) => "on both sides",
+            (true, false) => "on the left side",
+            (false, true) => "on the right side",
+            (false, false) => "nowhere",
+        };
+        let key: Vec<String> = self.matches.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+        let found = if key.is_empty() { String::new() } else { format!(", unless one is found by {}", key.join(", ")) };
+        let _ = writeln!(out, "  rows:    a row without a pair gets one {made}{found}");
+        let deleted = match (self.deletes, self.against_edit) {
+            (Deletes::Keep, _) => "the other one stays",
+            (_, AgainstEdit::Edit) => "the other one is deleted too; if it has changed meanwhile, the row comes back",
+            (_, AgainstEdit::Delete) => "the other one is deleted too, also if it has changed meanwhile",
+            (_, AgainstEdit::Manual) => "the other one is deleted too; if it has changed meanwhile, somebody decides",
+        };
+        let _ = writeln!(out, "  deletes: {deleted}");
+        out
+    }
 }
 
 impl Definition {

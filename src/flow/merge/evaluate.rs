@@ -6,9 +6,8 @@
 
 use super::super::catalog::Column;
 use super::definition::{AgainstEdit, Deletes, Field, Merge, Side, Strategy, WHOLE_ROW};
-use super::sides::{Half, Sides, column_of, way_to};
-use crate::error::{Result, UsherError};
-use crate::registry::tables::split;
+use super::sides::{self, Half, Sides, column_of, way_to};
+use crate::error::Result;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::fmt::Write as _;
@@ -152,13 +151,7 @@ impl Evaluation<'_> {
         let right = self.value(field, Side::Right, "v");
         Ok(match &field.strategy {
             Strategy::Add => Some(format!("(v.f{at} + ({right} - v.br{at}))")),
-            Strategy::Function(name) => {
-                let (schema, function) = split(name).ok_or_else(|| {
-                    UsherError::definition(format!("field \"{}\": \"{name}\" is not a qualified function name", field.name))
-                        .hint("Write schema.function: it is given the base (NULL when the rows have not met), the left and the right value, all as the right column's type, and returns the value that holds.")
-                })?;
-                Some(format!("{}.{}(v.br{at}, v.f{at}, {right})", quote_identifier(&schema), quote_identifier(&function)))
-            }
+            Strategy::Function(name) => Some(format!("{}(v.br{at}, v.f{at}, {right})", sides::function(field, name)?)),
             _ => None,
         })
     }
@@ -278,6 +271,7 @@ v AS MATERIALIZED (
                 WHEN y.decided -> 'take' ->> '{WHOLE_ROW}' = 'right' THEN CASE WHEN y.has_r THEN 'make_left' WHEN y.has_l THEN 'delete_left' ELSE 'forget' END
                 WHEN y.link IS NULL THEN CASE WHEN y.has_l THEN {} WHEN y.has_r THEN {} END
                 WHEN NOT y.has_l AND NOT y.has_r THEN 'forget'
+                WHEN y.held ? '{WHOLE_ROW}' THEN 'open'
                 WHEN y.gone = 'left' AND NOT y.has_l THEN {}
                 WHEN y.gone = 'right' AND NOT y.has_r THEN {} END",
             makes(Side::Right, merge.creates_right),

@@ -4,9 +4,11 @@ use super::super::catalog::{self, Column, Table};
 use super::super::check;
 use super::super::definition::{Definition, When};
 use super::super::shape;
-use super::definition::{Field, Merge, Side, plain_column};
+use super::definition::{Field, Merge, Side, Strategy, plain_column};
 use crate::error::{Result, UsherError};
 use crate::pg::{self, spi};
+use crate::registry::tables::split;
+use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
 use std::collections::BTreeMap;
 
@@ -22,8 +24,10 @@ pub struct Half {
     pub read: Vec<Column>,
     /// SQL for the id of a row that is made, over `new`, the row of the other side.
     pub new_id: Option<String>,
-    /// Somebody else than PostgreSQL gives the id only when asked to.
+    /// Nobody but PostgreSQL gives the id, unless it is told so.
     pub overriding: bool,
+    /// Numbers new rows; whoever writes them must be allowed to draw from it.
+    pub sequence: Option<Oid>,
     /// Further columns of a row that is made.
     pub new: BTreeMap<String, String>,
 }
@@ -71,15 +75,16 @@ pub fn way_to(field: &Field, side: Side) -> Option<&str> {
     }
 }
 
-/// How a new row gets its id by itself, and whether it must be overridden.
-fn default_of(table: &Table, column: &Column) -> Result<(Option<String>, bool)> {
+/// How a new row gets its id by itself, whether that must be overridden, and the sequence that it comes from.
+fn default_of(table: &Table, column: &Column) -> Result<(Option<String>, bool, Option<Oid>)> {
     let found = spi::read_all(
         "SELECT CASE WHEN a.attidentity <> '' THEN pg_catalog.format('pg_catalog.nextval(%L::pg_catalog.regclass)', pg_catalog.pg_get_serial_sequence(a.attrelid::pg_catalog.regclass::text, a.attname::text))
-                     ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, a.attidentity = 'a'
+                     ELSE pg_catalog.pg_get_expr(d.adbin, d.adrelid) END, a.attidentity = 'a',
+                pg_catalog.pg_get_serial_sequence(a.attrelid::pg_catalog.regclass::text, a.attname::text)::pg_catalog.regclass::oid
            FROM pg_catalog.pg_attribute AS a LEFT JOIN pg_catalog.pg_attrdef AS d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
           WHERE a.attrelid = $1 AND a.attname = $2",
         &[spi::arg(table.oid), spi::arg(column.name.as_str())],
-        |row| Ok((row.get::<String>(1)?, row.get::<bool>(2)?.unwrap_or(false))),
+        |row| Ok((row.get::<String>(1)?, row.get::<bool>(2)?.unwrap_or(false), row.get::<Oid>(3)?)),
     )?;
     Ok(found.into_iter().next().unwrap_or_default())
 }
@@ -138,7 +143,7 @@ fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Ta
     let mut names: Vec<&str> = Vec::new();
     for field in &merge.fields {
         let name = column_of(field, side);
-        let column = table.expect(name, &format!("field \"{}\", {} side", field.name, side.word()))?;
+        let column = table.expect(name, &at("\"fields\""))?;
         if column.generated || column.name == id.name {
             let why = if column.generated { "is generated" } else { "is the row's id, which never changes" };
             return Err(UsherError::definition(format!("field \"{}\": column \"{name}\" of {} {why}", field.name, table.name))
@@ -179,9 +184,10 @@ fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Ta
             read.push(column.clone());
         }
     }
-    let (default, overriding) = default_of(table, &id)?;
-    let new_id = new.get(&id.name).cloned().or(default);
     let creates = if side == Side::Left { merge.creates_left } else { merge.creates_right };
+    let (default, overriding, sequence) = default_of(table, &id)?;
+    let sequence = sequence.filter(|_| creates && !new.contains_key(&id.name));
+    let new_id = new.get(&id.name).cloned().or(default);
     if creates && new_id.is_none() {
         return Err(UsherError::definition(format!(
             "a new row of {} would have no {}: the column has no default",
@@ -196,7 +202,60 @@ fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Ta
         )));
     }
     let new = new.iter().filter(|(name, _)| **name != id.name).map(|(name, text)| (name.clone(), text.clone())).collect();
-    Ok(Half { side, table: table.clone(), id, organization, read, new_id, overriding, new })
+    Ok(Half { side, table: table.clone(), id, organization, read, new_id, overriding, sequence, new })
+}
+
+/// Tries for each field and key whether the two columns go together, so that an error can name them.
+fn fit(merge: &Merge, left: &Half, right: &Half) -> Result<()> {
+    for field in &merge.fields {
+        let at = format!("field \"{}\"", field.name);
+        let (own, other) = (left.column(&field.left), right.column(&field.right));
+        for (from, to, way) in [(own, other, &field.to_right), (other, own, &field.to_left)] {
+            if way.is_none() {
+                let text = format!("new.{}", from.name);
+                let sql = format!("SELECT (NULL::{})::{}", from.base_sql, to.base_sql);
+                check::try_one(&at, &text, &sql)?;
+            }
+        }
+        let value = format!("NULL::{}", other.base_sql);
+        match &field.strategy {
+            Strategy::Add => {
+                check::try_one(&at, "add", &format!("SELECT ({value} + ({value} - {value}))::{}", other.base_sql))?;
+            }
+            Strategy::Function(name) => {
+                let call = function(field, name)?;
+                check::try_one(
+                    &at,
+                    name,
+                    &format!("SELECT COALESCE({call}({value}, {value}, {value}), NULL)::{}", other.base_sql),
+                )?;
+            }
+            _ => {}
+        }
+    }
+    let pairs = |what: &str, left_name: &str, right_name: &str, operator: &str| {
+        let (one, two) = (left.column(left_name), right.column(right_name));
+        let sql = format!("SELECT NULL::{} {operator} NULL::{}", one.base_sql, two.base_sql);
+        check::try_one(what, &format!("{left_name} {operator} {right_name}"), &sql)
+    };
+    for (one, two) in &merge.matches {
+        pairs("\"match\"", one, two, "=")?;
+    }
+    match &merge.times {
+        Some((one, two)) => pairs("\"times\"", one, two, ">="),
+        None => Ok(()),
+    }
+}
+
+/// The function of a strategy, ready to be called.
+pub fn function(field: &Field, name: &str) -> Result<String> {
+    let (schema, function) = split(name).ok_or_else(|| {
+        UsherError::definition(format!("field \"{}\": \"{name}\" is not a qualified function name", field.name)).hint(
+            "Write schema.function: it is given the base (NULL when the rows have not met), the left and the right value, all as the \
+             right column's type, and returns the value that holds.",
+        )
+    })?;
+    Ok(format!("{}.{}", quote_identifier(&schema), quote_identifier(&function)))
 }
 
 /// Looks both tables up and checks every name and expression.
@@ -209,9 +268,8 @@ pub fn sides(definition: &Definition, merge: &Merge) -> Result<Sides> {
             .hint("A pair has two tables; rows of one table that belong together are not kept equal."));
     }
     let (left, right) = if merge.side == Side::Left { (&here, &there) } else { (&there, &here) };
-    Ok(Sides {
-        left: half(definition, merge, Side::Left, (left, right))?,
-        right: half(definition, merge, Side::Right, (right, left))?,
-        here: merge.side,
-    })
+    let own = half(definition, merge, Side::Left, (left, right))?;
+    let other = half(definition, merge, Side::Right, (right, left))?;
+    fit(merge, &own, &other)?;
+    Ok(Sides { left: own, right: other, here: merge.side })
 }

@@ -6,7 +6,7 @@ use super::definition::{Merge, Severity, Side, WHOLE_ROW};
 use super::evaluate::{self, Evaluation, OPEN, SAME, differs, json_of, letter, row};
 use super::sides::{self, Half, Sides, column_of};
 use crate::error::{Result, UsherError};
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::{quote_identifier, quote_literal};
 use std::fmt::Write as _;
 
@@ -24,6 +24,8 @@ pub struct Statements {
     /// For each field of each pair what holds: `(n, act, whether there is a left and a right row, field, base of both sides, their values, d,
     /// whether it has a base, whether there is a link, whether the left and the right value have changed since)`.
     pub look: String,
+    /// Sequences that number rows which are made.
+    pub sequences: Vec<Oid>,
 }
 
 /// Number, organization, link, left id, right id, base (NULL: the link is over), conflict, whether there was one.
@@ -259,7 +261,8 @@ impl Builder<'_> {
         let any = |test: &str| (0..merge.fields.len()).map(|at| format!("z.d{at} {test}")).collect::<Vec<_>>().join(" OR ");
         let unmet = names_where(merge, |at| format!("z.d{at} = {OPEN} AND NOT z.hb{at}"));
         let open = names_where(merge, |at| format!("z.d{at} = {OPEN}"));
-        let agreed = names_where(merge, |at| format!("z.d{at} <> {OPEN}"));
+        // A conflict over a whole row is over all of its fields.
+        let agreed = names_where(merge, |at| format!("z.act = 'merge' AND z.d{at} <> {OPEN}"));
         let writes: Vec<String> = [Side::Left, Side::Right]
             .into_iter()
             .flat_map(|side| [self.update(side), self.insert(side), self.delete(side)])
@@ -291,7 +294,7 @@ o AS (
            z.held <> '[]' AS had,
            CASE {} {} END AS lost
       FROM p AS z{}{}
-     WHERE z.act <> 'merge' OR z.held <> '[]' OR {})
+     WHERE z.act <> 'merge' OR z.act = 'merge' AND (z.held <> '[]' OR {}))
 SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.link), pg_catalog.array_agg(o.left_id),
        pg_catalog.array_agg(o.right_id), pg_catalog.array_agg(o.base), pg_catalog.array_agg(o.conflict), pg_catalog.array_agg(o.had),
        pg_catalog.min(o.lost), pg_catalog.count(*) FILTER (WHERE o.conflict IS NOT NULL OR o.had)
@@ -396,7 +399,9 @@ pub(in super::super) fn compile(w: &Writer<'_>) -> Result<(String, Statements)> 
     let merge = definition.merge().ok_or_else(|| UsherError::internal("a flow without a merge"))?;
     let sides: Sides = sides::sides(definition, merge)?;
     let builder = Builder { evaluation: Evaluation { sides: &sides, merge } };
-    Ok((about(w, sides.half(sides.here)), Statements { find: builder.find(), write: builder.write()?, look: builder.look()? }))
+    let sequences = sides.left.sequence.into_iter().chain(sides.right.sequence).collect();
+    let (find, write, look) = (builder.find(), builder.write()?, builder.look()?);
+    Ok((about(w, sides.half(sides.here)), Statements { find, write, look, sequences }))
 }
 
 /// Types of the parameters of [`Statements::write`] and [`Statements::look`].
