@@ -19,4 +19,4 @@ mod store;
 mod trigger;
 
 pub use look::{Next, prune, turn, without_workers};
-pub use pairs::disagree;
+pub use pairs::{disagree, forget_pair};

@@ -12,6 +12,9 @@ use pgrx::Uuid;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 
+/// Kinds of conflicts that are about a pair.
+pub const KINDS: [&str; 4] = ["data_mismatch", "validation_failure", "permission_conflict", "business_rule_violation"];
+
 /// `$1` organizations, `$2` links, `$3` and `$4` ids, `$5` conflicts, `$6` whether there was one, `$7` flow, `$8` and `$9` tables, `$10` and `$11` their
 /// ids' columns, `$12` seconds until it is told, by severity.
 const RECORD: &str = "
@@ -34,7 +37,7 @@ SELECT m.organization_id, usher.uuid_v7(), 'data_mismatch', m.conflict ->> 'seve
        pg_catalog.clock_timestamp() + ($12::jsonb ->> (m.conflict ->> 'severity'))::float8 * interval '1 second'
   FROM m WHERE m.conflict IS NOT NULL ORDER BY m.subject
 ON CONFLICT (organization_id, subject) WHERE state = 'open' DO UPDATE
-   SET fields = EXCLUDED.fields, base = EXCLUDED.base, ours = EXCLUDED.ours, theirs = EXCLUDED.theirs, message = EXCLUDED.message, severity = EXCLUDED.severity,
+   SET kind = EXCLUDED.kind, flow_id = EXCLUDED.flow_id, fields = EXCLUDED.fields, base = EXCLUDED.base, ours = EXCLUDED.ours, theirs = EXCLUDED.theirs, message = EXCLUDED.message, severity = EXCLUDED.severity,
        escalate_at = LEAST(c.escalate_at, EXCLUDED.escalate_at), last_seen_at = pg_catalog.clock_timestamp(), times_seen = c.times_seen + 1";
 
 /// Writes down what a merge could not decide, and ends what agrees again. Runs with the owner's rights.
@@ -58,6 +61,16 @@ pub fn disagree(found: &Disagreement<'_>) -> Result<()> {
     )?;
     // Somebody may have to be told in time.
     xact::note_overlaps();
+    Ok(())
+}
+
+/// The rows of a link are no pair any more, or others: what they did not agree on is over. Runs with the owner's rights.
+pub fn forget_pair(organization: Uuid, link: Option<Uuid>) -> Result<()> {
+    spi::run(
+        "UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp()
+          WHERE c.organization_id = $1 AND c.subject = 'merge:' || $2::uuid AND c.state = 'open'",
+        &[spi::arg(organization), spi::arg(link)],
+    )?;
     Ok(())
 }
 
@@ -86,6 +99,20 @@ pub struct Question {
     pub flow: Option<i32>,
     pub link: Option<Uuid>,
     pub fields: Vec<String>,
+}
+
+impl Question {
+    /// What is still to be decided by a flow as it is today: it may do without some of the fields. A pair that its tables have refused is
+    /// decided with all of its fields.
+    fn today(&self, flow: &Flow) -> Self {
+        let merged = || flow.definition.merge().into_iter().flat_map(|merge| merge.fields.iter().map(|field| field.name.clone()));
+        let fields = if self.fields.is_empty() {
+            merged().collect()
+        } else {
+            self.fields.iter().filter(|name| *name == WHOLE_ROW || merged().any(|field| field == **name)).cloned().collect()
+        };
+        Self { fields, ..*self }
+    }
 }
 
 /// Which side holds of each field, and values, as the merge's statements take them.
@@ -118,15 +145,18 @@ fn decided(question: &Question, decision: &str, values: Option<&Value>) -> Resul
 
 /// Writes what somebody has decided to both sides, with the rights of the flow; or nothing, and says why.
 pub fn answer(installed: Installed, question: &Question, decision: &str, values: Option<&Value>) -> Result<()> {
-    let decided = decided(question, decision, values)?;
-    let (flow, pair) = {
+    let flow = {
         let _acting = role::internal(installed.owner);
-        let flow = flow_of(question.flow)?;
-        let pair = question.link.map(|link| Pair::of(question.organization, link, true)).transpose()?.flatten();
-        (flow, pair)
+        flow_of(question.flow)?
     };
-    let pair =
-        pair.ok_or_else(|| UsherError::state("the link of this pair is gone").hint("There is nothing to keep equal any more."))?;
+    let question = &question.today(&flow);
+    let decided = decided(question, decision, values)?;
+    let pair = {
+        let _acting = role::internal(installed.owner);
+        question.link.map(|link| Pair::of(question.organization, link, true)).transpose()?.flatten()
+    };
+    // Somebody has taken the link away, and with it what there was to decide.
+    let Some(pair) = pair else { return Ok(()) };
     subxact::attempt(|| apply::decide(installed.owner, &flow, pair, decided, disagree)).map_err(|failure| {
         let hint = failure.hint.clone();
         let mut error = UsherError::from(failure);

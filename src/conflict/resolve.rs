@@ -68,20 +68,23 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
             },
         ));
     }
-    if conflict.kind == "data_mismatch" {
-        // With the rights of its flow.
-        pairs::answer(installed, &conflict.question(), &wanted.decision, wanted.values.as_ref())?;
-    }
-    let _acting = role::internal(installed.owner);
+    let acting = role::internal(installed.owner);
     match conflict.kind.as_str() {
-        "data_mismatch" => {}
+        kind if pairs::KINDS.contains(&kind) => {}
         "timing_conflict" => overlap(installed, &conflict, &wanted)?,
         kind => {
             return Err(UsherError::unsupported(format!("conflicts of the kind {kind} are not decided here yet"))
                 .hint("End its reason, and it is gone."));
         }
     }
+    // First, so that what else does not agree by now is a conflict of its own.
     write(&conflict, &wanted, &by)?;
+    drop(acting);
+    if pairs::KINDS.contains(&conflict.kind.as_str()) {
+        // With the rights of its flow.
+        pairs::answer(installed, &conflict.question(), &wanted.decision, wanted.values.as_ref())?;
+    }
+    let _acting = role::internal(installed.owner);
     audit::note(
         installed,
         Some(conflict.organization),

@@ -4,6 +4,7 @@
 //! the caller and then writes with the owner's rights: nobody needs rights on `usher.links` itself, whose other columns
 //! belong to the flows.
 
+use crate::conflict;
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::trigger::raise;
 use crate::pg::{ids, role, spi, trigger as pg_trigger};
@@ -236,6 +237,7 @@ fn update(installed: Installed, shape: &Shape, old: &Link, new: Link) -> Outcome
         "UPDATE usher.links AS l
             SET left_id = CASE WHEN $3 THEN $4 ELSE l.left_id END, right_id = CASE WHEN $5 THEN $6 ELSE l.right_id END,
                 ids = CASE WHEN $7 THEN pg_catalog.jsonb_strip_nulls(l.ids || $8) ELSE l.ids END, status = CASE WHEN $9 THEN $10 ELSE l.status END,
+                base = CASE WHEN $3 OR $5 THEN NULL ELSE l.base END, paired = l.paired AND NOT ($3 OR $5),
                 last_synced_at = CASE WHEN $11 THEN pg_catalog.now() WHEN $12 THEN $13 ELSE l.last_synced_at END,
                 error_message = CASE WHEN $14 THEN $15 ELSE l.error_message END, metadata = CASE WHEN $16 THEN $17 ELSE l.metadata END
           WHERE l.organization_id = $1 AND l.id = $2 RETURNING l.last_synced_at, l.updated_at, l.created_at",
@@ -260,6 +262,10 @@ fn update(installed: Installed, shape: &Shape, old: &Link, new: Link) -> Outcome
         ],
         times,
     )?;
+    if new.left != old.left || new.right != old.right {
+        // Other rows have agreed on nothing yet.
+        conflict::forget_pair(organization, old.id)?;
+    }
     let link = |[last_synced_at, updated_at, created_at]: Times| Link { last_synced_at, updated_at, created_at, ..new };
     Ok(written.into_iter().next().map(link))
 }
@@ -269,6 +275,7 @@ fn delete(installed: Installed, link: &Link) -> Outcome<bool> {
     let _acting = role::internal(installed.owner);
     let gone =
         spi::run("DELETE FROM usher.links WHERE organization_id = $1 AND id = $2", &[spi::arg(organization), spi::arg(link.id)])?;
+    conflict::forget_pair(organization, link.id)?;
     Ok(gone > 0)
 }
 

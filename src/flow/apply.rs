@@ -63,6 +63,8 @@ pub enum Place {
     Session,
     /// Inside the transaction that made the change.
     Writer,
+    /// In the transaction of somebody who calls a function that runs a flow's statements.
+    Caller,
 }
 
 /// A flow and what it is to run over.
@@ -211,8 +213,8 @@ pub(super) fn as_flow<T>(
     let Run { flow, place, .. } = *run;
     let _fence = Nest::fence().lock_timeout(flow.definition.lock_timeout);
     let may_defer = xact::may_defer()?;
-    // Never in the writer's transaction: it would fire the writer's own pending checks.
-    let settle = place != Place::Writer && may_defer;
+    // Never in somebody else's transaction: it would fire their own pending checks, with the rights of the flow.
+    let settle = matches!(place, Place::Worker | Place::Session) && may_defer;
     // A worker commits with no rights at all; anybody else's COMMIT would run what the target left for it as themselves.
     let triggers_only = flow.definition.on_error == OnError::Abort;
     let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
@@ -299,7 +301,7 @@ fn work(run: &Run<'_>, program: &Rc<Program>, from: i32, to: i32) -> audit::Work
         flow: run.flow.name.clone(),
         run_as: run.flow.run_as,
         target: run.flow.compiled.target.clone(),
-        in_writer: run.place == Place::Writer,
+        in_writer: matches!(run.place, Place::Writer | Place::Caller),
         ids: run.batch.ids,
         from,
         to,

@@ -171,6 +171,17 @@ pub(super) fn hear_again(installed: Installed, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Pairs that nobody keeps equal any more do not disagree. Runs with the owner's rights.
+pub(super) fn end_conflicts(flows: Vec<i32>) -> Result<()> {
+    if !catalog::is_unused("conflicts") {
+        spi::run(
+            "UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp() WHERE c.flow_id = ANY ($1) AND c.state = 'open'",
+            &[spi::arg(flows)],
+        )?;
+    }
+    Ok(())
+}
+
 /// Refuses to end a workflow that somebody has begun. The runs are the workflow room's; only their number is asked for here.
 pub(super) fn require_no_runs(installed: Installed, id: i32, name: &str) -> Result<()> {
     if !installed.up_to_date || catalog::is_unused("workflow_runs") {

@@ -78,6 +78,31 @@ fn check_route(definition: &Definition, name: &str) -> Result<()> {
     }
 }
 
+/// The links of a merge are its own: another flow may make links of its kind only between the same tables.
+fn check_kind(definition: &Definition, compiled: &Compiled, name: &str) -> Result<()> {
+    let Some(link) = definition.link.as_ref().filter(|_| family::require_whole(name).is_ok()) else { return Ok(()) };
+    let other = spi::read::<String>(
+        "SELECT f.name FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = f.version
+          WHERE f.name <> $1 AND pg_catalog.strpos(f.name, ':') = 0 AND f.definition -> 'link' ->> 'kind' = $2
+            AND (f.definition -> 'then' ? 'merge' OR $5)
+            AND (f.definition -> 'then' ? 'merge' AND $5 OR v.compiled ->> 'source' IS DISTINCT FROM $3 OR v.compiled ->> 'target' IS DISTINCT FROM $4)
+          ORDER BY f.name LIMIT 1",
+        &[
+            spi::arg(name),
+            spi::arg(link.kind.as_str()),
+            spi::arg(compiled.source.clone()),
+            spi::arg(compiled.target.clone()),
+            spi::arg(definition.merge().is_some()),
+        ],
+    )?;
+    match other {
+        Some(other) => Err(UsherError::definition(format!("flow \"{other}\" makes links of the kind \"{}\" too", link.kind))
+            .detail("A merge finds its pairs by the kind: rows of other tables, or another merge's, would be taken for them.")
+            .hint("Give the link a kind of its own.")),
+        None => Ok(()),
+    }
+}
+
 pub(super) struct Checked {
     pub(super) definition: Definition,
     pub(super) compiled: Compiled,
@@ -105,6 +130,7 @@ pub(super) fn check(name: &str, json: &serde_json::Value, owner: Oid) -> Result<
     let _acting = role::internal(owner);
     let program = checked(&definition, run_as, Some(role::outer())).map_err(in_flow)?;
     check_route(&definition, name).map_err(in_flow)?;
+    check_kind(&definition, &program.compiled, name).map_err(in_flow)?;
     for system in definition.from.iter().chain(&definition.to) {
         systems::check_name(system).map_err(in_flow)?;
     }
@@ -335,12 +361,25 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
     let id = exists(installed, name)?;
     family::require_whole(name)?;
     family::require_no_runs(installed, id, name)?;
+    let halves = halves(installed, name)?;
     let _acting = role::internal(installed.owner);
     spi::run(&format!("DELETE FROM usher.flows AS f WHERE {}", family::OF), &[spi::arg(name)])?;
     if installed.up_to_date {
-        switches::forget(id)?;
+        switches::forget(halves.clone())?;
+        family::end_conflicts(halves)?;
     }
     Ok(format!("flow {name} is gone; its waiting jobs will be cancelled"))
+}
+
+/// The flow, and the other half of a merge: what is said of the one holds for both.
+pub fn halves(installed: Installed, name: &str) -> Result<Vec<i32>> {
+    exists(installed, name)?;
+    let _acting = role::internal(installed.owner);
+    spi::read_all(
+        "SELECT f.id FROM usher.flows AS f WHERE f.name IN ($1, $1 || ':back') ORDER BY f.id",
+        &[spi::arg(name)],
+        |row| Ok(row.get::<i32>(1)?.unwrap_or_default()),
+    )
 }
 
 pub fn id_of(installed: Installed, name: &str) -> Result<(i32, i32)> {

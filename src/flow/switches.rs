@@ -39,25 +39,25 @@ pub fn require_on(flow: i32, name: &str, organization: Uuid) -> Result<()> {
         .hint(format!("An admin switches it on: SELECT usher.switch_flow('{name}', organization, true);")))
 }
 
-/// A flow is dropped. Runs with the owner's rights.
-pub fn forget(flow: i32) -> Result<()> {
-    spi::run("DELETE FROM usher.flow_switches AS s WHERE s.flow_id = $1", &[spi::arg(flow)])?;
+/// Flows are dropped. Runs with the owner's rights.
+pub fn forget(flows: Vec<i32>) -> Result<()> {
+    spi::run("DELETE FROM usher.flow_switches AS s WHERE s.flow_id = ANY ($1)", &[spi::arg(flows)])?;
     Ok(())
 }
 
 fn switch(installed: Installed, name: &str, organization: Uuid, on: bool) -> Result<bool> {
-    let (flow, _) = manage::id_of(installed, name)?;
+    let flows = manage::halves(installed, name)?;
     let by = identity::author();
     let _acting = role::internal(installed.owner);
     let changed = if on {
         spi::run(
-            "DELETE FROM usher.flow_switches AS s WHERE s.flow_id = $1 AND s.organization_id = $2",
-            &[spi::arg(flow), spi::arg(organization)],
+            "DELETE FROM usher.flow_switches AS s WHERE s.flow_id = ANY ($1) AND s.organization_id = $2",
+            &[spi::arg(flows), spi::arg(organization)],
         )?
     } else {
         spi::run(
-            "INSERT INTO usher.flow_switches (flow_id, organization_id, switched_off_by) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            &[spi::arg(flow), spi::arg(organization), spi::arg(by)],
+            "INSERT INTO usher.flow_switches (flow_id, organization_id, switched_off_by) SELECT f.id, $2, $3 FROM unnest($1::integer[]) AS f (id) ON CONFLICT DO NOTHING",
+            &[spi::arg(flows), spi::arg(organization), spi::arg(by)],
         )?
     };
     if changed == 0 {

@@ -21,7 +21,8 @@ const MOST_COUNTED: i64 = 10_000;
 /// Whose jobs are meant.
 struct Scope {
     installed: Installed,
-    flow: Option<(i32, String)>,
+    /// With the other half of a merge.
+    flow: Option<(Vec<i32>, String)>,
     system: Option<String>,
     organization: Option<(Uuid, String)>,
 }
@@ -48,7 +49,7 @@ impl Scope {
         }
         let installed = setup::current()?;
         let flow = match flow {
-            Some(name) => Some((manage::id_of(installed, &name)?.0, name)),
+            Some(name) => Some((manage::halves(installed, &name)?, name)),
             None => None,
         };
         if let Some(name) = &system {
@@ -86,7 +87,8 @@ impl Scope {
     }
 
     fn arguments<'a>(&self) -> [pgrx::datum::DatumWithOid<'a>; 3] {
-        [spi::arg(self.flow.as_ref().map(|(id, _)| *id)), spi::arg(self.system.clone()), spi::arg(self.organization_id())]
+        let flows = self.flow.as_ref().map_or_else(|| vec![None], |(ids, _)| ids.iter().copied().map(Some).collect());
+        [spi::arg(flows), spi::arg(self.system.clone()), spi::arg(self.organization_id())]
     }
 }
 
@@ -118,14 +120,15 @@ pub fn pause(
     // One that is being resumed is taken up again: what has not been let go stays where it is.
     spi::run(
         "INSERT INTO usher.pause_orders AS p (flow_id, target_system, organization_id, until, reason, paused_by)
-         VALUES ($1, $2, $3, $4, $5, $6)
+         SELECT f.id, $2, $3, $4, $5, $6 FROM unnest($1::integer[]) AS f (id)
          ON CONFLICT ((COALESCE(organization_id, '00000000-0000-0000-0000-000000000000')), (COALESCE(flow_id, 0)), (COALESCE(target_system, '')))
          DO UPDATE SET until = EXCLUDED.until, reason = EXCLUDED.reason, paused_by = EXCLUDED.paused_by, resumed_at = NULL,
                        paused_at = CASE WHEN p.resumed_at IS NULL AND (p.until IS NULL OR p.until > pg_catalog.now()) THEN p.paused_at ELSE EXCLUDED.paused_at END",
         &arguments,
     )?;
     pauses::changed();
-    if let Some((id, name)) = &scope.flow
+    if let Some((ids, name)) = &scope.flow
+        && let Some(id) = ids.first()
         && flows::newest(*id)?.is_some_and(|flow| flow.definition.in_writer())
     {
         notice!("flow \"{name}\" is transactional: what it does in the writer's transaction goes on");
@@ -141,7 +144,7 @@ pub fn resume(flow: Option<String>, system: Option<String>, organization: Option
     let _acting = role::internal(scope.installed.owner);
     let resumed = spi::run(
         "UPDATE usher.pause_orders AS p SET resumed_at = pg_catalog.now()
-          WHERE p.flow_id IS NOT DISTINCT FROM $1 AND p.target_system IS NOT DISTINCT FROM $2 AND p.organization_id IS NOT DISTINCT FROM $3
+          WHERE COALESCE(p.flow_id, 0) IN (SELECT COALESCE(f.id, 0) FROM unnest($1::integer[]) AS f (id)) AND p.target_system IS NOT DISTINCT FROM $2 AND p.organization_id IS NOT DISTINCT FROM $3
             AND p.resumed_at IS NULL AND (p.until IS NULL OR p.until > pg_catalog.clock_timestamp())",
         &scope.arguments(),
     )?;

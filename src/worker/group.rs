@@ -224,6 +224,12 @@ impl Work {
             numbers.for_each(|n| self.give_back(dead(n, "this version of its flow is gone", "42704")));
             return Ok(());
         };
+        // A job of a merge carries no values: what holds today holds for it too.
+        if let (Some(merge), Some(newest)) = (flow.definition.merge(), flows::newest(self.id)?)
+            && newest.definition.merge().is_some_and(|now| now.side == merge.side)
+        {
+            flow = newest;
+        }
         if self.place == Place::Worker {
             crate::pg::bgw::report_jobs(&flow.name, segment.last - segment.first + 1);
         }

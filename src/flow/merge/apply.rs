@@ -20,6 +20,9 @@ use pgrx::prelude::*;
 use pgrx::spi::SpiClient;
 use std::rc::Rc;
 
+/// How often a range is merged again because triggers answer each other.
+const MOST_ECHOES: usize = 4;
+
 /// What came out of pairs that do not agree, or did not: to be written down by the room above.
 pub struct Disagreement<'a> {
     /// The pair's flow.
@@ -71,6 +74,17 @@ SELECT pg_catalog.array_agg(u.n), pg_catalog.array_agg(u.organization_id), pg_ca
        pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL)
   FROM u LEFT JOIN k ON k.n = u.n
  WHERE k.id IS NOT NULL OR NOT u.deleted"
+    )
+}
+
+/// A row has got another id, and keeps its pair: `$1` organizations, `$2` ids, `$3` former ids, `$4` kind.
+fn rename(here: Side) -> String {
+    let own = here.word();
+    format!(
+        "UPDATE usher.links AS l SET {own}_id = u.id
+           FROM unnest($1::uuid[], $2::text[], $3::text[]) AS u (organization_id, id, former)
+          WHERE u.former <> u.id AND l.organization_id = u.organization_id AND l.kind = $4 AND l.{own}_id = u.former AND l.paired
+            AND NOT EXISTS (SELECT FROM usher.links AS o WHERE o.organization_id = u.organization_id AND o.kind = $4 AND o.{own}_id = u.id AND o.paired)"
     )
 }
 
@@ -138,11 +152,18 @@ pub(in super::super) fn range(
         let about = as_flow(run, program, cause, of, (from, to), || {
             Ok(spi::query(client, &program.apply, &arguments(run.batch, from, to))?.first())
         })?;
+        let renamed = about.get::<i64>(6)?.unwrap_or(0);
+        let former = Raw::read(&about, 5)?;
         let about: [Raw; 4] = raws(&about)?;
         if about[0].is_null() {
             return Ok(());
         }
         let kind = run.flow.definition.link.as_ref().map(|link| link.kind.clone());
+        if renamed > 0 {
+            let _acting = role::internal(run.owner);
+            let [_, organizations, ids, _] = &about;
+            spi::query(client, &rename(merge.side), &[organizations.arg(), ids.arg(), former.arg(), spi::arg(kind.clone())])?;
+        }
         let links = |client: &mut SpiClient<'_>| -> Result<([Raw; 8], i64, [Raw; 3])> {
             let _acting = role::internal(run.owner);
             let [numbers, organizations, ids, deleted] = &about;
@@ -190,9 +211,17 @@ pub(in super::super) fn range(
             return Ok(());
         }
         let writes = merging(run, cause);
-        let arguments: Vec<_> = pairs.iter().map(Raw::arg).collect();
-        let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, &arguments))?;
-        note(client, run, merge, &noted)
+        // What a trigger has made of another field is a change of that side, which goes on to the other.
+        for _ in 0..MOST_ECHOES {
+            let arguments: Vec<_> = pairs.iter().map(Raw::arg).collect();
+            let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, &arguments))?;
+            note(client, run, merge, &noted)?;
+            if noted.echoes == 0 {
+                break;
+            }
+            (pairs, _, _) = links(client)?;
+        }
+        Ok(())
     })
 }
 
@@ -205,6 +234,8 @@ fn merging(run: &Run<'_>, cause: &Cause) -> Cause {
 struct Noted {
     arrays: [Raw; NOTED],
     conflicts: i64,
+    /// Pairs of which a trigger has changed what was not written.
+    echoes: i64,
 }
 
 /// Runs the writing statement with the rights of whoever acts.
@@ -216,7 +247,8 @@ fn write(client: &mut SpiClient<'_>, statements: &Statements, arguments: spi::Ar
             .detail("A trigger or a policy of the table has kept the row as it is, or given it another id.")
             .hint("A merge needs a table that keeps what it is given, or refuses it with an error."));
     }
-    Ok(Noted { arrays: raws(&table)?, conflicts: table.get::<i64>(NOTED + 2)?.unwrap_or(0) })
+    let count = |at: usize| table.get::<i64>(at).map(|count| count.unwrap_or(0));
+    Ok(Noted { arrays: raws(&table)?, conflicts: count(NOTED + 2)?, echoes: count(NOTED + 3)? })
 }
 
 fn raws<const N: usize>(table: &pgrx::spi::SpiTupleTable<'_>) -> Result<[Raw; N]> {
@@ -342,7 +374,7 @@ fn called<T>(
             owner,
             batch: &batch,
             causes: Causes::Shared(&cause, Some(organization)),
-            place: Place::Session,
+            place: Place::Caller,
             emit: silent,
             disagree,
         };
@@ -359,6 +391,10 @@ pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, d
         let arguments = pair.arguments(Some(JsonB(decided)));
         let noted =
             as_flow(run, program, &merging(run, cause), Some(organization), (1, 1), || write(client, statements, &arguments))?;
+        if noted.arrays[0].is_null() {
+            return Err(UsherError::state("one of the two rows is not there, and nobody has told that it was deleted")
+                .hint("Wait until the jobs of the flow are done, or delete or make the row yourself."));
+        }
         note(client, run, merge, &noted)
     })
 }

@@ -10,6 +10,8 @@ use super::sides::{self, Half, Sides, column_of, way_to};
 use crate::error::Result;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 pub const TYPES: &[pg_sys::BuiltinOid] = &[
@@ -89,7 +91,8 @@ fn rows(half: &Half, lock: bool) -> String {
         quote_identifier(&half.id.name),
         half.side.word(),
         half.id.type_sql,
-        if lock { " FOR UPDATE" } else { " OFFSET 0" }
+        // Whoever writes rows that refer to these need not wait.
+        if lock { " FOR NO KEY UPDATE" } else { " OFFSET 0" }
     )
 }
 
@@ -103,6 +106,22 @@ impl Evaluation<'_> {
     pub fn value(&self, field: &Field, side: Side, from: &str) -> String {
         let half = self.sides.half(side);
         format!("{from}.{}{}", letter(side), half.at(column_of(field, side)))
+    }
+
+    /// What a field's base is about, its columns and their types: in short, because each link keeps it.
+    fn form(&self, field: &Field) -> String {
+        let of = |side: Side| {
+            let column = self.column(field, side);
+            format!("{} {}", column.name, column.type_sql)
+        };
+        let digest = Sha256::digest(format!("{} = {}", of(Side::Left), of(Side::Right)));
+        digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The same of all fields, as JSON.
+    pub fn forms(&self) -> String {
+        let all: BTreeMap<&str, String> = self.merge.fields.iter().map(|field| (field.name.as_str(), self.form(field))).collect();
+        serde_json::json!(all).to_string()
     }
 
     pub fn column(&self, field: &Field, side: Side) -> &Column {
@@ -130,20 +149,27 @@ impl Evaluation<'_> {
         }
     }
 
-    fn strategy(&self, at: usize, field: &Field) -> String {
+    fn strategy(field: &Field) -> String {
         let later = || format!("CASE WHEN y.left_is_later THEN {LEFT} ELSE {RIGHT} END");
         match &field.strategy {
             Strategy::Source => LEFT.to_string(),
             Strategy::Target => RIGHT.to_string(),
             Strategy::Latest => later(),
-            // Without a base nobody knows what was added.
-            Strategy::Add => format!(
-                "CASE WHEN y.hb{at} AND pg_catalog.num_nulls(y.f{at}, {}, y.br{at}) = 0 THEN {BOTH} ELSE {} END",
-                self.value(field, Side::Right, "y"),
-                later()
-            ),
+            // Without a base, or a number, nobody knows what was added.
+            Strategy::Add => later(),
             Strategy::Function(_) => BOTH.to_string(),
             Strategy::Manual => OPEN.to_string(),
+        }
+    }
+
+    /// What is decided before equal values count as agreed: who has added the same as the other side has added too.
+    fn before_equal(&self, at: usize, field: &Field) -> String {
+        match field.strategy {
+            Strategy::Add => {
+                let right = self.value(field, Side::Right, "y");
+                format!("WHEN y.hb{at} AND pg_catalog.num_nulls(y.f{at}, {right}, y.br{at}) = 0 THEN {BOTH}\n                ")
+            }
+            _ => String::new(),
         }
     }
 
@@ -179,11 +205,14 @@ impl Evaluation<'_> {
         }
         for (at, field) in fields() {
             let name = quote_literal(&field.name);
+            // A base of other columns, or of another type, says nothing of these.
+            let form = quote_literal(self.form(field));
+            let met = format!("COALESCE(k.base -> 'left' ? {name} AND k.base -> 'as' ->> {name} = {form}, false)");
             for side in [Side::Left, Side::Right] {
-                let column = self.column(field, side);
-                let _ = write!(x, ", (k.base -> '{}' ->> {name})::{} AS b{}{at}", side.word(), column.base_sql, letter(side));
+                let (column, side, of) = (self.column(field, side), side.word(), letter(side));
+                let _ = write!(x, ", CASE WHEN {met} THEN (k.base -> '{side}' ->> {name})::{} END AS b{of}{at}", column.base_sql);
             }
-            let _ = write!(x, ", COALESCE(k.base -> 'left' ? {name}, false) AS hb{at}");
+            let _ = write!(x, ", {met} AS hb{at}");
         }
         let list = |to: Side| {
             let parts: Vec<String> = fields()
@@ -192,7 +221,8 @@ impl Evaluation<'_> {
             parts.join(", ")
         };
         let mut verdicts = String::new();
-        let mut edited = [String::new(), String::new()];
+        // Rows that have never agreed on anything may have been changed.
+        let mut edited = ["y.base -> 'left' IS NULL".to_owned(), "y.base -> 'left' IS NULL".to_owned()];
         for (at, field) in fields() {
             let name = quote_literal(&field.name);
             let (left, right) = (self.value(field, Side::Left, "y"), self.value(field, Side::Right, "y"));
@@ -212,13 +242,13 @@ impl Evaluation<'_> {
                 WHEN y.held ? {name} THEN CASE WHEN {equal} THEN {AGREED} ELSE {OPEN} END
                 WHEN y.hb{at} AND NOT {changed_right} THEN CASE WHEN {changed_left} THEN {LEFT} ELSE {SAME} END
                 WHEN y.hb{at} AND NOT {changed_left} THEN {RIGHT}
-                WHEN {equal} THEN {AGREED}
+                {}WHEN {equal} THEN {AGREED}
                 ELSE {} END AS d{at}",
-                self.strategy(at, field)
+                self.before_equal(at, field),
+                Self::strategy(field)
             );
             for (text, changed) in edited.iter_mut().zip([changed_left, changed_right]) {
-                let or = if text.is_empty() { "" } else { " OR " };
-                let _ = write!(text, "{or}NOT y.hb{at} OR {changed}");
+                let _ = write!(text, " OR y.hb{at} AND {changed}");
             }
         }
         let [edited_left, edited_right] = edited;
@@ -262,7 +292,8 @@ v AS MATERIALIZED (
                 AgainstEdit::Delete => take.clone(),
                 AgainstEdit::Manual => "'open'".to_owned(),
             };
-            format!("CASE WHEN {edited} THEN {against} ELSE {take} END")
+            // What somebody must decide is not settled by a delete.
+            format!("CASE WHEN y.held <> '[]' THEN 'open' WHEN {edited} THEN {against} ELSE {take} END")
         };
         let makes = |side: Side, yes: bool| if yes { format!("'make_{}'", side.word()) } else { "NULL".to_owned() };
         format!(
@@ -270,7 +301,7 @@ v AS MATERIALIZED (
                 WHEN y.decided -> 'take' ->> '{WHOLE_ROW}' = 'left' THEN CASE WHEN y.has_l THEN 'make_right' WHEN y.has_r THEN 'delete_right' ELSE 'forget' END
                 WHEN y.decided -> 'take' ->> '{WHOLE_ROW}' = 'right' THEN CASE WHEN y.has_r THEN 'make_left' WHEN y.has_l THEN 'delete_left' ELSE 'forget' END
                 WHEN y.link IS NULL THEN CASE WHEN y.has_l THEN {} WHEN y.has_r THEN {} END
-                WHEN NOT y.has_l AND NOT y.has_r THEN 'forget'
+                WHEN NOT y.has_l AND NOT y.has_r THEN CASE WHEN y.gone IS NOT NULL THEN 'forget' END
                 WHEN y.held ? '{WHOLE_ROW}' THEN 'open'
                 WHEN y.gone = 'left' AND NOT y.has_l THEN {}
                 WHEN y.gone = 'right' AND NOT y.has_r THEN {} END",

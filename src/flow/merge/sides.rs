@@ -4,7 +4,7 @@ use super::super::catalog::{self, Column, Table};
 use super::super::check;
 use super::super::definition::{Definition, When};
 use super::super::shape;
-use super::definition::{Field, Merge, Side, Strategy, plain_column};
+use super::definition::{Field, Merge, Side, Strategy};
 use crate::error::{Result, UsherError};
 use crate::pg::{self, spi};
 use crate::registry::tables::split;
@@ -122,6 +122,47 @@ fn used(at: &str, text: &str, of: &Table) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// The column that says of which organization a row is, quoted: organization_id, or what the definition names.
+fn organization_column(table: &Table, asked: Option<&str>, side: Side) -> Result<Option<String>> {
+    let Some(text) = asked.filter(|text| !text.trim_start().starts_with('\'')) else {
+        return Ok(table.has_organization().then(|| "organization_id".to_owned()));
+    };
+    let at = format!("organization ({} side)", side.word());
+    match used(&at, text, table)?.as_slice() {
+        [name] if table.column(name).is_some_and(Column::is_uuid) => Ok(Some(quote_identifier(name))),
+        _ => Err(UsherError::definition(format!("{at}: use a uuid column of the row or a slug in quotes"))
+            .hint("Write \"new.tenant_id\" or \"'acme'\".")),
+    }
+}
+
+/// Both sides say of each row whose it is, or neither does: else rows of several organizations would meet in one.
+fn same_organizations(definition: &Definition, merge: &Merge, left: &Half, right: &Half) -> Result<()> {
+    let lost = match (&left.organization, &right.organization) {
+        (Some(_), None) => Some((left, right)),
+        (None, Some(_)) => Some((right, left)),
+        (None, None) => {
+            let fixed = |text: &Option<String>| text.as_deref().map(str::trim).map(str::to_owned);
+            if fixed(&definition.organization) != fixed(&merge.other_organization) && merge.other_organization.is_some() {
+                return Err(UsherError::definition("the two sides belong to different organizations")
+                    .hint("Name the same in \"organization\" and in \"organization\" of \"back\", or leave the latter out."));
+            }
+            None
+        }
+        (Some(_), Some(_)) => None,
+    };
+    let Some((knows, other)) = lost else { return Ok(()) };
+    Err(UsherError::definition(format!(
+        "rows of {} say whose they are, and those of {} do not",
+        knows.table.name, other.table.name
+    ))
+    .detail("Rows of several organizations would meet in one.")
+    .hint(format!(
+        "Give {} a column organization_id, or name its column: \"organization\": \"new.tenant_id\"{}.",
+        other.table.name,
+        if other.side == Side::Right { " in \"back\"" } else { "" }
+    )))
+}
+
 fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Table)) -> Result<Half> {
     let (table, other) = tables;
     let here = merge.side == side;
@@ -135,11 +176,7 @@ fn half(definition: &Definition, merge: &Merge, side: Side, tables: (&Table, &Ta
             .detail("Each row of a pair is found by its id, and by it alone.")
             .hint("Name in \"link\" the column of the primary key; organization_id may stand in front of it there."));
     }
-    let organization = if table.has_organization() {
-        Some("organization_id".to_owned())
-    } else {
-        asked.and_then(plain_column).map(quote_identifier)
-    };
+    let organization = organization_column(table, asked, side)?;
     let mut names: Vec<&str> = Vec::new();
     for field in &merge.fields {
         let name = column_of(field, side);
@@ -270,6 +307,7 @@ pub fn sides(definition: &Definition, merge: &Merge) -> Result<Sides> {
     let (left, right) = if merge.side == Side::Left { (&here, &there) } else { (&there, &here) };
     let own = half(definition, merge, Side::Left, (left, right))?;
     let other = half(definition, merge, Side::Right, (right, left))?;
+    same_organizations(definition, merge, &own, &other)?;
     fit(merge, &own, &other)?;
     Ok(Sides { left: own, right: other, here: merge.side })
 }

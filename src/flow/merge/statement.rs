@@ -2,7 +2,7 @@
 
 use super::super::compile::Writer;
 use super::super::definition::Definition;
-use super::definition::{Merge, Severity, Side, WHOLE_ROW};
+use super::definition::{AgainstEdit, Deletes, Merge, Severity, Side, WHOLE_ROW};
 use super::evaluate::{self, Evaluation, OPEN, SAME, differs, json_of, letter, row};
 use super::sides::{self, Half, Sides, column_of};
 use crate::error::{Result, UsherError};
@@ -191,6 +191,24 @@ impl Builder<'_> {
         )
     }
 
+    /// Rows may have to be made on a side: new ones, and such as come back.
+    fn inserts(&self, side: Side) -> bool {
+        let merge = self.merge();
+        let creates = if side == Side::Left { merge.creates_left } else { merge.creates_right };
+        creates || merge.deletes == Deletes::Follow && merge.against_edit != AgainstEdit::Delete
+    }
+
+    /// No row, as a write would return it.
+    fn nothing(&self, side: Side) -> String {
+        let half = self.half(side);
+        let fields = self.merge().fields.iter().enumerate();
+        let fields = fields.fold(String::new(), |mut out, (at, field)| {
+            let _ = write!(out, ", NULL::{} AS c{at}", self.evaluation.column(field, side).base_sql);
+            out
+        });
+        format!("SELECT NULL::integer AS n, NULL::{} AS id, NULL::uuid AS made_for{fields} WHERE false", half.id.base_sql)
+    }
+
     /// The rows that were written, beside their pairs.
     fn written(&self, side: Side) -> String {
         let half = self.half(side);
@@ -212,10 +230,12 @@ impl Builder<'_> {
             .iter()
             .enumerate()
             .map(|(at, field)| {
+                // What was not written and is another all the same, a trigger has changed: that is news to the other side.
                 let now = format!(
-                    "CASE WHEN u{l}.n IS NOT NULL THEN u{l}.c{at} WHEN z.act = 'make_{}' THEN i{l}.c{at} ELSE {} END",
+                    "CASE WHEN u{l}.n IS NOT NULL THEN CASE WHEN {} THEN {before} ELSE u{l}.c{at} END WHEN z.act = 'make_{}' THEN i{l}.c{at} ELSE {before} END",
+                    self.echo(at, side),
                     side.word(),
-                    self.before(at, side)
+                    before = self.before(at, side)
                 );
                 let open = format!("z.base -> '{}' -> {}", side.word(), quote_literal(&field.name));
                 let value = json_of(self.evaluation.column(field, side), &format!("({now})"));
@@ -223,6 +243,25 @@ impl Builder<'_> {
             })
             .collect();
         format!("({}) - z.unmet", object(&fields))
+    }
+
+    /// SQL that is true of a field that a trigger has changed while others were written.
+    fn echo(&self, at: usize, side: Side) -> String {
+        let column = self.evaluation.column(&self.merge().fields[at], side);
+        let (l, before) = (letter(side), self.before(at, side));
+        let (wanted, now) = (format!("z.w{l}{at}"), format!("u{l}.c{at}"));
+        format!("NOT {} AND {}", differs(column, &wanted, &before), differs(column, &now, &before))
+    }
+
+    fn any_echo(&self) -> String {
+        let sides = [Side::Left, Side::Right].into_iter();
+        let tests: Vec<String> = sides
+            .map(|side| {
+                let of: Vec<String> = (0..self.merge().fields.len()).map(|at| self.echo(at, side)).collect();
+                format!("u{}.n IS NOT NULL AND ({})", letter(side), of.join(" OR "))
+            })
+            .collect();
+        tests.join(" OR ")
     }
 
     /// The values of a side as they were found.
@@ -263,9 +302,19 @@ impl Builder<'_> {
         let open = names_where(merge, |at| format!("z.d{at} = {OPEN}"));
         // A conflict over a whole row is over all of its fields.
         let agreed = names_where(merge, |at| format!("z.act = 'merge' AND z.d{at} <> {OPEN}"));
+        // Also a write of no row fires a table's triggers for the statement, and needs the right: only what may ever be needed.
         let writes: Vec<String> = [Side::Left, Side::Right]
             .into_iter()
-            .flat_map(|side| [self.update(side), self.insert(side), self.delete(side)])
+            .flat_map(|side| {
+                let l = letter(side);
+                let insert = if self.inserts(side) { self.insert(side) } else { format!("i{l} AS ({})", self.nothing(side)) };
+                let delete = if merge.deletes == Deletes::Follow {
+                    self.delete(side)
+                } else {
+                    format!("d{l} AS ({})", self.nothing(side))
+                };
+                [self.update(side), insert, delete]
+            })
             .collect();
         let lost = |side: Side, l: char| {
             let table = quote_literal(&self.half(side).table.name);
@@ -285,19 +334,20 @@ p AS MATERIALIZED (SELECT z.*, nl.new_l, nr.new_r FROM s AS z {} {}),
 o AS (
     SELECT z.n, z.organization_id, z.link, COALESCE(z.left_id, z.new_l::text) AS left_id, COALESCE(z.right_id, z.new_r::text) AS right_id,
            CASE WHEN z.act IN ('merge', 'make_left', 'make_right')
-                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open))
+                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open), 'as', {}::jsonb)
                 WHEN z.act = 'open' THEN z.base || '{{\"held\": [\"{WHOLE_ROW}\"]}}' END AS base,
            CASE WHEN z.act = 'open' OR z.open <> '{{}}' THEN pg_catalog.jsonb_build_object(
                 'fields', CASE WHEN z.act = 'open' THEN '[\"{WHOLE_ROW}\"]' ELSE pg_catalog.to_jsonb(z.open) END,
                 'base', (z.base -> 'left') - z.agreed, 'ours', CASE WHEN z.has_l THEN {} - z.agreed END, 'theirs', CASE WHEN z.has_r THEN {} - z.agreed END,
                 'severity', {}) END AS conflict,
            z.held <> '[]' AS had,
-           CASE {} {} END AS lost
+           CASE {} {} END AS lost, {} AS echo
       FROM p AS z{}{}
      WHERE z.act <> 'merge' OR z.act = 'merge' AND (z.held <> '[]' OR {}))
 SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.link), pg_catalog.array_agg(o.left_id),
        pg_catalog.array_agg(o.right_id), pg_catalog.array_agg(o.base), pg_catalog.array_agg(o.conflict), pg_catalog.array_agg(o.had),
-       pg_catalog.min(o.lost), pg_catalog.count(*) FILTER (WHERE o.conflict IS NOT NULL OR o.had)
+       pg_catalog.min(o.lost), pg_catalog.count(*) FILTER (WHERE o.conflict IS NOT NULL OR o.had),
+       pg_catalog.count(*) FILTER (WHERE o.echo)
   FROM o",
             self.needs(Side::Left),
             self.needs(Side::Right),
@@ -306,11 +356,13 @@ SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_ca
             writes.join(",\n"),
             self.base(Side::Left),
             self.base(Side::Right),
+            quote_literal(self.evaluation.forms()),
             self.found(Side::Left),
             self.found(Side::Right),
             self.severity(),
             lost(Side::Left, 'l'),
             lost(Side::Right, 'r'),
+            self.any_echo(),
             self.written(Side::Left),
             self.written(Side::Right),
             any(&format!("<> {SAME}")),
@@ -379,14 +431,16 @@ SELECT v.n, v.act, v.has_l, v.has_r, f.field, f.base_left, f.base_right, f.left_
     }
 }
 
-/// Which rows a batch is about, each once: `(n, organization, id, deleted)` as arrays, with the parameters of every flow's statement.
+/// Which rows a batch is about, each once: `(n, organization, id, deleted, former id)` as arrays, and how many have got another id, with the parameters of every flow's statement.
 fn about(w: &Writer<'_>, here: &Half) -> String {
     let id = quote_literal(&here.id.name);
     format!(
-        "SELECT pg_catalog.array_agg(x.n), pg_catalog.array_agg(x.organization_id), pg_catalog.array_agg(x.id), pg_catalog.array_agg(x.deleted)
-  FROM (SELECT DISTINCT ON (b.organization_id, i.id) b.n::integer AS n, b.organization_id, i.id, b.op = 'D' AS deleted
+        "SELECT pg_catalog.array_agg(x.n), pg_catalog.array_agg(x.organization_id), pg_catalog.array_agg(x.id), pg_catalog.array_agg(x.deleted),
+       pg_catalog.array_agg(x.former), pg_catalog.count(*) FILTER (WHERE x.former <> x.id)
+  FROM (SELECT DISTINCT ON (b.organization_id, i.id) b.n::integer AS n, b.organization_id, i.id, b.op = 'D' AS deleted, ((b.old ->> {id})::{})::text AS former
           FROM {} CROSS JOIN LATERAL (SELECT ((COALESCE(b.new ->> {id}, b.old ->> {id}))::{})::text AS id) AS i{}
          ORDER BY b.organization_id, i.id, b.n DESC) AS x",
+        here.id.type_sql,
         w.from(),
         here.id.type_sql,
         w.range()
