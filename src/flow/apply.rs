@@ -4,6 +4,7 @@ use super::cause::{self, Cause};
 use super::compile::Program;
 use super::definition::OnError;
 use super::emit_statement::{self, Emitter};
+use super::publish_statement;
 use super::store::Flow;
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
@@ -208,6 +209,9 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     let before = if may_defer && place != Place::Worker { Some(xact::pending(triggers_only)?) } else { None };
     let keeps_result = flow.definition.keeps_result();
     let emits = flow.definition.emits().is_some();
+    if place == Place::Writer && flow.definition.publishes().is_some() {
+        publish_statement::require_homes(owner, batch)?;
+    }
     let mut results: (Vec<i32>, Vec<String>) = Default::default();
     let words = {
         let _caused = cause::enter(cause.clone());

@@ -15,6 +15,7 @@ use super::definition::{Definition, OnConflict, Then, When};
 use super::emit_statement;
 use super::expressions::Expressions;
 use super::limit_keys;
+use super::publish_statement;
 pub use super::shape::ColumnUse as Used;
 use super::shape::{ColumnUse, Shape};
 use super::targets::{link_statement, parents};
@@ -156,7 +157,7 @@ impl Writer<'_> {
         if !self.old.is_empty() {
             arrays.push(("$4::jsonb[]", "old"));
         }
-        if self.all.mention("op") || self.collects_row() {
+        if self.all.mention("op") || self.collects_row() || self.definition.publishes().is_some() {
             arrays.push(("$5::\"char\"[]", "op"));
         }
         if self.all.mention("created_at") {
@@ -224,6 +225,14 @@ impl Writer<'_> {
     /// A workflow whose input is the row that has changed.
     pub(super) fn collects_row(&self) -> bool {
         self.source.is_some() && is_whole(self.definition)
+    }
+
+    pub(super) fn source(&self) -> Option<&Table> {
+        self.source
+    }
+
+    pub(super) fn has_new(&self) -> bool {
+        !self.new.is_empty()
     }
 
     pub(super) fn has_old(&self) -> bool {
@@ -305,6 +314,9 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new = source.columns.iter().map(|column| column.name.clone()).collect();
         old = new.clone();
     }
+    if let Some(source) = &source {
+        publish_statement::also_needs(definition, source, &mut new, &mut old);
+    }
     let joins = definition
         .joins
         .iter()
@@ -320,6 +332,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         (Then::Call { function, .. }, _) => call(&writer, &catalog::function(function)?)?,
         (Then::Steps(_) | Then::Collect(_), _) => collect(&writer),
         (Then::Emit { event_type }, _) => emit_statement::statement(&writer, event_type),
+        (Then::Publish(publish), _) => publish_statement::statement(&writer, publish),
         (then, Some(target)) => {
             let apply = write(&writer, then, target, false)?;
             (apply, write(&writer, then, target, true)?)
@@ -548,7 +561,7 @@ fn write(w: &Writer<'_>, then: &Then, target: &Target, preview: bool) -> Result<
         Then::Delete { .. } => {
             format!("DELETE FROM {} AS t USING v WHERE {ready} AND {}{returning}", target.table.sql, matches.join(" AND "))
         }
-        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) | Then::Emit { .. } => {
+        Then::Call { .. } | Then::Steps(_) | Then::Collect(_) | Then::Emit { .. } | Then::Publish(_) => {
             return Err(UsherError::internal("this writes no table"));
         }
     };

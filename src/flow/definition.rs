@@ -9,6 +9,7 @@ use super::event_type::Pattern;
 use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, one_of, refuse, text, texts, yes_or_no};
 use super::gather::{self, Gather};
 use super::limits::{self, Limit};
+use super::publish::{self, Publish};
 use super::retry::Retry;
 use super::schedule::Schedule;
 use super::steps::{self, Part, Step};
@@ -20,7 +21,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call, emit and steps, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, call, emit, publish and steps, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -135,6 +136,8 @@ pub enum Then {
     Emit {
         event_type: String,
     },
+    /// A message to clients that are connected.
+    Publish(Publish),
 }
 
 impl Then {
@@ -143,14 +146,14 @@ impl Then {
             Self::Insert { table, .. } | Self::Upsert { table, .. } | Self::Update { table, .. } | Self::Delete { table, .. } => {
                 Some(table)
             }
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => None,
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Publish(_) => None,
         }
     }
 
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => &[],
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Publish(_) => &[],
         }
     }
 }
@@ -303,7 +306,7 @@ fn then(value: &Value) -> Parsed<Then> {
             None => refuse("\"collect\" is for the parts of a step", "Use one of the other kinds."),
         };
     }
-    let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "notify", "steps"];
+    let kinds = ["insert", "upsert", "update", "delete", "call", "send", "emit", "publish", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
     if matches!(kind, "send" | "notify") {
         return not_there(&format!("\"then\": \"{kind}\""));
@@ -314,6 +317,9 @@ fn then(value: &Value) -> Parsed<Then> {
     }
     if kind == "emit" {
         return emit::then(object, value);
+    }
+    if kind == "publish" {
+        return publish::then(object, value);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -468,6 +474,7 @@ impl Definition {
         let is_request = matches!(self.when, When::Request { .. });
         call::agrees(self)?;
         emit::agrees(self)?;
+        publish::agrees(self)?;
         if is_request && (self.from.is_none() || self.to.is_none()) {
             return refuse(
                 "a flow for a request needs \"from\" and \"to\"",

@@ -30,6 +30,8 @@ mod gather;
 pub mod limit_keys;
 pub mod limits;
 pub mod manage;
+pub mod publish;
+mod publish_statement;
 pub mod ready;
 pub mod results;
 pub mod retry;
