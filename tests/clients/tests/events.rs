@@ -1,12 +1,18 @@
 //! The event bus: docs/events.md as it stands there, what a transaction decides, and what a crash leaves.
 
-use usher_clients::{Client, Database, flow, json, number, page, role, run, server, settled, text, wait};
+use usher_clients::{Client, Database, flow, json, number, page, realtime, role, run, server, settled, text, wait};
 
 #[test]
 fn the_page_does_what_it_says() {
     let database = Database::create("usher_test_events_page");
     let mut client = database.connect();
     let here = &mut client;
+    realtime::install(here);
+    // What an earlier run has left on the server.
+    run(
+        here,
+        "DO $$ BEGIN IF to_regrole('order_news') IS NOT NULL THEN DROP OWNED BY order_news; DROP ROLE order_news; END IF; END $$",
+    );
     for block in page::blocks("events.md") {
         run(here, &block.sql);
     }
@@ -31,6 +37,16 @@ fn the_page_does_what_it_says() {
         "SELECT bool_and(state = 'received') FROM usher.broadcasts AS b, usher.event_receipts(b.event_id) WHERE receiver <> 'crm'",
     );
     wait::until_true(here, "SELECT state = 'done' AND jobs > 0 FROM usher.progress WHERE flow = 'mail_about_orders'");
+    // The order's change after its flow was made, and that its status is another.
+    wait::until_true(here, "SELECT count(*) = 2 FROM realtime.messages");
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(concat_ws(' ', split_part(topic, ':', 2), split_part(topic, ':', 3), event, private, payload - 'id' - 'job' - 'organization'), ', ' ORDER BY topic)
+               FROM realtime.messages WHERE starts_with(topic, (SELECT id::text FROM usher.organizations WHERE slug = 'default') || ':')"
+        ),
+        r#"order 8 status t {"status": "sent"}, orders  UPDATE t {"op": "update", "key": {"id": 8}, "event": "UPDATE", "table": "public.shop_orders"}"#
+    );
     assert_eq!(
         text(here, "SELECT concat_ws(' ', type, data, hop) FROM usher.events WHERE emitted_by = 'flow order_paid'"),
         r#"orders.paid {"amount": 80, "order_id": 8} 1"#
