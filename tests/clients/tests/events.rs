@@ -1,6 +1,6 @@
 //! The event bus: docs/events.md as it stands there, what a transaction decides, and what a crash leaves.
 
-use usher_clients::{Client, Database, flow, json, number, page, realtime, role, run, server, settled, text, wait};
+use usher_clients::{Client, Database, flow, json, number, page, realtime, refused, role, run, server, settled, text, wait};
 
 #[test]
 fn the_page_does_what_it_says() {
@@ -268,6 +268,42 @@ fn a_broadcast_that_somebody_has_not_received_is_told_by_the_worker_once_at_its_
         ),
         1
     );
+}
+
+#[test]
+fn a_deadline_passes_also_while_a_full_queue_refuses_changes() {
+    let (database, mut client) = hall("usher_test_events_full");
+    let here = &mut client;
+    run(here, "CREATE TABLE public.said (n int PRIMARY KEY)");
+    flow(
+        here,
+        "says",
+        &json!({"run_as": "clients_events", "when": {"change": "public.said", "on": ["insert"]}, "then": {"emit": "b.x"}, "set": {"n": "new.n"}}),
+    );
+    run(here, "SELECT usher.create_subscription('outside', '{\"events\": [\"a.*\"]}')");
+    wait::until_true(here, "SELECT bool_and(ready IS NOT NULL) FROM usher.queue_depth()");
+    // Nobody takes from the normal lane, and one job fills it.
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
+    run(here, "SELECT usher.limit_queue(1, lane => 'normal', captured => true)");
+    run(here, "SELECT usher.emit_event('default', 'c.x', '{\"n\": 1}')");
+    run(here, "SELECT usher.broadcast_event('default', 'a.fire', '{\"n\": 2}', acknowledge_within => '1 s')");
+    let full = |client: &mut Client| {
+        for statement in ["INSERT INTO public.said VALUES (1)", "SELECT usher.emit_event('default', 'c.x', '{\"n\": 3}')"] {
+            assert_eq!(refused(client, statement).code().code(), "53400", "{statement}");
+        }
+    };
+    full(here);
+    wait::until_true(here, "SELECT escalated FROM usher.broadcasts");
+    full(here);
+    let told = "SELECT concat_ws(' ', count(*), min(n.body #>> '{unreceived,0,receiver}')) FROM usher.notices AS n WHERE n.kind = 'broadcast unacknowledged'";
+    assert_eq!(text(here, told), "1 outside");
+    run(&mut holder, "ROLLBACK");
+    wait::until_true(
+        here,
+        "SELECT count(*) = 1 FROM usher.events e JOIN public.heard h ON h.event = e.id WHERE e.type = 'usher.broadcast.unacknowledged'",
+    );
+    assert_eq!(text(here, told), "1 outside");
 }
 
 #[test]
