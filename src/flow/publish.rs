@@ -213,8 +213,7 @@ mod unit {
             let via = if notify { "notify" } else { "realtime" };
             if let Ok(flow) = flow(json!({"then": {"publish": topic, "event": event, "via": via}})) {
                 let publish = flow.publishes().unwrap();
-                let organization = "00000000-0000-0000-0000-000000000000";
-                proptest::prop_assert!(format!("{organization}:{}", publish.topic).len() <= publish.most_of_topic());
+                proptest::prop_assert!(PREFIX + publish.topic.len() <= publish.most_of_topic());
                 proptest::prop_assert!(!publish.topic.contains('\''));
             }
         }

@@ -21,7 +21,7 @@ pub(super) fn also_needs(definition: &Definition, source: &Table, new: &mut Vec<
     if definition.publishes().is_none() || !definition.set.is_empty() {
         return;
     }
-    let mut add = |side: &mut Vec<String>| {
+    let add = |side: &mut Vec<String>| {
         for name in source.own_key() {
             if !side.iter().any(|known| known == name) {
                 side.push(name.to_owned());

@@ -282,12 +282,17 @@ fn a_deadline_passes_also_while_a_full_queue_refuses_changes() {
     );
     run(here, "SELECT usher.create_subscription('outside', '{\"events\": [\"a.*\"]}')");
     wait::until_true(here, "SELECT bool_and(ready IS NOT NULL) FROM usher.queue_depth()");
-    // Nobody takes from the normal lane, and one job fills it.
+    // Wide while it is counted; then nobody takes from the normal lane, and one job there fills it, before the deadline can pass.
+    run(here, "SELECT usher.limit_queue(100, organization => 'default', captured => true)");
+    wait::until_true(here, "SELECT bool_and(jobs IS NOT NULL) FROM usher.queue_limits");
     let mut holder = database.connect();
     run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
-    run(here, "SELECT usher.limit_queue(1, lane => 'normal', captured => true)");
-    run(here, "SELECT usher.emit_event('default', 'c.x', '{\"n\": 1}')");
-    run(here, "SELECT usher.broadcast_event('default', 'a.fire', '{\"n\": 2}', acknowledge_within => '1 s')");
+    run(
+        here,
+        "BEGIN; SELECT usher.broadcast_event('default', 'a.fire', '{\"n\": 2}', acknowledge_within => '1 s');
+         SELECT usher.emit_event('default', 'c.x', '{\"n\": 1}');
+         SELECT usher.limit_queue(1, organization => 'default', captured => true); COMMIT",
+    );
     let full = |client: &mut Client| {
         for statement in ["INSERT INTO public.said VALUES (1)", "SELECT usher.emit_event('default', 'c.x', '{\"n\": 3}')"] {
             assert_eq!(refused(client, statement).code().code(), "53400", "{statement}");

@@ -60,8 +60,9 @@ SELECT count(*) AS told FROM usher.events WHERE type = 'usher.broadcast.unacknow
 -- A deadline passes also while a full queue refuses changes and events: what pg_usher itself says, nothing refuses.
 CREATE TABLE bc.rooms (organization_id uuid NOT NULL, n integer);
 SELECT usher.create_flow('bc_rooms', '{"run_as": "regress_usher_bc", "when": {"change": "bc.rooms", "on": ["insert"]}, "then": {"emit": "bc.room"}}');
-SELECT usher.limit_queue(1, lane => 'normal', captured => true) AS full \gset
 SELECT usher.broadcast_event('bc-north', 'bc.flood', acknowledge_within => '1 hour') AS flood \gset
+CALL public.drain() \gset
+SELECT usher.limit_queue(1, organization => 'bc-north', captured => true) AS full \gset
 INSERT INTO bc.rooms VALUES (:'north', 1);
 SELECT * FROM public.try(format('INSERT INTO bc.rooms VALUES (%L, 2)', :'north'));
 SELECT * FROM public.try($$ SELECT usher.emit_event('bc-north', 'bc.room') $$);

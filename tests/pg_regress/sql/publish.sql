@@ -181,6 +181,7 @@ SELECT pb.refused('{"steps": [{"step": "a", "insert": "pb.plain", "event": "x", 
 SELECT count(usher.drop_flow(name)) AS dropped FROM usher.flows WHERE name LIKE 'pb\_%' AND name NOT LIKE '%.%' AND definition -> 'when' -> 'step' IS NULL;
 CALL public.drain() \gset
 DELETE FROM usher.dead_letters;
+DELETE FROM usher.workflow_runs;
 DELETE FROM usher.notices;
 SET client_min_messages = warning;
 DROP SCHEMA pb, realtime CASCADE;
