@@ -144,9 +144,9 @@ pub fn image(alias: &str, stored: &str, used: &[String], source: Option<&Table>)
 pub(super) struct Writer<'a> {
     pub(super) definition: &'a Definition,
     all: &'a Expressions,
-    source: Option<&'a Table>,
+    pub(super) source: Option<&'a Table>,
     joins: BTreeMap<String, Table>,
-    new: &'a [String],
+    pub(super) new: &'a [String],
     old: &'a [String],
 }
 
@@ -225,14 +225,6 @@ impl Writer<'_> {
     /// A workflow whose input is the row that has changed.
     pub(super) fn collects_row(&self) -> bool {
         self.source.is_some() && is_whole(self.definition)
-    }
-
-    pub(super) fn source(&self) -> Option<&Table> {
-        self.source
-    }
-
-    pub(super) fn has_new(&self) -> bool {
-        !self.new.is_empty()
     }
 
     pub(super) fn has_old(&self) -> bool {
@@ -314,9 +306,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         new = source.columns.iter().map(|column| column.name.clone()).collect();
         old = new.clone();
     }
-    if let Some(source) = &source {
-        publish_statement::also_needs(definition, source, &mut new, &mut old);
-    }
+    publish_statement::also_needs(definition, source.as_ref(), &mut new, &mut old);
     let joins = definition
         .joins
         .iter()

@@ -16,8 +16,8 @@ use pgrx::spi::{quote_identifier, quote_literal};
 use std::fmt::Write as _;
 
 /// Columns that the message names although no expression does: the row's key.
-pub(super) fn also_needs(definition: &Definition, source: &Table, new: &mut Vec<String>, old: &mut Vec<String>) {
-    let When::Change { on, .. } = &definition.when else { return };
+pub(super) fn also_needs(definition: &Definition, source: Option<&Table>, new: &mut Vec<String>, old: &mut Vec<String>) {
+    let (When::Change { on, .. }, Some(source)) = (&definition.when, source) else { return };
     if definition.publishes().is_none() || !definition.set.is_empty() {
         return;
     }
@@ -49,7 +49,7 @@ fn event(definition: &Definition, publish: &Publish) -> String {
 /// The message of a flow without "set": where to look.
 fn whereabouts(w: &Writer<'_>, event: &str) -> String {
     let mut fields = format!("'organization', b.organization_id, 'job', b.id, 'event', {event}");
-    match (&w.definition.when, w.source()) {
+    match (&w.definition.when, w.source) {
         (When::Change { .. }, Some(source)) => {
             let op = "CASE b.op WHEN 'I' THEN 'insert' WHEN 'U' THEN 'update' ELSE 'delete' END";
             let _ = write!(fields, ", 'op', {op}, 'table', {}", quote_literal(&source.name));
@@ -58,7 +58,7 @@ fn whereabouts(w: &Writer<'_>, event: &str) -> String {
                 .into_iter()
                 .map(|name| {
                     let name = quote_literal(name);
-                    let value = match (w.has_new(), w.has_old()) {
+                    let value = match (!w.new.is_empty(), w.has_old()) {
                         (true, true) => format!("COALESCE(b.new -> {name}, b.old -> {name})"),
                         (false, true) => format!("b.old -> {name}"),
                         _ => format!("b.new -> {name}"),
