@@ -2,6 +2,7 @@
 
 use super::apply::{self, Batch};
 use super::definition::{LANES, Mode, When};
+use super::publish::Via;
 use super::{manage, store, transfer};
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
@@ -134,6 +135,14 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
     }
     if let Some(merge) = definition.merge() {
         out.push_str(&merge.told());
+    }
+    if let Some(publish) = definition.publishes() {
+        let by = publish.by.as_ref().map(|by| format!(":<{by}>")).unwrap_or_default();
+        let via = match publish.via {
+            Via::Realtime => "Supabase Realtime, private",
+            Via::Notify => "NOTIFY",
+        };
+        let _ = writeln!(out, "  topic:   <organization id>:{}{by}, by {via}", publish.topic);
     }
     let tries = definition.retry.delays.len() + 1;
     let _ = writeln!(out, "  tries:   {tries}");

@@ -5,6 +5,7 @@ use super::compile::Program;
 use super::definition::OnError;
 use super::emit_statement::{self, Emitter};
 use super::merge::{self, apply::Disagree};
+use super::publish_statement;
 use super::store::Flow;
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
@@ -242,7 +243,7 @@ pub(super) fn as_flow<T>(
 }
 
 fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>, from: i32, to: i32) -> Result<Vec<Word>> {
-    let Run { flow, owner, batch, .. } = *run;
+    let Run { flow, owner, batch, place, .. } = *run;
     let program = flow.program()?;
     if program.merge.is_some() {
         merge::apply::range(run, &program, cause, for_organization, from, to)?;
@@ -250,6 +251,9 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
     }
     let keeps_result = flow.definition.keeps_result();
     let emits = flow.definition.emits().is_some();
+    if place == Place::Writer && flow.definition.publishes().is_some() {
+        publish_statement::require_homes(owner, batch)?;
+    }
     let mut results: (Vec<i32>, Vec<String>) = Default::default();
     let words = as_flow(run, &program, cause, for_organization, (from, to), || {
         Spi::connect_mut(|client| -> Result<Vec<Word>> {

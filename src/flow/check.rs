@@ -4,6 +4,7 @@ use super::catalog;
 use super::coalesce;
 use super::compile::{self, Program};
 use super::definition::{Definition, Mode, OnError, When};
+use super::publish_statement;
 use super::schedules;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
@@ -21,6 +22,7 @@ pub fn checked(definition: &Definition, run_as: Oid, reader: Option<Oid>) -> Res
     if let Some(reader) = reader {
         may_read_source(definition, run_as, reader)?;
     }
+    publish_statement::usable(definition, run_as)?;
     coalesce::fits(definition, &program)?;
     fits_mode(definition, program.compiled.target.as_deref())?;
     // A flow in shadow reads back what it would write.

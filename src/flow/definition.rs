@@ -10,6 +10,7 @@ use super::fields::{Parsed, Refusal, duration, expressions, known_keys, object, 
 use super::gather::{self, Gather};
 use super::limits::{self, Limit};
 use super::merge::{self, Merge};
+use super::publish::{self, Publish};
 use super::retry::Retry;
 use super::schedule::Schedule;
 use super::steps::{self, Part, Step};
@@ -21,7 +22,7 @@ fn not_there<T>(what: &str) -> Parsed<T> {
     Err(Refusal {
         message: format!("{what} is not there yet in this version"),
         hint:
-            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, merge, call, emit and steps, \
+            "This version runs \"when\": change, request, event and schedule, \"then\": insert, upsert, update, delete, merge, call, emit, publish and steps, \
                \"mode\": transactional, realtime, async and batch."
                 .to_owned(),
         unsupported: true,
@@ -138,6 +139,8 @@ pub enum Then {
     },
     /// Two tables that are kept equal.
     Merge(Box<Merge>),
+    /// A message to clients that are connected.
+    Publish(Publish),
 }
 
 impl Then {
@@ -147,14 +150,14 @@ impl Then {
                 Some(table)
             }
             Self::Merge(merge) => Some(&merge.table),
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } => None,
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Publish(_) => None,
         }
     }
 
     pub fn key(&self) -> &[String] {
         match self {
             Self::Insert { key, .. } | Self::Upsert { key, .. } | Self::Update { key, .. } | Self::Delete { key, .. } => key,
-            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Merge(_) => &[],
+            Self::Call { .. } | Self::Steps(_) | Self::Collect(_) | Self::Emit { .. } | Self::Merge(_) | Self::Publish(_) => &[],
         }
     }
 }
@@ -307,7 +310,7 @@ fn then(value: &Value) -> Parsed<Then> {
             None => refuse("\"collect\" is for the parts of a step", "Use one of the other kinds."),
         };
     }
-    let kinds = ["insert", "upsert", "update", "delete", "merge", "call", "send", "emit", "notify", "steps"];
+    let kinds = ["insert", "upsert", "update", "delete", "merge", "call", "send", "emit", "publish", "notify", "steps"];
     let (kind, value) = one_of(object, &kinds, "\"then\"")?;
     if matches!(kind, "send" | "notify") {
         return not_there(&format!("\"then\": \"{kind}\""));
@@ -321,6 +324,9 @@ fn then(value: &Value) -> Parsed<Then> {
     }
     if kind == "merge" {
         return merge::definition::then(object, value);
+    }
+    if kind == "publish" {
+        return publish::then(object, value);
     }
     if kind == "call" {
         return call::then(object, value);
@@ -476,6 +482,7 @@ impl Definition {
         let is_request = matches!(self.when, When::Request { .. });
         call::agrees(self)?;
         emit::agrees(self)?;
+        publish::agrees(self)?;
         if is_request && (self.from.is_none() || self.to.is_none()) {
             return refuse(
                 "a flow for a request needs \"from\" and \"to\"",

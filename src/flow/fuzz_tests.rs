@@ -71,6 +71,15 @@ fn then(then: &Then) -> Value {
         // Looked at by themselves.
         Then::Steps(_) | Then::Merge(_) => Value::Null,
         Then::Emit { event_type } => json!({"emit": event_type}),
+        Then::Publish(publish) => {
+            let mut written = json!({"publish": publish.topic, "via": publish.via.word()});
+            for (key, value) in [("event", &publish.event), ("by", &publish.by)] {
+                if let Some(value) = value {
+                    written[key] = json!(value);
+                }
+            }
+            written
+        }
     }
 }
 

@@ -201,7 +201,10 @@ fn what(definition: &Definition) -> String {
     };
     let then = match (definition.steps().len(), definition.emits()) {
         (_, Some(event_type)) => format!("event {event_type}"),
-        (0, None) => definition.then.table().unwrap_or("call").to_owned(),
+        (0, None) => match definition.publishes() {
+            Some(publish) => format!("messages on {}", publish.topic),
+            None => definition.then.table().unwrap_or("call").to_owned(),
+        },
         (1, None) => "1 step".to_owned(),
         (steps, None) => format!("{steps} steps"),
     };

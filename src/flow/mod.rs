@@ -31,6 +31,8 @@ pub mod limit_keys;
 pub mod limits;
 pub mod manage;
 pub mod merge;
+pub mod publish;
+mod publish_statement;
 pub mod ready;
 pub mod results;
 pub mod retry;
@@ -44,6 +46,7 @@ pub mod store;
 pub mod switches;
 mod targets;
 mod transfer;
+mod write_statement;
 
 #[cfg(test)]
 #[path = "fuzz_tests.rs"]

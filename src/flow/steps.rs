@@ -121,9 +121,9 @@ fn mark(definition: &Value) -> String {
 }
 
 /// Kinds of "then" that a step, or its undo, may be.
-const EFFECTS: [&str; 6] = ["insert", "upsert", "update", "delete", "call", "emit"];
+const EFFECTS: [&str; 7] = ["insert", "upsert", "update", "delete", "call", "emit", "publish"];
 /// What goes with them into the part's "then".
-const BESIDE: [&str; 4] = ["key", "on_conflict", "effect", "keep_result"];
+const BESIDE: [&str; 7] = ["key", "on_conflict", "effect", "keep_result", "event", "via", "by"];
 /// What goes into the part's definition.
 const OF_FLOW: [&str; 11] =
     ["set", "set_once", "check", "join", "link", "retry", "timeout", "lock_timeout", "priority", "run_as", "limits"];

@@ -10,8 +10,6 @@ use super::sides::{self, Half, Sides, column_of, way_to};
 use crate::error::Result;
 use pgrx::pg_sys;
 use pgrx::spi::{quote_identifier, quote_literal};
-use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 pub const TYPES: &[pg_sys::BuiltinOid] = &[
@@ -114,14 +112,13 @@ impl Evaluation<'_> {
             let column = self.column(field, side);
             format!("{} {}", column.name, column.type_sql)
         };
-        let digest = Sha256::digest(format!("{} = {}", of(Side::Left), of(Side::Right)));
-        digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+        let about = format!("{} = {}", of(Side::Left), of(Side::Right));
+        format!("pg_catalog.left(pg_catalog.md5({}), 6)", quote_literal(about))
     }
 
-    /// The same of all fields, as JSON.
-    pub fn forms(&self) -> String {
-        let all: BTreeMap<&str, String> = self.merge.fields.iter().map(|field| (field.name.as_str(), self.form(field))).collect();
-        serde_json::json!(all).to_string()
+    /// The same of all fields, by their names.
+    pub fn forms(&self) -> Vec<(String, String)> {
+        self.merge.fields.iter().map(|field| (field.name.clone(), self.form(field))).collect()
     }
 
     pub fn column(&self, field: &Field, side: Side) -> &Column {
@@ -206,7 +203,7 @@ impl Evaluation<'_> {
         for (at, field) in fields() {
             let name = quote_literal(&field.name);
             // A base of other columns, or of another type, says nothing of these.
-            let form = quote_literal(self.form(field));
+            let form = self.form(field);
             let met = format!("COALESCE(k.base -> 'left' ? {name} AND k.base -> 'as' ->> {name} = {form}, false)");
             for side in [Side::Left, Side::Right] {
                 let (column, side, of) = (self.column(field, side), side.word(), letter(side));

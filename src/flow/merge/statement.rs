@@ -334,7 +334,7 @@ p AS MATERIALIZED (SELECT z.*, nl.new_l, nr.new_r FROM s AS z {} {}),
 o AS (
     SELECT z.n, z.organization_id, z.link, COALESCE(z.left_id, z.new_l::text) AS left_id, COALESCE(z.right_id, z.new_r::text) AS right_id,
            CASE WHEN z.act IN ('merge', 'make_left', 'make_right')
-                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open), 'as', {}::jsonb)
+                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open), 'as', {})
                 WHEN z.act = 'open' THEN z.base || '{{\"held\": [\"{WHOLE_ROW}\"]}}' END AS base,
            CASE WHEN z.act = 'open' OR z.open <> '{{}}' THEN pg_catalog.jsonb_build_object(
                 'fields', CASE WHEN z.act = 'open' THEN '[\"{WHOLE_ROW}\"]' ELSE pg_catalog.to_jsonb(z.open) END,
@@ -356,7 +356,7 @@ SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_ca
             writes.join(",\n"),
             self.base(Side::Left),
             self.base(Side::Right),
-            quote_literal(self.evaluation.forms()),
+            object(&self.evaluation.forms()),
             self.found(Side::Left),
             self.found(Side::Right),
             self.severity(),

@@ -11,6 +11,7 @@ pub mod keyfile;
 pub mod page;
 pub mod pair;
 pub mod postgrest;
+pub mod realtime;
 pub mod released;
 pub mod server;
 pub mod storage;

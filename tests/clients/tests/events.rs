@@ -1,12 +1,18 @@
 //! The event bus: docs/events.md as it stands there, what a transaction decides, and what a crash leaves.
 
-use usher_clients::{Client, Database, flow, json, number, page, role, run, server, settled, text, wait};
+use usher_clients::{Client, Database, flow, json, number, page, realtime, refused, role, run, server, settled, text, wait};
 
 #[test]
 fn the_page_does_what_it_says() {
     let database = Database::create("usher_test_events_page");
     let mut client = database.connect();
     let here = &mut client;
+    realtime::install(here);
+    // What an earlier run has left on the server.
+    run(
+        here,
+        "DO $$ BEGIN IF to_regrole('order_news') IS NOT NULL THEN DROP OWNED BY order_news; DROP ROLE order_news; END IF; END $$",
+    );
     for block in page::blocks("events.md") {
         run(here, &block.sql);
     }
@@ -31,6 +37,16 @@ fn the_page_does_what_it_says() {
         "SELECT bool_and(state = 'received') FROM usher.broadcasts AS b, usher.event_receipts(b.event_id) WHERE receiver <> 'crm'",
     );
     wait::until_true(here, "SELECT state = 'done' AND jobs > 0 FROM usher.progress WHERE flow = 'mail_about_orders'");
+    // The order's change after its flow was made, and that its status is another.
+    wait::until_true(here, "SELECT count(*) = 2 FROM realtime.messages");
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(concat_ws(' ', split_part(topic, ':', 2), split_part(topic, ':', 3), event, private, payload - 'id' - 'job' - 'organization'), ', ' ORDER BY topic)
+               FROM realtime.messages WHERE starts_with(topic, (SELECT id::text FROM usher.organizations WHERE slug = 'default') || ':')"
+        ),
+        r#"order 8 status t {"status": "sent"}, orders  UPDATE t {"op": "update", "key": {"id": 8}, "event": "UPDATE", "table": "public.shop_orders"}"#
+    );
     assert_eq!(
         text(here, "SELECT concat_ws(' ', type, data, hop) FROM usher.events WHERE emitted_by = 'flow order_paid'"),
         r#"orders.paid {"amount": 80, "order_id": 8} 1"#
@@ -252,6 +268,47 @@ fn a_broadcast_that_somebody_has_not_received_is_told_by_the_worker_once_at_its_
         ),
         1
     );
+}
+
+#[test]
+fn a_deadline_passes_also_while_a_full_queue_refuses_changes() {
+    let (database, mut client) = hall("usher_test_events_full");
+    let here = &mut client;
+    run(here, "CREATE TABLE public.said (n int PRIMARY KEY)");
+    flow(
+        here,
+        "says",
+        &json!({"run_as": "clients_events", "when": {"change": "public.said", "on": ["insert"]}, "then": {"emit": "b.x"}, "set": {"n": "new.n"}}),
+    );
+    run(here, "SELECT usher.create_subscription('outside', '{\"events\": [\"a.*\"]}')");
+    wait::until_true(here, "SELECT bool_and(ready IS NOT NULL) FROM usher.queue_depth()");
+    // Wide while it is counted; then nobody takes from the normal lane, and one job there fills it, before the deadline can pass.
+    run(here, "SELECT usher.limit_queue(100, organization => 'default', captured => true)");
+    wait::until_true(here, "SELECT bool_and(jobs IS NOT NULL) FROM usher.queue_limits");
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; SELECT usher.hold_lane('normal')");
+    run(
+        here,
+        "BEGIN; SELECT usher.broadcast_event('default', 'a.fire', '{\"n\": 2}', acknowledge_within => '1 s');
+         SELECT usher.emit_event('default', 'c.x', '{\"n\": 1}');
+         SELECT usher.limit_queue(1, organization => 'default', captured => true); COMMIT",
+    );
+    let full = |client: &mut Client| {
+        for statement in ["INSERT INTO public.said VALUES (1)", "SELECT usher.emit_event('default', 'c.x', '{\"n\": 3}')"] {
+            assert_eq!(refused(client, statement).code().code(), "53400", "{statement}");
+        }
+    };
+    full(here);
+    wait::until_true(here, "SELECT escalated FROM usher.broadcasts");
+    full(here);
+    let told = "SELECT concat_ws(' ', count(*), min(n.body #>> '{unreceived,0,receiver}')) FROM usher.notices AS n WHERE n.kind = 'broadcast unacknowledged'";
+    assert_eq!(text(here, told), "1 outside");
+    run(&mut holder, "ROLLBACK");
+    wait::until_true(
+        here,
+        "SELECT count(*) = 1 FROM usher.events e JOIN public.heard h ON h.event = e.id WHERE e.type = 'usher.broadcast.unacknowledged'",
+    );
+    assert_eq!(text(here, told), "1 outside");
 }
 
 #[test]

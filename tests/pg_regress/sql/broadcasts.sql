@@ -57,6 +57,35 @@ CALL public.drain() \gset
 SELECT receiver, state FROM usher.event_receipts(:'storm');
 SELECT count(*) AS told FROM usher.events WHERE type = 'usher.broadcast.unacknowledged';
 
+-- A deadline passes also while a full queue refuses changes and events: what pg_usher itself says, nothing refuses.
+CREATE TABLE bc.rooms (organization_id uuid NOT NULL, n integer);
+SELECT usher.create_flow('bc_rooms', '{"run_as": "regress_usher_bc", "when": {"change": "bc.rooms", "on": ["insert"]}, "then": {"emit": "bc.room"}}');
+SELECT usher.broadcast_event('bc-north', 'bc.flood', acknowledge_within => '1 hour') AS flood \gset
+CALL public.drain() \gset
+SELECT usher.limit_queue(1, organization => 'bc-north', captured => true) AS full \gset
+INSERT INTO bc.rooms VALUES (:'north', 1);
+SELECT * FROM public.try(format('INSERT INTO bc.rooms VALUES (%L, 2)', :'north'));
+SELECT * FROM public.try($$ SELECT usher.emit_event('bc-north', 'bc.room') $$);
+UPDATE usher.broadcasts SET due_at = clock_timestamp() WHERE event_id = :'flood';
+-- Deadlines are looked at before jobs: while it is full.
+SELECT usher.process_jobs(1) AS jobs;
+SELECT settled_at IS NOT NULL AS settled, escalated FROM usher.broadcasts WHERE event_id = :'flood';
+SELECT count(*) AS told FROM usher.events WHERE type = 'usher.broadcast.unacknowledged' AND data ->> 'event' = :'flood';
+SELECT usher.unlimit_queue(:full);
+CALL public.drain() \gset
+-- What is in the way of telling keeps no job back; it is told as soon as that is gone.
+CREATE FUNCTION bc.in_the_way() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not now'; END $$;
+CREATE TRIGGER in_the_way BEFORE INSERT ON usher.events FOR EACH ROW WHEN (NEW.type LIKE 'usher.%') EXECUTE FUNCTION bc.in_the_way();
+SELECT usher.broadcast_event('bc-north', 'bc.gas', acknowledge_within => '1 hour') AS gas \gset
+UPDATE usher.broadcasts SET due_at = clock_timestamp() WHERE event_id = :'gas';
+CALL public.drain() \gset
+SELECT settled_at IS NOT NULL AS settled, escalated FROM usher.broadcasts WHERE event_id = :'gas';
+SELECT receiver, state FROM usher.event_receipts(:'gas');
+DROP TRIGGER in_the_way ON usher.events;
+CALL public.drain() \gset
+SELECT settled_at IS NOT NULL AS settled, escalated FROM usher.broadcasts WHERE event_id = :'gas';
+SELECT count(*) AS told FROM usher.events WHERE type = 'usher.broadcast.unacknowledged' AND data ->> 'event' = :'gas';
+
 -- Rolled back, it was none. Nobody listens: said at once.
 BEGIN;
 SELECT usher.broadcast_event('bc-north', 'bc.false') AS false \gset

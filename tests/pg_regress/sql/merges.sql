@@ -86,7 +86,7 @@ INSERT INTO mg.projects (organization_id, code, name, notes, budget, tags) VALUE
 INSERT INTO mg.productions (organization_id, code, title, notes, cents, stage) VALUES (:'north', 'B', 'Gala', 'hi', 999, 'live');
 CALL mg.settle();
 SELECT * FROM mg.sides;
-SELECT left_id, right_id, left_system, right_system, flow, base FROM usher.links WHERE kind = 'project' ORDER BY left_id;
+SELECT left_id, right_id, left_system, right_system, flow, base - 'as' AS base FROM usher.links WHERE kind = 'project' ORDER BY left_id;
 -- What a merge writes does not start it again.
 SELECT flow, count(*) FROM usher.sync_jobs WHERE flow LIKE 'mg%' GROUP BY flow ORDER BY flow;
 -- Different fields on both sides at once: both hold. The same value on both sides: agreed.
