@@ -13,3 +13,5 @@ ALTER TABLE usher.links ADD COLUMN paired boolean NOT NULL DEFAULT false CONSTRA
 COMMENT ON COLUMN usher.links.paired IS 'a merge keeps the pair equal';
 CREATE UNIQUE INDEX links_left_pair_key ON usher.links (organization_id, kind, left_id) WHERE paired;
 CREATE UNIQUE INDEX links_right_pair_key ON usher.links (organization_id, kind, right_id) WHERE paired;
+-- Room beside a link for its next base.
+ALTER TABLE usher.links SET (fillfactor = 70);

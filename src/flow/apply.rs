@@ -288,7 +288,7 @@ fn statement(run: &Run<'_>, cause: &Cause, for_organization: Option<pgrx::Uuid>,
 }
 
 /// What the audit enters as the author of whatever this range writes.
-fn work(run: &Run<'_>, program: &Rc<Program>, from: i32, to: i32) -> audit::Work {
+pub(super) fn work(run: &Run<'_>, program: &Rc<Program>, from: i32, to: i32) -> audit::Work {
     let parents = program.parents.as_ref().filter(|_| from < to).map(|_| {
         let (program, batch, run_as) = (program.clone(), *run.batch, run.flow.run_as);
         let ask = move || {

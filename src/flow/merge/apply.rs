@@ -4,13 +4,14 @@
 //! first, in their own order, then the left rows, then the right ones: whoever merges the same pairs from the other side waits, and then
 //! finds everything done.
 
-use super::super::apply::{Batch, Causes, Place, Run, arguments, as_flow};
+use super::super::apply::{Batch, Causes, Place, Run, arguments, as_flow, work};
 use super::super::cause::Cause;
 use super::super::compile::Program;
 use super::super::store::Flow;
 use super::definition::{Merge, Side};
 use super::statement::{NOTED, Statements};
 use crate::error::{Result, UsherError};
+use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::{role, trigger};
@@ -45,7 +46,7 @@ pub struct Disagreement<'a> {
 /// Writes conflicts down, and ends those that are over. Runs with the owner's rights.
 pub type Disagree = fn(&Disagreement<'_>) -> Result<()>;
 
-/// Links of rows, locked: `$1` numbers, `$2` organizations, `$3` ids, `$4` whether they were deleted, `$5` kind, `$6` a side. Comes back as the
+/// Links of rows, locked, each found by the one index that has its order, whatever statistics say: `$1` numbers, `$2` organizations, `$3` ids, `$4` whether they were deleted, `$5` kind, `$6` a side. Comes back as the
 /// parameters of the merge's statements, then how many have no link.
 fn find_links(here: Side) -> String {
     let own = here.word();
@@ -58,15 +59,16 @@ fn find_links(here: Side) -> String {
 found AS MATERIALIZED (
     SELECT u.n, f.organization_id, f.id
       FROM u CROSS JOIN LATERAL (
-           SELECT l.organization_id, l.id FROM usher.links AS l
-            WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id = u.id AND l.right_id IS NOT NULL
-            ORDER BY NOT l.paired, l.last_synced_at DESC NULLS LAST LIMIT 1) AS f
-     ORDER BY f.id),
+           SELECT u.organization_id, (pg_catalog.array_agg(l.id ORDER BY NOT l.paired, l.last_synced_at DESC NULLS LAST))[1] AS id
+             FROM (SELECT l.id, l.paired, l.last_synced_at, l.right_id FROM usher.links AS l
+                    WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id BETWEEN u.id AND u.id ORDER BY l.{own}_id OFFSET 0) AS l
+            WHERE l.right_id IS NOT NULL) AS f
+     WHERE f.id IS NOT NULL ORDER BY f.id),
 k AS MATERIALIZED (
     SELECT f.n, l.*
       FROM found AS f CROSS JOIN LATERAL (
            SELECT l.id, l.left_id, l.right_id, COALESCE(l.base, '{{}}') AS base FROM usher.links AS l
-            WHERE l.organization_id = f.organization_id AND l.id = f.id FOR UPDATE) AS l)
+            WHERE l.organization_id = f.organization_id AND l.id BETWEEN f.id AND f.id ORDER BY l.id FOR UPDATE) AS l)
 SELECT pg_catalog.array_agg(u.n), pg_catalog.array_agg(u.organization_id), pg_catalog.array_agg({left}), pg_catalog.array_agg({right}),
        pg_catalog.array_agg(k.base), pg_catalog.array_agg(CASE WHEN u.deleted THEN '{own}' END), pg_catalog.array_agg(k.id), pg_catalog.array_agg(NULL::jsonb),
        pg_catalog.count(*) FILTER (WHERE k.id IS NULL),
@@ -166,6 +168,7 @@ pub(in super::super) fn range(
         }
         let links = |client: &mut SpiClient<'_>| -> Result<([Raw; 8], i64, [Raw; 3])> {
             let _acting = role::internal(run.owner);
+            let _index = Nest::open().one_plan();
             let [numbers, organizations, ids, deleted] = &about;
             let sql = find_links(merge.side);
             let arguments = [numbers.arg(), organizations.arg(), ids.arg(), deleted.arg(), spi::arg(kind.clone())];
@@ -215,7 +218,7 @@ pub(in super::super) fn range(
         for _ in 0..MOST_ECHOES {
             let arguments: Vec<_> = pairs.iter().map(Raw::arg).collect();
             let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, &arguments))?;
-            note(client, run, merge, &noted)?;
+            note(client, run, program, merge, &noted)?;
             if noted.echoes == 0 {
                 break;
             }
@@ -257,7 +260,7 @@ fn raws<const N: usize>(table: &pgrx::spi::SpiTupleTable<'_>) -> Result<[Raw; N]
 }
 
 /// Keeps what was agreed on, and tells of what was not.
-fn note(client: &mut SpiClient<'_>, run: &Run<'_>, merge: &Merge, noted: &Noted) -> Result<()> {
+fn note(client: &mut SpiClient<'_>, run: &Run<'_>, program: &Rc<Program>, merge: &Merge, noted: &Noted) -> Result<()> {
     let [numbers, organizations, links, lefts, rights, bases, conflicts, had] = &noted.arrays;
     if numbers.is_null() {
         return Ok(());
@@ -265,6 +268,7 @@ fn note(client: &mut SpiClient<'_>, run: &Run<'_>, merge: &Merge, noted: &Noted)
     let definition = &run.flow.definition;
     let kind = definition.link.as_ref().map(|link| link.kind.clone()).unwrap_or_default();
     let (left, right) = systems(run, merge);
+    let _audited = audit::by_flow(work(run, program, 1, 1));
     let _acting = role::internal(run.owner);
     {
         let _index = Nest::open().one_by_one();
@@ -395,7 +399,7 @@ pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, d
             return Err(UsherError::state("one of the two rows is not there, and nobody has told that it was deleted")
                 .hint("Wait until the jobs of the flow are done, or delete or make the row yourself."));
         }
-        note(client, run, merge, &noted)
+        note(client, run, program, merge, &noted)
     })
 }
 
