@@ -437,11 +437,15 @@ impl Loop {
     /// A part of a backfill, a replay or a migration.
     fn slice(&mut self) -> bool {
         let numbers = self.numbers.clone();
-        let mut made = work::Slice::Later;
+        let (mut made, mut items) = (work::Slice::Later, 0);
         let there = self.attempt(|installed| {
-            (made, _) = work::slice(installed, &numbers, Place::Worker)?;
+            (made, items) = work::slice(installed, &numbers, Place::Worker)?;
             Ok(())
         });
+        if items > 0 {
+            // Slice follows slice: whether the server is still there is found by waiting, however short.
+            bgw::pause(Duration::from_millis(1));
+        }
         self.long_work.done(made);
         there || self.gone()
     }

@@ -57,7 +57,7 @@ fn tables(name: &str, many: i64) -> (Database, Client) {
              CREATE TABLE public.writes (n bigserial PRIMARY KEY, side text, code text);
              CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS
                  $$ BEGIN INSERT INTO public.writes (side, code) VALUES (TG_ARGV[0], NEW.code); RETURN NULL; END $$;
-             GRANT SELECT, INSERT, UPDATE, DELETE ON public.l, public.r TO clients_migration;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON public.l, public.r TO clients_migration; GRANT USAGE ON SEQUENCE public.l_id_seq TO clients_migration;
              INSERT INTO public.l (code, v, w) SELECT 'c' || g, g, g FROM generate_series(1, {many}) AS g WHERE g % 10 <> 1;
              INSERT INTO public.r (code, v, w) SELECT 'c' || g, CASE WHEN g % 10 = 3 THEN -g ELSE g END, g FROM generate_series(1, {many}) AS g WHERE g % 10 <> 2;
              CREATE TRIGGER note AFTER INSERT OR UPDATE ON public.l FOR EACH ROW EXECUTE FUNCTION public.note('l');
@@ -79,7 +79,7 @@ fn killed_in_the_middle_every_item_is_done_once() {
     let many = 20_000;
     let (database, mut client) = tables("usher_test_migration_kill", many);
     let id: Uuid = value(&mut client, "SELECT usher.reconcile('pair', 'default')", &[]);
-    let counts = text(&mut client, "SELECT counts FROM usher.migrations");
+    let counts = text(&mut client, "SELECT counts::text FROM usher.migrations");
     assert_eq!(
         counts,
         "{\"matched\": {\"link\": 14000}, \"different\": {\"write_right\": 2000}, \"only_left\": {\"make_right\": 2000}, \"only_right\": {\"make_left\": 2000}}"
