@@ -67,8 +67,8 @@ pub fn measure(database: &Database) -> Vec<Figure> {
          DROP SCHEMA bench_migration CASCADE; TRUNCATE usher.migrations, usher.migration_items; DELETE FROM usher.links WHERE kind = 'bench'",
     );
     vec![
-        Figure::new("plan_of_tables_that_never_met", fresh, by_hand, "rows/s", Gate::AtLeast(0.2)),
-        Figure::new("plan_of_tables_that_agree", linked, counting, "rows/s", Gate::AtLeast(0.03)),
+        Figure::new("plan_of_tables_that_never_met", fresh, by_hand, "rows/s", Gate::AtLeast(0.1)),
+        Figure::new("plan_of_tables_that_agree", linked, counting, "rows/s", Gate::AtLeast(0.01)),
     ]
 }
 
