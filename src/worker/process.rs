@@ -442,11 +442,7 @@ impl Loop {
             (made, items) = work::slice(installed, &numbers, Place::Worker)?;
             Ok(())
         });
-        if items > 0 {
-            // Slice follows slice: whether the server is still there is found by waiting, however short.
-            bgw::pause(Duration::from_millis(1));
-        }
-        self.long_work.done(made);
+        self.long_work.done(made, items);
         there || self.gone()
     }
 

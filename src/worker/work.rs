@@ -14,7 +14,7 @@ use crate::flow::manage;
 use crate::flow::store::{self as flows, Flow};
 use crate::guard::audit;
 use crate::migration::{self, Outcome};
-use crate::pg::{ids, role, subxact, xact, zone};
+use crate::pg::{bgw, ids, role, subxact, xact, zone};
 use crate::queue::store::{self, Ready};
 use crate::queue::work::{self, Begin, Item, Kind, Wish};
 use crate::registry::identity;
@@ -334,7 +334,11 @@ impl Turns {
         self.not_before.filter(|_| self.look)
     }
 
-    pub fn done(&mut self, slice: Slice) {
+    pub fn done(&mut self, slice: Slice, items: i32) {
+        if items > 0 {
+            // Slice follows slice: whether the server is still there is found by waiting, however short.
+            bgw::pause(std::time::Duration::from_millis(1));
+        }
         self.batches = 0;
         self.not_before = None;
         self.open = slice != Slice::Nothing;
