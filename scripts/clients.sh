@@ -3,7 +3,7 @@
 # fill servers do so in a scratch cluster of their own, the others use the running one. Prints the one part after the other.
 . "$(dirname "$0")/lib.sh"
 pg_require
-ROUGH=" databases events faults life model quarantine standby stopping worker workflows merges "
+ROUGH=" databases events faults life merges migration model quarantine standby stopping worker workflows "
 
 rough=() calm=(--lib --bins)
 for file in tests/clients/tests/*.rs; do

@@ -43,6 +43,17 @@ COMMENT ON FUNCTION usher.check_overlaps IS 'looks at all rows of a rule, or of 
 COMMENT ON FUNCTION usher.resolve_conflict IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended';
 COMMENT ON FUNCTION usher.note_overlaps IS 'internal: a statement has changed rows that an overlap rule is about';
 
+-- Migrations.
+GRANT EXECUTE ON FUNCTION
+    usher.reconcile, usher.show_plan, usher.apply_migration, usher.pause_migration, usher.resume_migration, usher.cancel_migration
+    TO usher_member, usher_operator;
+COMMENT ON FUNCTION usher.reconcile IS 'compares both tables of a merge, writes nothing there, and returns the id of a plan of what would be done; see docs/migration.md';
+COMMENT ON FUNCTION usher.show_plan IS 'what is in a plan and how far it is, in words, with samples; for admins of its organization';
+COMMENT ON FUNCTION usher.apply_migration IS 'has a plan, or some kinds and actions of it, applied by its merge in slices; again: what has failed or was left';
+COMMENT ON FUNCTION usher.pause_migration IS 'holds a migration where it is';
+COMMENT ON FUNCTION usher.resume_migration IS 'lets a paused or failed migration go on where it was';
+COMMENT ON FUNCTION usher.cancel_migration IS 'ends a migration, or a plan that nobody wants; what it has done stays';
+
 -- The life of jobs as their callers and admins steer it.
 GRANT EXECUTE ON FUNCTION
     usher.create_batch, usher.seal_batch, usher.reprioritise, usher.cancel_sync_jobs, usher.retry_dead_letters

@@ -49,6 +49,10 @@ CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAUL
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$apply_flows_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.apply_migration(migration uuid, kinds text[] DEFAULT NULL::text[], actions text[] DEFAULT NULL::text[], slice integer DEFAULT 1000)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$apply_migration_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.apply_retention(dry_run boolean DEFAULT true, target regclass DEFAULT NULL::regclass)
  RETURNS TABLE(table_name text, action text, rows bigint, oldest text, held bigint, error text)
  LANGUAGE c
@@ -84,6 +88,10 @@ CREATE OR REPLACE FUNCTION usher.broadcast_event(organization text, type text, d
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$broadcast_event_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.cancel_migration(migration uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$cancel_migration_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.cancel_sync_jobs(organization text, filter jsonb)
  RETURNS bigint
  LANGUAGE c
@@ -280,6 +288,10 @@ CREATE OR REPLACE FUNCTION usher.pause_jobs(flow text DEFAULT NULL::text, system
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$pause_jobs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.pause_migration(migration uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$pause_migration_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pause_work(id uuid)
  RETURNS text
  LANGUAGE c
@@ -316,6 +328,10 @@ CREATE OR REPLACE FUNCTION usher.reader_organizations(protection uuid)
  LANGUAGE c
  STABLE
 AS 'MODULE_PATHNAME', $function$reader_organizations_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reconcile(flow text, organization text DEFAULT NULL::text)
+ RETURNS uuid
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$reconcile_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.refer_secret(organization text, name text, vault_id uuid, readers text[] DEFAULT NULL::text[])
  RETURNS void
  LANGUAGE c
@@ -373,6 +389,10 @@ CREATE OR REPLACE FUNCTION usher.resume_jobs(flow text DEFAULT NULL::text, syste
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$resume_jobs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.resume_migration(migration uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$resume_migration_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.resume_work(id uuid)
  RETURNS text
  LANGUAGE c
@@ -428,6 +448,10 @@ CREATE OR REPLACE FUNCTION usher.shadow_report(flow text)
  RETURNS TABLE(version integer, outcome text, jobs bigint, last_at timestamp with time zone, message text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$shadow_report_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.show_plan(migration uuid, samples integer DEFAULT 3)
+ RETURNS TABLE(kind text, action text, items bigint, done bigint, failed bigint, says text, samples text[])
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$show_plan_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.signal_workflow(run uuid, signal text, data jsonb DEFAULT '{}'::jsonb)
  RETURNS text
  LANGUAGE c
@@ -544,6 +568,38 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -1185,38 +1241,6 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1234,6 +1258,7 @@ REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jso
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.alter_overlap_rule(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_retention(boolean,regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_anchor() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) FROM PUBLIC;
@@ -1242,6 +1267,7 @@ REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.cancel_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_workflow(uuid,text,boolean) FROM PUBLIC;
@@ -1289,6 +1315,7 @@ REVOKE ALL ON FUNCTION usher.mask_value(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.pause_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.plan_erasure(text,text,text) FROM PUBLIC;
@@ -1297,6 +1324,7 @@ REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reader_organizations(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reconcile(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.refer_secret(text,text,uuid,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_hold(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_memberships() FROM PUBLIC;
@@ -1310,6 +1338,7 @@ REVOKE ALL ON FUNCTION usher.reseal_secrets(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_jobs(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.resume_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.resume_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retire_audit_log() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) FROM PUBLIC;
@@ -1323,6 +1352,7 @@ REVOKE ALL ON FUNCTION usher.secret(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.set_retention(regclass,text,interval,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.set_secret(text,text,text,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.shadow_report(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.show_plan(uuid,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.signal_workflow(uuid,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.start_workflow(text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.subject_graph(text) FROM PUBLIC;
@@ -1350,6 +1380,8 @@ REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
@@ -1365,14 +1397,14 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.alter_overlap_rule(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_retention(boolean,regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.audit_anchor() TO usher_reader;
@@ -1384,6 +1416,8 @@ GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.cancel_migration(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.cancel_migration(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_sync_jobs(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.cancel_workflow(uuid,text,boolean) TO usher_member;
@@ -1437,6 +1471,8 @@ GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
@@ -1448,6 +1484,8 @@ GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.reconcile(text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.reconcile(text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.refer_secret(text,text,uuid,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.release_hold(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.release_memberships() TO usher_operator;
@@ -1461,6 +1499,8 @@ GRANT EXECUTE ON FUNCTION usher.reseal_secrets(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.resume(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume_jobs(text,text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.resume_migration(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.resume_migration(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.resume_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retire_audit_log() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) TO usher_member;
@@ -1475,6 +1515,8 @@ GRANT EXECUTE ON FUNCTION usher.secret(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.set_retention(regclass,text,interval,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.set_secret(text,text,text,text[]) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.shadow_report(text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.show_plan(uuid,integer) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.show_plan(uuid,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.signal_workflow(uuid,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.start_workflow(text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.subject_graph(text) TO usher_operator;
@@ -1507,6 +1549,8 @@ GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1523,8 +1567,6 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1537,6 +1579,7 @@ COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb)
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
 COMMENT ON FUNCTION usher.alter_overlap_rule(text,jsonb) IS 'gives an overlap rule a new definition';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
+COMMENT ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) IS 'has a plan, or some kinds and actions of it, applied by its merge in slices; again: what has failed or was left';
 COMMENT ON FUNCTION usher.apply_retention(boolean,regclass) IS 'goes through the rules of usher.set_retention(); by default only says what is due';
 COMMENT ON FUNCTION usher.audit_anchor() IS 'the end of the audit''s chain, to be kept elsewhere and given to usher.verify_audit_log() later';
 COMMENT ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,uuid,uuid,text,text,text,text,text,text,text,uuid,bytea,bytea) IS 'internal: SHA-256 of an entry, as docs/audit.md describes it';
@@ -1545,6 +1588,7 @@ COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change o
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
 COMMENT ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) IS 'emits an emergency event and tells, once the time is over, who has not received it';
+COMMENT ON FUNCTION usher.cancel_migration(uuid) IS 'ends a migration, or a plan that nobody wants; what it has done stays';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
 COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs that it has made stay';
 COMMENT ON FUNCTION usher.cancel_workflow(uuid,text,boolean) IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
@@ -1592,6 +1636,7 @@ COMMENT ON FUNCTION usher.mask_value(text) IS 'what a masked value looks like';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
+COMMENT ON FUNCTION usher.pause_migration(uuid) IS 'holds a migration where it is';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
 COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 COMMENT ON FUNCTION usher.plan_erasure(text,text,text) IS 'what usher.erase_subject() would do';
@@ -1600,6 +1645,7 @@ COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
 COMMENT ON FUNCTION usher.reader_organizations(uuid) IS 'internal: the organizations whose masked values the caller reads';
+COMMENT ON FUNCTION usher.reconcile(text,text) IS 'compares both tables of a merge, writes nothing there, and returns the id of a plan of what would be done; see docs/migration.md';
 COMMENT ON FUNCTION usher.refer_secret(text,text,uuid,text[]) IS 'names a secret that Supabase Vault keeps';
 COMMENT ON FUNCTION usher.release_hold(text,uuid) IS 'ends a legal hold';
 COMMENT ON FUNCTION usher.release_memberships() IS 'ends usher.adopt_memberships()';
@@ -1613,6 +1659,7 @@ COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that ar
 COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
+COMMENT ON FUNCTION usher.resume_migration(uuid) IS 'lets a paused or failed migration go on where it was';
 COMMENT ON FUNCTION usher.resume_work(uuid) IS 'lets a paused or failed backfill or replay go on where it was';
 COMMENT ON FUNCTION usher.retire_audit_log() IS 'drops the oldest day of the audit log that is kept no longer; the chain says so';
 COMMENT ON FUNCTION usher.retry_dead_letters(text,jsonb,jsonb,integer) IS 'runs the dead letters of an organization again that a filter means, with changes; returns how many';
@@ -1626,6 +1673,7 @@ COMMENT ON FUNCTION usher.secret(text,text) IS 'the plain value, for the databas
 COMMENT ON FUNCTION usher.set_retention(regclass,text,interval,text,text) IS 'says how long rows of a table are kept, or what is personal in them';
 COMMENT ON FUNCTION usher.set_secret(text,text,text,text[]) IS 'keeps a secret, sealed; give the value as a parameter';
 COMMENT ON FUNCTION usher.shadow_report(text) IS 'how many jobs of a flow in shadow would have written, changed nothing or failed, and the last failures';
+COMMENT ON FUNCTION usher.show_plan(uuid,integer) IS 'what is in a plan and how far it is, in words, with samples; for admins of its organization';
 COMMENT ON FUNCTION usher.signal_workflow(uuid,text,jsonb) IS 'tells a run what one of its steps waits for: a signal, or {"approved": true} or false to a question for approval; returns how the run stands';
 COMMENT ON FUNCTION usher.start_workflow(text,text,jsonb,text) IS 'begins a run of a workflow with an input of yours: organization, name, input (object, the steps'' run.input), priority; returns the run';
 COMMENT ON FUNCTION usher.subject_graph(text) IS 'where the data of a kind of person is: tables reached along foreign keys and links';
@@ -1653,6 +1701,8 @@ COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session 
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
@@ -1668,6 +1718,4 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -13,6 +13,8 @@ const ROWS: &[&[&str]] = &[
     // Its steps are jobs; the worker tells it which have ended.
     &["workflow"],
     &["capture"],
+    // Runs merges over plans, and writes down what they could not decide.
+    &["migration"],
     // Makes jobs, as capture does; flows that emit are to be applied by both.
     // Conflicts: below capture, which looks after all triggers of the application's tables.
     &["event", "conflict"],

@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
 //! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`workflow`] runs flows of
-//! several steps; [`capture`] notices changes; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! several steps; [`capture`] notices changes; [`migration`] brings two tables that exist already together; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
@@ -17,6 +17,7 @@ mod expose;
 mod flow;
 mod guard;
 mod insight;
+mod migration;
 mod notify;
 mod pack;
 #[allow(unsafe_code, reason = "the one room that touches PostgreSQL's internals; every block says why it is sound")]

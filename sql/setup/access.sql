@@ -170,6 +170,7 @@ GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.lin
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
 GRANT SELECT ON usher.conflicts TO usher_member;
+GRANT SELECT ON usher.migrations, usher.migration_items TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
 GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;
@@ -189,6 +190,8 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.systems":          {"read": "everybody"},
         "usher.pause_orders":     {"read": "shared"},
         "usher.notices":          {"read": "admin"},
+        "usher.migrations":       {"read": "admin"},
+        "usher.migration_items":  {"read": "admin"},
         "usher.secrets":          {"read": "admin"},
         "usher.legal_holds":      {"read": "admin"},
         "usher.erasures":         {"read": "admin"},
@@ -200,7 +203,7 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.workflow_checks":  {"read": "nobody"}
     }}');
 -- Flows belong to the installation; their names and systems are needed to read a job. What a flow would have written may show
--- more of its target than members may see. Notices, secrets, who asked to be forgotten and who must not be: for those who can
+-- more of its target than members may see. Notices, plans of migrations, secrets, who asked to be forgotten and who must not be: for those who can
 -- do something about it. What is paused for everybody is for everybody to see.
 DO $$
 BEGIN

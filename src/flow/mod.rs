@@ -24,7 +24,7 @@ pub mod emit;
 pub mod emit_statement;
 pub mod event_type;
 mod expressions;
-mod family;
+pub mod family;
 pub mod fields;
 mod gather;
 pub mod limit_keys;

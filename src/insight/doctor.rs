@@ -128,6 +128,7 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
         if installed.up_to_date {
             report.check("pauses", data::pauses);
             report.check("workflows", data::workflows);
+            report.check("migrations", data::migrations);
             report.check("protected columns", data::protected_columns);
             report.check("audit chain", data::audit_chain);
             report.check("personal data", data::personal_data);

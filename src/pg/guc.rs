@@ -143,6 +143,17 @@ impl Nest {
         self
     }
 
+    /// As much memory for joins and sorts as upkeep may take: for statements over whole tables.
+    pub fn roomy(mut self) -> Self {
+        // SAFETY: reads two settings of the session.
+        let (maintenance, work) = unsafe { (pg_sys::maintenance_work_mem, pg_sys::work_mem) };
+        if maintenance > work {
+            let text = std::ffi::CString::new(format!("{maintenance}kB")).unwrap_or_default();
+            self.set(c"work_mem", &text);
+        }
+        self
+    }
+
     fn set(&mut self, name: &CStr, value: &CStr) {
         self.set_as(name, value, pg_sys::GucContext::PGC_USERSET);
     }

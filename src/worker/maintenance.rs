@@ -5,6 +5,7 @@ use crate::conflict;
 use crate::error::Result;
 use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, seal};
+use crate::migration;
 use crate::notify;
 use crate::pg::{relcache, shmem, xact};
 use crate::pg::{role, spi, subxact};
@@ -62,6 +63,7 @@ pub fn run() -> Result<()> {
         notify::prune(settings::history_days())?;
         crate::event::broadcast::prune(settings::history_days())?;
         conflict::prune(settings::history_days())?;
+        migration::prune(settings::history_days())?;
         crate::flow::results::prune(settings::history_days())?;
         crate::workflow::prune(settings::history_days())?;
         if crate::queue::calls::wanted()? {

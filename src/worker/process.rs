@@ -4,6 +4,7 @@ use super::batch::Condemned;
 use super::quarantine::{self, Care};
 use super::{batch, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
+use crate::flow::apply::Place;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
@@ -433,15 +434,15 @@ impl Loop {
         there || self.gone()
     }
 
-    /// A part of a backfill or replay.
+    /// A part of a backfill, a replay or a migration.
     fn slice(&mut self) -> bool {
         let numbers = self.numbers.clone();
-        let mut made = work::Slice::Later;
+        let (mut made, mut items) = (work::Slice::Later, 0);
         let there = self.attempt(|installed| {
-            made = work::slice(installed, &numbers)?;
+            (made, items) = work::slice(installed, &numbers, Place::Worker)?;
             Ok(())
         });
-        self.long_work.done(made);
+        self.long_work.done(made, items);
         there || self.gone()
     }
 

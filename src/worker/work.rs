@@ -1,4 +1,4 @@
-//! Backfill and replay: beginning them, and their slices.
+//! Backfill and replay: beginning them, and their slices; and when migrations get theirs.
 //!
 //! A slice is made only when this process has caught up with the lane of its flow, and few jobs of the flow wait: the rest of
 //! the traffic goes first, and the backlog never grows by more than a slice.
@@ -7,12 +7,14 @@ use super::batch::Done;
 use crate::capture::backfill::Source;
 use crate::error::{Result, UsherError};
 use crate::event;
+use crate::flow::apply::Place;
 use crate::flow::catalog;
 use crate::flow::definition::When;
 use crate::flow::manage;
 use crate::flow::store::{self as flows, Flow};
 use crate::guard::audit;
-use crate::pg::{ids, role, subxact, xact, zone};
+use crate::migration::{self, Outcome};
+use crate::pg::{bgw, ids, role, subxact, xact, zone};
 use crate::queue::store::{self, Ready};
 use crate::queue::work::{self, Begin, Item, Kind, Wish};
 use crate::registry::identity;
@@ -204,12 +206,26 @@ pub enum Slice {
     Later,
 }
 
-/// Makes the next slice of a flow with one of these lanes, in the caller's transaction.
-pub fn slice(installed: Installed, lanes: &[i16]) -> Result<Slice> {
+/// Makes the next slice of a flow with one of these lanes, in the caller's transaction; where there is none to make, does one of a migration.
+pub fn slice(installed: Installed, lanes: &[i16], place: Place) -> Result<(Slice, i32)> {
     if !installed.up_to_date {
-        return Ok(Slice::Nothing);
+        return Ok((Slice::Nothing, 0));
     }
     let _acting = role::internal(installed.owner);
+    let made = long(installed, lanes)?;
+    if matches!(made, Slice::Made { .. }) {
+        return Ok((made, 0));
+    }
+    Ok(match (migration::slice(installed, lanes, place)?, made) {
+        (Outcome::Did(items), _) => (Slice::Made { lane: None }, items),
+        (_, Slice::Later) | (Outcome::Later, _) => (Slice::Later, 0),
+        (_, Slice::Waits) | (Outcome::Waits, _) => (Slice::Waits, 0),
+        (Outcome::Nothing, _) => (Slice::Nothing, 0),
+    })
+}
+
+/// The next slice of a backfill or replay. Runs with the owner's rights.
+fn long(installed: Installed, lanes: &[i16]) -> Result<Slice> {
     if !work::any()? {
         return Ok(Slice::Nothing);
     }
@@ -318,7 +334,11 @@ impl Turns {
         self.not_before.filter(|_| self.look)
     }
 
-    pub fn done(&mut self, slice: Slice) {
+    pub fn done(&mut self, slice: Slice, items: i32) {
+        if items > 0 {
+            // Slice follows slice: whether the server is still there is found by waiting, however short.
+            bgw::pause(std::time::Duration::from_millis(1));
+        }
         self.batches = 0;
         self.not_before = None;
         self.open = slice != Slice::Nothing;
@@ -339,6 +359,6 @@ pub fn without_workers(installed: Installed) -> Result<Done> {
     crate::queue::schedules::run(zone::now())?;
     drop(_acting);
     let all: Vec<i16> = (0..crate::pg::shmem::LANES as i16).collect();
-    slice(installed, &all)?;
-    Ok(Done::default())
+    let (_, jobs) = slice(installed, &all, Place::Session)?;
+    Ok(Done { jobs, ..Done::default() })
 }

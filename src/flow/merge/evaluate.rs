@@ -70,12 +70,23 @@ pub fn row(half: &Half, from: &str) -> String {
 
 /// The rows of a side, locked or not. The right ones only after the left ones: two workers that come from both sides do not lock each
 /// other out.
-fn rows(half: &Half, lock: bool) -> String {
+fn rows(half: &Half, lock: bool, joined: bool) -> String {
     let name = letter(half.side);
     let mut columns = vec!["t.xmin AS written".to_owned()];
     columns.extend(half.read.iter().enumerate().map(|(n, column)| format!("t.{} AS c{n}", quote_identifier(&column.name))));
     let organization =
         half.organization.as_ref().map(|column| format!(" AND t.{column} = k.organization_id")).unwrap_or_default();
+    if joined {
+        return format!(
+            "{name} AS MATERIALIZED (
+    SELECT k.n, {} FROM k JOIN {} AS t ON t.{} = k.{}_id::{}{organization})",
+            columns.join(", "),
+            half.table.sql,
+            quote_identifier(&half.id.name),
+            half.side.word(),
+            half.id.type_sql,
+        );
+    }
     let (first, after) = match half.side {
         Side::Left => ("", ""),
         Side::Right => ("(SELECT pg_catalog.count(*) AS n FROM l) AS first CROSS JOIN ", " AND first.n >= 0"),
@@ -181,6 +192,27 @@ impl Evaluation<'_> {
 
     /// `WITH k, l, r, x, y, v`.
     pub fn sql(&self, lock: bool) -> Result<String> {
+        self.of(
+            "SELECT u.* FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::uuid[], $8::jsonb[])
+                      AS u (n, organization_id, left_id, right_id, base, gone, link, decided) ORDER BY u.left_id, u.right_id",
+            lock,
+            false,
+        )
+    }
+
+    /// The same over pairs of a relation, which has the columns of the parameters: `$1` and `$2` first and last number. Nothing is locked,
+    /// and the tables are joined as a whole: for very many pairs.
+    pub fn over(&self, pairs: &str) -> Result<String> {
+        self.of(
+            &format!(
+                "SELECT u.n, u.organization_id, u.left_id, u.right_id, u.base, u.gone, u.link, u.decided FROM {pairs} AS u WHERE u.n BETWEEN $1 AND $2"
+            ),
+            false,
+            true,
+        )
+    }
+
+    fn of(&self, pairs: &str, lock: bool, joined: bool) -> Result<String> {
         let Self { sides, merge, .. } = self;
         let fields = || merge.fields.iter().enumerate();
         let mut x = String::new();
@@ -251,8 +283,7 @@ impl Evaluation<'_> {
         let [edited_left, edited_right] = edited;
         Ok(format!(
             "WITH k AS MATERIALIZED (
-    SELECT u.* FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::text[], $7::uuid[], $8::jsonb[])
-                      AS u (n, organization_id, left_id, right_id, base, gone, link, decided) ORDER BY u.left_id, u.right_id),
+    {pairs}),
 {},
 {},
 x AS MATERIALIZED (
@@ -264,8 +295,8 @@ y AS MATERIALIZED (
 v AS MATERIALIZED (
     SELECT y.*, {} AS act{verdicts}
       FROM y)",
-            rows(&sides.left, lock),
-            rows(&sides.right, lock),
+            rows(&sides.left, lock, joined),
+            rows(&sides.right, lock, joined),
             self.left_is_later(),
             list(Side::Right),
             row(&sides.left, "x"),

@@ -9,6 +9,7 @@
 //! same statements. What a merge writes does not start the pair again.
 
 pub mod apply;
+pub mod compare;
 pub mod definition;
 mod evaluate;
 pub mod explain;

@@ -34,7 +34,7 @@ pub const NOTED: usize = 8;
 /// Parts of at most this many: a function takes a hundred arguments.
 const CHUNK: usize = 45;
 
-fn object(fields: &[(String, String)]) -> String {
+pub(super) fn object(fields: &[(String, String)]) -> String {
     let parts: Vec<String> = fields
         .chunks(CHUNK)
         .map(|chunk| {
@@ -56,8 +56,8 @@ fn names_where(merge: &Merge, test: impl Fn(usize) -> String) -> String {
     format!("pg_catalog.array_remove(ARRAY[{}]::text[], NULL)", cases.join(", "))
 }
 
-struct Builder<'a> {
-    evaluation: Evaluation<'a>,
+pub(super) struct Builder<'a> {
+    pub(super) evaluation: Evaluation<'a>,
 }
 
 impl Builder<'_> {
@@ -87,7 +87,7 @@ impl Builder<'_> {
     }
 
     /// What a field was on a side.
-    fn before(&self, at: usize, side: Side) -> String {
+    pub(super) fn before(&self, at: usize, side: Side) -> String {
         let field = &self.merge().fields[at];
         match side {
             Side::Left => format!("z.was{}", self.half(side).at(&field.left)),

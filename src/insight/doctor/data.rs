@@ -2,6 +2,7 @@
 
 use super::{Finding, Seen, listed, problem, warning};
 use crate::error::Result;
+use crate::migration;
 use crate::pg::{shmem, spi};
 use crate::protect::mend;
 use crate::queue::{LANES, store};
@@ -190,6 +191,20 @@ pub fn adoptions(installed: Installed) -> Result<Seen> {
 pub fn protected_columns() -> Result<Seen> {
     let findings = mend::findings()?.into_iter().map(|(finding, remedy)| problem(finding, remedy)).collect();
     Ok(("every protected column is as declared".to_owned(), findings))
+}
+
+/// Migrations that stand still.
+pub fn migrations() -> Result<Seen> {
+    let findings = migration::stopped()?.into_iter().map(|stopped| {
+        problem(
+            format!("the migration {} of flow \"{}\" stands still: {}", stopped.id, stopped.flow, stopped.message),
+            format!(
+                "Mend what the message names, then SELECT usher.resume_migration('{0}'); or usher.cancel_migration('{0}') and usher.reconcile() anew.",
+                stopped.id
+            ),
+        )
+    });
+    Ok(("no migration stands still".to_owned(), listed(findings.collect())))
 }
 
 /// Runs of workflows that wait for somebody to decide.

@@ -335,8 +335,17 @@ fn what_a_legend_does_elsewhere_is_entered() {
          GRANT usher_member TO clients_tenants;
          SELECT usher.create_flow('ride', '{\"run_as\": \"clients_tenants\", \"from\": \"left\", \"to\": \"right\", \"when\": {\"request\": \"ride\"},
              \"then\": {\"steps\": [{\"step\": \"go\", \"wait\": {\"signal\": \"go\"}}, {\"step\": \"nap\", \"sleep\": \"1 day\"}]}}');
+         CREATE TABLE public.ours (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
+         CREATE TABLE public.theirs (LIKE public.ours INCLUDING ALL);
+         GRANT SELECT, INSERT, UPDATE, DELETE ON public.ours, public.theirs TO clients_tenants;
+         INSERT INTO public.ours SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
+         SELECT usher.create_flow('both', '{\"run_as\": \"clients_tenants\", \"when\": {\"change\": \"public.ours\"}, \"link\": {\"kind\": \"both\", \"left\": \"new.id\", \"right\": \"id\"},
+             \"then\": {\"merge\": \"public.theirs\", \"match\": [\"id\"], \"fields\": [\"name\"], \"new_left\": {\"id\": \"new.id\"}, \"new_right\": {\"id\": \"new.id\"}}}');
          SELECT usher.bind_ticket_revenue('public.resolve', 'public.book', run_as => 'clients_tenants')",
     );
+    // What is locked cannot be migrated: it goes on until it is cancelled.
+    let mut holder = database.connect();
+    run(&mut holder, "BEGIN; SELECT FROM public.ours FOR UPDATE");
     let mut legend = database.connect_as("clients_legend");
     // Each in the organization of which the person is an admin, and in the other, which must be entered.
     let by_name = [
@@ -356,6 +365,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ("pause_jobs", "SELECT usher.pause_jobs(organization => $1)"),
         ("resume_jobs", "SELECT usher.resume_jobs(organization => $1)"),
         ("switch_flow", "SELECT usher.switch_flow('copy', $1, false)"),
+        ("reconcile", "SELECT usher.reconcile('both', $1)"),
         ("set_secret", "SELECT usher.set_secret($1, 'token', 'value')"),
         ("delete_secret", "SELECT usher.delete_secret($1, 'token')"),
         ("ingest_ticket_revenue", "SELECT usher.ingest_ticket_revenue($1, 'P-1', 'E-1', 1, 10)"),
@@ -401,6 +411,11 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.cancel_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1 AND state IN ('running', 'undoing')",
         ),
         ("retry_workflow", "SELECT usher.retry_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1"),
+        ("show_plan", "SELECT count(s) FROM usher.migrations AS m, usher.show_plan(m.id) AS s WHERE m.organization_id = $1"),
+        ("apply_migration", "SELECT usher.apply_migration(id) FROM usher.migrations WHERE organization_id = $1"),
+        ("pause_migration", "SELECT usher.pause_migration(id) FROM usher.migrations WHERE organization_id = $1"),
+        ("resume_migration", "SELECT usher.resume_migration(id) FROM usher.migrations WHERE organization_id = $1"),
+        ("cancel_migration", "SELECT usher.cancel_migration(id) FROM usher.migrations WHERE organization_id = $1"),
         ("read_notice", "SELECT usher.read_notice(id) FROM usher.notices WHERE organization_id = $1 LIMIT 1"),
     ];
     let mut called: Vec<String> = Vec::new();

@@ -64,11 +64,11 @@ UNION ALL
 SELECT 'type without comment', t.oid::regtype::text FROM pg_type t JOIN room ON room.oid = t.typnamespace
  WHERE (t.typtype IN ('d', 'e') OR t.typrelid IN (SELECT oid FROM relation WHERE relkind = 'c')) AND COALESCE(obj_description(t.oid, 'pg_type'), '') = ''
 UNION ALL
--- Two tenants never meet, also in a key. The log of jobs and that of the audit go by positions, which are nobody's; a pause may
--- be for everybody, and then names no organization.
+-- Two tenants never meet, also in a key. The log of jobs and that of the audit go by positions, which are nobody's; a pause, and
+-- a plan of a migration, may be for everybody, and then names no organization.
 SELECT 'a key of a tenant''s table that does not lead with organization_id', i.indexrelid::regclass::text
   FROM relation c JOIN pg_index i ON i.indrelid = c.oid JOIN pg_attribute t ON t.attrelid = c.oid AND t.attname = 'organization_id'
- WHERE i.indisunique AND NOT c.relispartition AND t.attnum <> i.indkey[0] AND label NOT IN ('usher.jobs', 'usher.audit_log', 'usher.pause_orders')
+ WHERE i.indisunique AND NOT c.relispartition AND t.attnum <> i.indkey[0] AND label NOT IN ('usher.jobs', 'usher.audit_log', 'usher.pause_orders', 'usher.migrations')
 UNION ALL
 SELECT 'a reference to a tenant''s table that does not lead with organization_id', label || ': ' || k.conname
   FROM relation c JOIN pg_constraint k ON k.conrelid = c.oid AND k.contype = 'f'

@@ -20,16 +20,16 @@ GRANT USAGE ON SCHEMA mg TO regress_usher_merger, usher_member;
 GRANT SELECT, INSERT, UPDATE, DELETE ON mg.projects, mg.productions TO regress_usher_merger;
 CREATE FUNCTION mg.union_tags(base text[], ours text[], theirs text[]) RETURNS text[] LANGUAGE sql IMMUTABLE AS $$
     SELECT array_agg(DISTINCT t ORDER BY t) FROM unnest(ours || theirs) AS t $$;
-SELECT usher.create_organization('mg-north') AS north \gset
-SELECT usher.create_organization('mg-south') AS south \gset
-SELECT usher.grant_membership('mg-north', 'role:regress_usher_admin', 'admin') AS done \gset
-SELECT usher.grant_membership('mg-north', 'role:regress_usher_member') AS done \gset
-SELECT usher.grant_membership('mg-south', 'role:regress_usher_stranger', 'admin') AS done \gset
+SELECT usher.create_organization('pair-north') AS north \gset
+SELECT usher.create_organization('pair-south') AS south \gset
+SELECT usher.grant_membership('pair-north', 'role:regress_usher_admin', 'admin') AS done \gset
+SELECT usher.grant_membership('pair-north', 'role:regress_usher_member') AS done \gset
+SELECT usher.grant_membership('pair-south', 'role:regress_usher_stranger', 'admin') AS done \gset
 RESET client_min_messages;
 -- The definition of all that follows, with changes to it and to its "then".
 CREATE FUNCTION mg.flow(changes jsonb DEFAULT '{}', more jsonb DEFAULT '{}') RETURNS jsonb LANGUAGE sql AS $$
-    SELECT jsonb_strip_nulls('{"from": "atlvs", "to": "compvss", "run_as": "regress_usher_merger", "retry": {"delays": []},
-        "when": {"change": "mg.projects", "on": ["insert", "update", "delete"]}, "link": {"kind": "project", "left": "new.id", "right": "uid"}}'::jsonb || more
+    SELECT jsonb_strip_nulls('{"from": "mg_sales", "to": "mg_stage", "run_as": "regress_usher_merger", "retry": {"delays": []},
+        "when": {"change": "mg.projects", "on": ["insert", "update", "delete"]}, "link": {"kind": "mg_project", "left": "new.id", "right": "uid"}}'::jsonb || more
       || jsonb_build_object('then', '{"merge": "mg.productions", "match": ["code"], "strategy": "latest", "fields": {
             "name": {"right": "title"}, "notes": "manual", "sold": "add", "stage": "source", "tags": {"function": "mg.union_tags"}, "hours": "target", "extra": {},
             "budget": {"right": "cents", "to_right": "new.budget * 100", "to_left": "new.cents / 100.0", "strategy": "manual", "severity": "critical"}},
@@ -51,7 +51,7 @@ SELECT c AS changes, t.* FROM unnest(ARRAY['{"merge": "mg.prodctions"}', '{"merg
         '{"back": {"mode": "async"}}', '{"back": {"if": "new.naem = ''x''"}}', '{"merge": "mg.bare", "fields": ["name", "notes"], "new_right": null}', '{"match": null, "fields": {"name": {"right": "title"}}, "new_right": {"nothing": "1"}}']) AS c
  CROSS JOIN LATERAL public.try(format('SELECT usher.create_flow(''mg_pair'', mg.flow(%L))', c)) AS t;
 SELECT c AS changes, t.* FROM unnest(ARRAY['{"when": {"event": "a.b"}}', '{"mode": "transactional"}', '{"shadow": true}', '{"coalesce": true}', '{"set": {"name": "new.name"}}', '{"check": {"x": "true"}}', '{"link": null}',
-        '{"link": {"kind": "project", "left": "lower(new.id)", "right": "uid"}}', '{"link": {"kind": "project", "left": "new.code", "right": "uid"}}', '{"link": {"kind": "project", "left": "new.id", "right": "code"}}', '{"link": {"kind": "project", "left": "new.id", "right": "id"}, "then": {"merge": "mg.bare", "fields": ["name"]}}',
+        '{"link": {"kind": "mg_project", "left": "lower(new.id)", "right": "uid"}}', '{"link": {"kind": "mg_project", "left": "new.code", "right": "uid"}}', '{"link": {"kind": "mg_project", "left": "new.id", "right": "code"}}', '{"link": {"kind": "mg_project", "left": "new.id", "right": "id"}, "then": {"merge": "mg.bare", "fields": ["name"]}}',
         '{"run_as": "usher_member"}', '{"if": "new.nme = 1"}']) AS c
  CROSS JOIN LATERAL public.try(format('SELECT usher.create_flow(''mg_pair'', mg.flow(more => %L))', c)) AS t;
 SELECT count(*) FROM usher.flows WHERE name LIKE 'mg%';
@@ -72,7 +72,7 @@ SELECT usher.alter_flow('mg_pair', mg.flow());
 
 CREATE VIEW mg.sides AS SELECT o.slug, l.id AS l, r.uid AS r, p.name, r.title, p.notes AS l_notes, r.notes AS r_notes, p.budget, r.cents, p.sold AS l_sold, r.sold AS r_sold, p.stage AS l_stage, r.stage AS r_stage, p.tags AS l_tags, r.tags AS r_tags,
        r.origin, k.status
-  FROM (SELECT organization_id, id FROM mg.projects) AS l FULL JOIN usher.links k ON k.kind = 'project' AND k.organization_id = l.organization_id AND k.left_id = l.id::text
+  FROM (SELECT organization_id, id FROM mg.projects) AS l FULL JOIN usher.links k ON k.kind = 'mg_project' AND k.organization_id = l.organization_id AND k.left_id = l.id::text
   LEFT JOIN mg.projects p ON p.organization_id = l.organization_id AND p.id = l.id
   FULL JOIN mg.productions r ON r.organization_id = k.organization_id AND r.uid::text = k.right_id
   LEFT JOIN usher.organizations o ON o.id = COALESCE(r.organization_id, l.organization_id) ORDER BY o.slug, l.id, r.uid;
@@ -86,7 +86,7 @@ INSERT INTO mg.projects (organization_id, code, name, notes, budget, tags) VALUE
 INSERT INTO mg.productions (organization_id, code, title, notes, cents, stage) VALUES (:'north', 'B', 'Gala', 'hi', 999, 'live');
 CALL mg.settle();
 SELECT * FROM mg.sides;
-SELECT left_id, right_id, left_system, right_system, flow, base - 'as' AS base FROM usher.links WHERE kind = 'project' ORDER BY left_id;
+SELECT left_id, right_id, left_system, right_system, flow, base - 'as' AS base FROM usher.links WHERE kind = 'mg_project' ORDER BY left_id;
 -- What a merge writes does not start it again.
 SELECT flow, count(*) FROM usher.sync_jobs WHERE flow LIKE 'mg%' GROUP BY flow ORDER BY flow;
 -- Different fields on both sides at once: both hold. The same value on both sides: agreed.
@@ -109,7 +109,7 @@ UPDATE mg.projects SET name = 'forbidden', notes = 'not written either' WHERE id
 UPDATE mg.productions SET title = 'more than twenty letters are too many' WHERE code = 'A' AND organization_id = :'south';
 CALL mg.settle();
 SELECT * FROM mg.dead;
-SELECT * FROM mg.sides WHERE slug <> 'x' AND (l = 1 OR slug = 'mg-south');
+SELECT * FROM mg.sides WHERE slug <> 'x' AND (l = 1 OR slug = 'pair-south');
 UPDATE mg.projects SET name = 'Fine again' WHERE id = 1;
 UPDATE mg.productions SET title = 'Short' WHERE code = 'A' AND organization_id = :'south';
 CALL mg.settle();
@@ -130,7 +130,7 @@ SELECT escalate_at - raised_at BETWEEN '59 min' AND '61 min' AS critical_is_told
 UPDATE mg.projects SET notes = 'not written either' WHERE id = 1;
 CALL mg.settle();
 SELECT state, fields, ours, theirs FROM mg.open;
-SELECT field, base_left, base_right, left_value, right_value, strategy, holds, why FROM usher.explain_merge((SELECT id FROM usher.links WHERE kind = 'project' AND left_id = '1'));
+SELECT field, base_left, base_right, left_value, right_value, strategy, holds, why FROM usher.explain_merge((SELECT id FROM usher.links WHERE kind = 'mg_project' AND left_id = '1'));
 -- Until both have the same.
 UPDATE mg.productions SET notes = 'not written either' WHERE code = 'A' AND organization_id = :'north';
 CALL mg.settle();
@@ -167,7 +167,7 @@ SELECT l_notes, r_notes, status FROM mg.sides WHERE l = 1;
 INSERT INTO mg.projects (organization_id, code, name, notes, sold) VALUES (:'north', 'C', 'C left', 'c left', 2), (:'north', 'D', 'D left', NULL, 0), (:'north', 'D', 'D twin', NULL, 0);
 INSERT INTO mg.productions (organization_id, code, title, notes, sold) VALUES (:'north', 'C', 'C right', 'c right', 5), (:'north', 'D', 'D right', NULL, 0);
 CALL mg.settle();
-SELECT l, r, name, title, l_notes, r_notes, l_sold, r_sold, origin, status FROM mg.sides WHERE slug = 'mg-north' AND (name ~ '^[CD]' OR title ~ '^[CD]');
+SELECT l, r, name, title, l_notes, r_notes, l_sold, r_sold, origin, status FROM mg.sides WHERE slug = 'pair-north' AND (name ~ '^[CD]' OR title ~ '^[CD]');
 SELECT state, fields, base, ours, theirs FROM mg.open WHERE state = 'open';
 SELECT regexp_replace(error_message, 'row \d+', 'row N') FROM mg.dead WHERE error_message ~ 'paired';
 SELECT mg.decide(id, 'right') FROM usher.conflicts WHERE state = 'open' AND left_table = 'mg.projects';
@@ -178,13 +178,13 @@ DELETE FROM mg.projects WHERE code = 'B';
 UPDATE mg.productions SET title = 'edited' WHERE code = 'C' AND organization_id = :'north';
 DELETE FROM mg.projects WHERE code = 'C';
 CALL mg.settle();
-SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'mg-north';
+SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'pair-north';
 -- Or is deleted, or somebody decides that too.
 SELECT usher.alter_flow('mg_pair', mg.flow('{"delete_against_edit": "delete"}'));
 UPDATE mg.projects SET name = 'edited left' WHERE code = 'C';
 DELETE FROM mg.productions WHERE code = 'C';
 CALL mg.settle();
-SELECT l, r, name, title FROM mg.sides WHERE slug = 'mg-north';
+SELECT l, r, name, title FROM mg.sides WHERE slug = 'pair-north';
 SELECT usher.alter_flow('mg_pair', mg.flow('{"delete_against_edit": "manual"}'));
 UPDATE mg.productions SET title = 'E right' WHERE code = 'A' AND organization_id = :'north';
 DELETE FROM mg.projects WHERE id = 1;
@@ -192,17 +192,17 @@ CALL mg.settle();
 SELECT state, severity, fields, base ->> 'name' AS base, ours, theirs ->> 'name' AS theirs, message FROM mg.open WHERE state = 'open';
 UPDATE mg.productions SET title = 'E again' WHERE code = 'A' AND organization_id = :'north';
 CALL mg.settle();
-SELECT l, r, name, title FROM mg.sides WHERE slug = 'mg-north';
+SELECT l, r, name, title FROM mg.sides WHERE slug = 'pair-north';
 SELECT state, seen > 1 AS again, theirs ->> 'name' AS theirs FROM mg.open WHERE state = 'open';
 SELECT t.* FROM usher.conflicts c CROSS JOIN LATERAL mg.decide(c.id, 'values', '{"name": "x"}') AS t WHERE c.state = 'open' AND c.left_table = 'mg.projects';
 SELECT t.* FROM usher.conflicts c CROSS JOIN LATERAL mg.decide(c.id, 'right') AS t WHERE c.state = 'open' AND c.left_table = 'mg.projects';
-SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'mg-north';
+SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'pair-north';
 UPDATE mg.productions SET title = 'F right' WHERE code = 'A' AND organization_id = :'north';
 DELETE FROM mg.projects WHERE id = 1;
 CALL mg.settle();
 SELECT state, fields FROM mg.open WHERE state = 'open';
 SELECT t.* FROM usher.conflicts c CROSS JOIN LATERAL mg.decide(c.id, 'left') AS t WHERE c.state = 'open' AND c.left_table = 'mg.projects';
-SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'mg-north';
+SELECT l, r, name, title, status FROM mg.sides WHERE slug = 'pair-north';
 SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'resolved') AS resolved, count(*) FILTER (WHERE state = 'gone') AS gone FROM mg.open;
 -- Deletes that do not follow: the other row stays, and is not made anew.
 SELECT usher.alter_flow('mg_pair', mg.flow('{"deletes": "keep"}'));
@@ -210,12 +210,12 @@ DELETE FROM mg.projects WHERE organization_id = :'south';
 CALL mg.settle();
 UPDATE mg.productions SET title = 'alone' WHERE organization_id = :'south';
 CALL mg.settle();
-SELECT slug, l, title, status FROM mg.sides WHERE slug = 'mg-south';
+SELECT slug, l, title, status FROM mg.sides WHERE slug = 'pair-south';
 
 -- Rows are made where the definition says; conditions say for which rows.
 DELETE FROM mg.projects; DELETE FROM mg.productions;
 CALL mg.settle();
-DELETE FROM usher.links WHERE kind = 'project';
+DELETE FROM usher.links WHERE kind = 'mg_project';
 SELECT usher.alter_flow('mg_pair', mg.flow('{"creates": "right", "back": {"if": "new.stage = ''live''"}}', '{"if": "new.stage = ''live''"}'));
 INSERT INTO mg.projects (organization_id, code, name, stage) VALUES (:'north', 'G', 'G draft', 'draft'), (:'north', 'H', 'H live', 'live');
 INSERT INTO mg.productions (organization_id, code, title, stage) VALUES (:'north', 'I', 'I live', 'live');
@@ -271,4 +271,4 @@ SELECT name FROM usher.flows WHERE name LIKE 'mg%';
 -- A conflict whose flow is gone can only end by itself.
 SELECT count(*) FROM mg.open WHERE state = 'open';
 DROP SCHEMA mg CASCADE;
-DELETE FROM usher.links WHERE kind = 'project';
+DELETE FROM usher.links WHERE kind = 'mg_project';

@@ -15,6 +15,7 @@ mod ingestion;
 mod inserts;
 mod latency;
 mod merges;
+mod migration;
 mod peer;
 mod pipe;
 mod scale;
@@ -111,7 +112,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 19] = [
+const GROUPS: [Group; 20] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -131,15 +132,17 @@ const GROUPS: [Group; 19] = [
     ("events and who listens", events::METHOD, events::measure),
     ("workflows", workflows::METHOD, workflows::measure),
     ("merges", merges::METHOD, merges::measure),
+    ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 6] = [
+const SIZES: [(&str, i64); 7] = [
     ("BENCH_JOBS", 100_000),
     ("BENCH_CHURN", 1_000_000),
     ("BENCH_WAITING", 10_000_000),
     ("BENCH_FLOWS", 10_000),
     ("BENCH_ENTRIES", 1_000_000),
+    ("BENCH_ROWS", 1_000_000),
     ("BENCH_EVENTS", 20_000),
 ];
 
