@@ -326,19 +326,19 @@ impl Builder<'_> {
         Ok(format!(
             "{sql},
 {outcome},
-s AS MATERIALIZED (
+s AS NOT MATERIALIZED (
     SELECT z.*, ({}) AS needs_left, ({}) AS needs_right, {unmet} AS unmet, {open} AS open, {agreed} AS agreed
-      FROM z),
+      FROM z OFFSET 0),
 p AS MATERIALIZED (SELECT z.*, nl.new_l, nr.new_r FROM s AS z {} {}),
 {},
 o AS (
     SELECT z.n, z.organization_id, z.link, COALESCE(z.left_id, z.new_l::text) AS left_id, COALESCE(z.right_id, z.new_r::text) AS right_id,
            CASE WHEN z.act IN ('merge', 'make_left', 'make_right')
-                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open), 'as', {})
+                THEN pg_catalog.jsonb_build_object('left', {}, 'right', {}, 'held', pg_catalog.to_jsonb(z.open), 'as', {}::jsonb)
                 WHEN z.act = 'open' THEN z.base || '{{\"held\": [\"{WHOLE_ROW}\"]}}' END AS base,
            CASE WHEN z.act = 'open' OR z.open <> '{{}}' THEN pg_catalog.jsonb_build_object(
                 'fields', CASE WHEN z.act = 'open' THEN '[\"{WHOLE_ROW}\"]' ELSE pg_catalog.to_jsonb(z.open) END,
-                'base', (z.base -> 'left') - z.agreed, 'ours', CASE WHEN z.has_l THEN {} - z.agreed END, 'theirs', CASE WHEN z.has_r THEN {} - z.agreed END,
+                'base', z.j_left - z.agreed, 'ours', CASE WHEN z.has_l THEN {} - z.agreed END, 'theirs', CASE WHEN z.has_r THEN {} - z.agreed END,
                 'severity', {}) END AS conflict,
            z.held <> '[]' AS had,
            CASE {} {} END AS lost, {} AS echo
@@ -356,7 +356,7 @@ SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_ca
             writes.join(",\n"),
             self.base(Side::Left),
             self.base(Side::Right),
-            object(&self.evaluation.forms()),
+            quote_literal(serde_json::json!(self.evaluation.forms()).to_string()),
             self.found(Side::Left),
             self.found(Side::Right),
             self.severity(),

@@ -72,7 +72,7 @@ SELECT usher.alter_flow('mg_pair', mg.flow());
 
 CREATE VIEW mg.sides AS SELECT o.slug, l.id AS l, r.uid AS r, p.name, r.title, p.notes AS l_notes, r.notes AS r_notes, p.budget, r.cents, p.sold AS l_sold, r.sold AS r_sold, p.stage AS l_stage, r.stage AS r_stage, p.tags AS l_tags, r.tags AS r_tags,
        r.origin, k.status
-  FROM (SELECT organization_id, id FROM mg.projects) AS l FULL JOIN usher.links k ON k.kind = 'mg_project' AND k.organization_id = l.organization_id AND k.left_id = l.id::text
+  FROM (SELECT organization_id, id FROM mg.projects) AS l FULL JOIN (SELECT * FROM usher.links WHERE kind = 'mg_project') AS k ON k.organization_id = l.organization_id AND k.left_id = l.id::text
   LEFT JOIN mg.projects p ON p.organization_id = l.organization_id AND p.id = l.id
   FULL JOIN mg.productions r ON r.organization_id = k.organization_id AND r.uid::text = k.right_id
   LEFT JOIN usher.organizations o ON o.id = COALESCE(r.organization_id, l.organization_id) ORDER BY o.slug, l.id, r.uid;
