@@ -2,7 +2,8 @@
 
 use crate::error::{Result, UsherError, did_you_mean};
 use crate::flow::merge::apply::{self, Disagreement, Pair};
-use crate::flow::merge::definition::{Decided, WHOLE_ROW};
+use crate::flow::merge::decide::Decided;
+use crate::flow::merge::definition::WHOLE_ROW;
 use crate::flow::merge::explain::{self, Explained};
 use crate::flow::store::{self as flows, Flow};
 use crate::pg::{role, spi, subxact, xact};

@@ -5,7 +5,6 @@ use super::super::fields::{Parsed, expressions, known_keys, object, refuse, text
 use crate::error::did_you_mean;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// The name of the part that follows the right side: `flow:back`.
 pub const BACK: &str = "back";
@@ -447,35 +446,6 @@ pub fn back(definition: &Value) -> Value {
     back
 }
 
-impl Merge {
-    /// As usher.explain_flow() tells it.
-    pub fn told(&self) -> String {
-        let mut out = String::new();
-        for field in &self.fields {
-            let columns =
-                if field.left == field.right { field.left.clone() } else { format!("{} = {}", field.left, field.right) };
-            let _ = writeln!(out, "  field:   {}: {columns}, {}, {}", field.name, field.strategy.word(), field.severity.word());
-        }
-        let made = match (self.creates_left, self.creates_right) {
-            (true, true) => "on both sides",
-            (true, false) => "on the left side",
-            (false, true) => "on the right side",
-            (false, false) => "nowhere",
-        };
-        let key: Vec<String> = self.matches.iter().map(|(left, right)| format!("{left} = {right}")).collect();
-        let found = if key.is_empty() { String::new() } else { format!(", unless one is found by {}", key.join(", ")) };
-        let _ = writeln!(out, "  rows:    a row without a pair gets one {made}{found}");
-        let deleted = match (self.deletes, self.against_edit) {
-            (Deletes::Keep, _) => "the other one stays",
-            (_, AgainstEdit::Edit) => "the other one is deleted too; if it has changed meanwhile, the row comes back",
-            (_, AgainstEdit::Delete) => "the other one is deleted too, also if it has changed meanwhile",
-            (_, AgainstEdit::Manual) => "the other one is deleted too; if it has changed meanwhile, somebody decides",
-        };
-        let _ = writeln!(out, "  deletes: {deleted}");
-        out
-    }
-}
-
 impl Definition {
     pub fn merge(&self) -> Option<&Merge> {
         match &self.then {
@@ -568,40 +538,6 @@ impl Definition {
             })?;
         }
         Ok(())
-    }
-}
-
-/// Which decision somebody has taken about a conflict of a pair.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Decided {
-    Left,
-    Right,
-    /// By field, in terms of the left side.
-    Values(Map<String, Value>),
-}
-
-impl Decided {
-    /// `left`, `right` (also `source` and `target`) or `values`.
-    pub fn parse(decision: &str, values: Option<&Value>) -> Parsed<Self> {
-        let remedy = "Use left or right (that side's values hold), or values with decided_values => {\"field\": value}.";
-        let decided = match decision {
-            "left" | "source" => Self::Left,
-            "right" | "target" => Self::Right,
-            "values" => match values.and_then(Value::as_object) {
-                Some(object) if !object.is_empty() => return Ok(Self::Values(object.clone())),
-                _ => return refuse("the decision \"values\" needs decided_values", remedy),
-            },
-            other => {
-                return refuse(
-                    format!("\"{other}\" does not decide a conflict of a pair"),
-                    format!("{}{remedy}", did_you_mean(other, &["left", "right", "values"])),
-                );
-            }
-        };
-        match values {
-            None => Ok(decided),
-            Some(_) => refuse(format!("decided_values do not go with the decision \"{decision}\""), remedy),
-        }
     }
 }
 

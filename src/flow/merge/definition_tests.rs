@@ -1,4 +1,5 @@
 use super::super::super::definition::{Definition, Then, When};
+use super::super::decide::Decided;
 use super::*;
 use proptest::prelude::{prop_assert_eq, proptest};
 

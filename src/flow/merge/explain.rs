@@ -1,11 +1,41 @@
-//! What a merge would say of a pair, in words.
+//! What a merge does, and what it would say of a pair, in words.
 
 use super::super::store::Flow;
 use super::apply::{self, Pair};
-use super::definition::Strategy;
+use super::definition::{AgainstEdit, Deletes, Merge, Strategy};
 use super::evaluate::{AGREED, BOTH, LEFT, OPEN, RIGHT, SAME};
 use crate::error::{Result, UsherError};
 use pgrx::pg_sys::Oid;
+use std::fmt::Write as _;
+
+impl Merge {
+    /// As usher.explain_flow() tells it.
+    pub fn told(&self) -> String {
+        let mut out = String::new();
+        for field in &self.fields {
+            let columns =
+                if field.left == field.right { field.left.clone() } else { format!("{} = {}", field.left, field.right) };
+            let _ = writeln!(out, "  field:   {}: {columns}, {}, {}", field.name, field.strategy.word(), field.severity.word());
+        }
+        let made = match (self.creates_left, self.creates_right) {
+            (true, true) => "on both sides",
+            (true, false) => "on the left side",
+            (false, true) => "on the right side",
+            (false, false) => "nowhere",
+        };
+        let key: Vec<String> = self.matches.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+        let found = if key.is_empty() { String::new() } else { format!(", unless one is found by {}", key.join(", ")) };
+        let _ = writeln!(out, "  rows:    a row without a pair gets one {made}{found}");
+        let deleted = match (self.deletes, self.against_edit) {
+            (Deletes::Keep, _) => "the other one stays",
+            (_, AgainstEdit::Edit) => "the other one is deleted too; if it has changed meanwhile, the row comes back",
+            (_, AgainstEdit::Delete) => "the other one is deleted too, also if it has changed meanwhile",
+            (_, AgainstEdit::Manual) => "the other one is deleted too; if it has changed meanwhile, somebody decides",
+        };
+        let _ = writeln!(out, "  deletes: {deleted}");
+        out
+    }
+}
 
 /// One field of a pair.
 pub struct Explained {

@@ -10,6 +10,7 @@
 
 pub mod apply;
 pub mod compare;
+pub mod decide;
 pub mod definition;
 mod evaluate;
 pub mod explain;
