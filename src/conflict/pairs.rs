@@ -189,7 +189,7 @@ pub fn explain(installed: Installed, link: Uuid, of: impl FnOnce(Uuid) -> Result
     };
     let pair = pair.ok_or_else(|| {
         UsherError::state(format!("link {link} has no base: no merge has met its rows yet"))
-            .hint("Write one of the rows, or run usher.backfill_flow() for all.")
+            .hint("Write one of the rows; usher.reconcile() and usher.apply_migration() bring all of them together.")
     })?;
     explain::explain(installed.owner, &flow, pair)
 }

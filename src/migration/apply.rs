@@ -13,6 +13,7 @@ use crate::pg::spi::{self, Raw};
 use crate::pg::subxact::Failure;
 use crate::pg::{catalog, role, subxact};
 use crate::queue::pauses;
+use crate::registry::identity;
 use crate::setup::Installed;
 use pgrx::Uuid;
 use pgrx::prelude::*;
@@ -246,7 +247,9 @@ impl Seen<'_> {
         );
         Spi::connect_mut(|client| {
             let table = {
-                let _fence = Nest::fence().pinned_formats();
+                let _fence = Nest::fence().lock_timeout(self.flow.definition.lock_timeout).pinned_formats();
+                // Policies of the tables show the organization's rows, as they did to the plan.
+                let _for_flow = identity::for_flow(Some(self.organization));
                 let _acting = role::act_as(self.flow.run_as);
                 let arguments = [spi::arg(numbers), spi::arg(ids), spi::arg(self.organization), spi::arg(self.migration)];
                 spi::query(client, &sql, &arguments)?.first()

@@ -75,7 +75,8 @@ fn rows(flow: &Flow, half: &Half, matches: &[(String, String)], default_organiza
                 "job.organization_id IS NOT NULL AND new.{column} = job.organization_id AND ($1::uuid IS NULL OR new.{column} = $1)"
             )
         }
-        None => "job.organization_id IS NOT NULL AND $1::uuid IS NOT DISTINCT FROM $1".to_owned(),
+        // All rows are of one organization, and another one's plan has none of them.
+        None => "job.organization_id IS NOT NULL AND ($1::uuid IS NULL OR job.organization_id = $1)".to_owned(),
     };
     let named: String = keys.iter().map(|column| format!(", new.{}", quote_identifier(&column.name))).collect();
     let image: Vec<(String, String)> = table

@@ -148,7 +148,11 @@ impl Pair {
     /// As [`FOUND`] tells it.
     fn told(&self, code: &str) -> Option<String> {
         let row = |row: &Option<Row>| row.as_ref().map_or("-".to_owned(), |row| row.join(" "));
-        let open = if self.held_row { "*" } else { self.held.then_some("f").unwrap_or_default() };
+        let open = match (self.held_row, self.held) {
+            (true, _) => "*",
+            (_, true) => "f",
+            _ => "",
+        };
         self.rows.iter().any(Option::is_some).then(|| format!("{code}: {} | {} | {open}", row(&self.rows[0]), row(&self.rows[1])))
     }
 }

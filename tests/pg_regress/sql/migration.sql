@@ -230,8 +230,38 @@ SELECT o.id, usher.uuid_v7(), 'mg_random', n, 1 FROM usher.organizations o, gene
 SELECT usher.reconcile('mg_random', 'default') AS id \gset
 SELECT kind, action, left_id, right_id, why FROM usher.migration_items WHERE migration_id = :'id' ORDER BY n;
 
+-- Tables whose policies show each organization its own rows: the role of the flow sees those of the migration's organization.
+CREATE TABLE mg_a.kept (organization_id uuid, id integer, code text, name text, PRIMARY KEY (organization_id, id));
+CREATE TABLE mg_b.kept (LIKE mg_a.kept INCLUDING ALL);
+INSERT INTO mg_a.kept VALUES (:'north', 1, 'A', 'left'), (:'south', 2, 'A', 'south');
+INSERT INTO mg_b.kept VALUES (:'north', 5, 'B', 'right');
+ALTER TABLE mg_a.kept ENABLE ROW LEVEL SECURITY;
+ALTER TABLE mg_b.kept ENABLE ROW LEVEL SECURITY;
+CREATE POLICY mine ON mg_a.kept USING (organization_id = ANY ((SELECT usher.member_organizations())::uuid[]));
+CREATE POLICY mine ON mg_b.kept USING (organization_id = ANY ((SELECT usher.member_organizations())::uuid[]));
+GRANT SELECT, INSERT, UPDATE, DELETE ON mg_a.kept, mg_b.kept TO regress_usher_mg;
+GRANT usher_member TO regress_usher_mg;
+SELECT usher.create_flow('mg_kept', '{"run_as": "regress_usher_mg", "when": {"change": "mg_a.kept"}, "link": {"kind": "mg_kept", "left": "new.id", "right": "id"},
+    "then": {"merge": "mg_b.kept", "match": ["code"], "strategy": "source", "fields": ["name"], "new_left": {"id": "new.id"}, "new_right": {"id": "new.id"}}}');
+SELECT usher.reconcile('mg_kept', 'mg-north') AS id \gset
+SELECT usher.apply_migration(:'id') AS done \gset
+CALL public.drain() \gset
+SELECT count(*) FILTER (WHERE organization_id = :'north') AS north, count(*) FILTER (WHERE organization_id = :'south') AS south FROM mg_a.kept;
+SELECT count(*) FILTER (WHERE organization_id = :'north') AS north, count(*) FILTER (WHERE organization_id = :'south') AS south FROM mg_b.kept;
+-- Tables that say nothing of organizations are of one, and nobody else's plan counts their rows.
+CREATE TABLE mg_a.fixed (id integer PRIMARY KEY, name text);
+CREATE TABLE mg_b.fixed (id integer PRIMARY KEY, name text);
+INSERT INTO mg_a.fixed VALUES (1, 'x'), (2, 'y');
+GRANT SELECT, INSERT, UPDATE, DELETE ON mg_a.fixed, mg_b.fixed TO regress_usher_mg;
+SELECT usher.create_flow('mg_fixed', '{"run_as": "regress_usher_mg", "organization": "''mg-south''", "when": {"change": "mg_a.fixed"}, "link": {"kind": "mg_fixed", "left": "new.id", "right": "id"},
+    "then": {"merge": "mg_b.fixed", "fields": ["name"], "new_left": {"id": "new.id"}, "new_right": {"id": "new.id"}}}');
+SELECT usher.reconcile('mg_fixed', 'mg-north') AS id \gset
+SELECT left_rows, right_rows FROM usher.migrations WHERE id = :'id';
+SELECT usher.reconcile('mg_fixed', 'mg-south') AS id \gset
+SELECT left_rows, right_rows FROM usher.migrations WHERE id = :'id';
+
 -- Gone without a trace.
-SELECT usher.drop_flow('mg'), usher.drop_flow('mg_other'), usher.drop_flow('mg_random');
+SELECT usher.drop_flow('mg'), usher.drop_flow('mg_other'), usher.drop_flow('mg_random'), usher.drop_flow('mg_kept'), usher.drop_flow('mg_fixed');
 SET client_min_messages = warning;
 DELETE FROM usher.migration_items; DELETE FROM usher.migrations;
 DELETE FROM usher.links WHERE kind LIKE 'mg%';
