@@ -359,15 +359,16 @@ fn she_plants_nothing_in_the_queue_and_holds_nobody_up() {
         assert!(matches!(error.code().code(), "42501" | "22023"), "{name}: {}", error.message());
     }
 
-    // While her transaction holds what it may hold, and a hundred thousand of her jobs wait, a job of south runs.
-    let many = "SELECT usher.enqueue_sync_jobs('north', 'left', 'right', array_agg(jsonb_build_object('action', 'ask', 'id', n, 'name', 'many'))) FROM generate_series(1, 100000) AS n";
-    let _ = eve.query_one(many, &[]).expect("she may ask for many");
+    // While her transaction holds what it may hold, and a hundred thousand of her jobs wait, a job of south runs. Everything is ready before
+    // they are made: the worker has begun with them at once.
     let mut open = database.connect_as("clients_eve");
     run(
         &mut open,
         "BEGIN; SELECT count(*) FROM usher.sync_jobs; LOCK TABLE usher.jobs IN ACCESS SHARE MODE; SELECT pg_advisory_lock(n) FROM generate_series(1, 100) AS n; INSERT INTO public.things SELECT id, 77, 'open' FROM usher.organizations",
     );
     let mut southern = database.connect_as("clients_south");
+    let many = "SELECT usher.enqueue_sync_jobs('north', 'left', 'right', array_agg(jsonb_build_object('action', 'ask', 'id', n, 'name', 'many'))) FROM generate_series(1, 100000) AS n";
+    let _ = eve.query_one(many, &[]).expect("she may ask for many");
     let job = enqueue(&mut southern, "south", "left", "right", &json!({"action": "ask", "id": 1, "name": "of south"}));
     let ended = "SELECT status FROM usher.wait_for($1, '30 s')";
     assert_eq!(value::<String>(&mut southern, ended, &[&job]), "synced");
