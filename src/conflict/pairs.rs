@@ -13,8 +13,8 @@ use pgrx::Uuid;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 
-/// Kinds of conflicts that are about a pair.
-pub const KINDS: [&str; 4] = ["data_mismatch", "validation_failure", "permission_conflict", "business_rule_violation"];
+/// The kind of a conflict about a pair.
+pub const KIND: &str = "data_mismatch";
 
 /// `$1` organizations, `$2` links, `$3` and `$4` ids, `$5` conflicts, `$6` whether there was one, `$7` flow, `$8` and `$9` tables, `$10` and `$11` their
 /// ids' columns, `$12` seconds until it is told, by severity.
@@ -103,15 +103,11 @@ pub struct Question {
 }
 
 impl Question {
-    /// What is still to be decided by a flow as it is today: it may do without some of the fields. A pair that its tables have refused is
-    /// decided with all of its fields.
+    /// What is still to be decided by a flow as it is today: it may do without some of the fields.
     fn today(&self, flow: &Flow) -> Self {
-        let merged = || flow.definition.merge().into_iter().flat_map(|merge| merge.fields.iter().map(|field| field.name.clone()));
-        let fields = if self.fields.is_empty() {
-            merged().collect()
-        } else {
-            self.fields.iter().filter(|name| *name == WHOLE_ROW || merged().any(|field| field == **name)).cloned().collect()
-        };
+        let merges =
+            |name: &str| flow.definition.merge().is_some_and(|merge| merge.fields.iter().any(|field| field.name == name));
+        let fields = self.fields.iter().filter(|name| *name == WHOLE_ROW || merges(name)).cloned().collect();
         Self { fields, ..*self }
     }
 }

@@ -70,7 +70,7 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
     }
     let acting = role::internal(installed.owner);
     match conflict.kind.as_str() {
-        kind if pairs::KINDS.contains(&kind) => {}
+        pairs::KIND => {}
         "timing_conflict" => overlap(installed, &conflict, &wanted)?,
         kind => {
             return Err(UsherError::unsupported(format!("conflicts of the kind {kind} are not decided here yet"))
@@ -80,7 +80,7 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
     // First, so that what else does not agree by now is a conflict of its own.
     write(&conflict, &wanted, &by)?;
     drop(acting);
-    if pairs::KINDS.contains(&conflict.kind.as_str()) {
+    if conflict.kind == pairs::KIND {
         // With the rights of its flow.
         pairs::answer(installed, &conflict.question(), &wanted.decision, wanted.values.as_ref())?;
     }

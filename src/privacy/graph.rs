@@ -122,13 +122,14 @@ fn references(subject: &Subject) -> Result<HashMap<u32, Vec<Reference>>> {
     Ok(by_table)
 }
 
-/// The links that flows make between a plain column of their source and one of their target.
+/// The links that flows make between a plain column of their source and one of their target. A merge's are told by its left half: the
+/// other one names the same links from the other side.
 fn bridges() -> Result<Vec<Bridge>> {
     let all = spi::read_all(
         "SELECT f.name, f.definition -> 'link' ->> 'kind', v.compiled ->> 'source', (pg_catalog.regexp_match(f.definition -> 'link' ->> 'left', '^new\\.([a-z_][a-z0-9_]*)$'))[1],
                 v.compiled ->> 'target', f.definition -> 'link' ->> 'right'
            FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = f.version
-          WHERE f.definition ? 'link' ORDER BY f.name",
+          WHERE f.definition ? 'link' AND pg_catalog.strpos(f.name, ':') = 0 ORDER BY f.name",
         &[],
         |row| {
             let mut texts = Vec::with_capacity(6);

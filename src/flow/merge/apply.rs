@@ -46,8 +46,8 @@ pub struct Disagreement<'a> {
 /// Writes conflicts down, and ends those that are over. Runs with the owner's rights.
 pub type Disagree = fn(&Disagreement<'_>) -> Result<()>;
 
-/// Links of rows, locked, each found by the one index that has its order, whatever statistics say: `$1` numbers, `$2` organizations, `$3` ids, `$4` whether they were deleted, `$5` kind, `$6` a side. Comes back as the
-/// parameters of the merge's statements, then how many have no link.
+/// Links of rows, locked, each found by the one index that has its order, whatever statistics say: `$1` numbers, `$2` organizations, `$3` ids,
+/// `$4` whether they were deleted, `$5` kind. Comes back as the parameters of the merge's statements, then how many have no link, and which.
 fn find_links(here: Side) -> String {
     let own = here.word();
     let (left, right) = match here {
@@ -162,6 +162,7 @@ pub(in super::super) fn range(
         }
         let kind = run.flow.definition.link.as_ref().map(|link| link.kind.clone());
         if renamed > 0 {
+            let _audited = audit::by_flow(work(run, program, from, to));
             let _acting = role::internal(run.owner);
             let [_, organizations, ids, _] = &about;
             spi::query(client, &rename(merge.side), &[organizations.arg(), ids.arg(), former.arg(), spi::arg(kind.clone())])?;
@@ -185,6 +186,7 @@ pub(in super::super) fn range(
             })?;
             let [numbers, organizations, own, other]: [Raw; 4] = raws(&found)?;
             if !numbers.is_null() {
+                let _audited = audit::by_flow(work(run, program, from, to));
                 let _acting = role::internal(run.owner);
                 let (left, right) = systems(run, merge);
                 let arguments = [

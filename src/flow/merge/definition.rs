@@ -10,8 +10,6 @@ use std::collections::BTreeMap;
 pub const BACK: &str = "back";
 /// Stands for the whole row where fields are named.
 pub const WHOLE_ROW: &str = "*";
-/// Stands where fields are held for a pair that its tables did not take.
-pub const REFUSED: &str = "!";
 const MOST_FIELDS: usize = 100;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +212,7 @@ fn field(name: &str, value: &Value, default: &Strategy, severity: Severity) -> P
         strategy: default.clone(),
         severity,
     };
-    if [WHOLE_ROW, REFUSED, ""].contains(&name) {
+    if [WHOLE_ROW, ""].contains(&name) {
         return refuse(format!("\"{name}\" cannot name a field"), "Name a column of the left table.");
     }
     let Some(object) = value.as_object().filter(|object| !object.contains_key("function")) else {

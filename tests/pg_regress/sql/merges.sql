@@ -253,6 +253,15 @@ SELECT name, title, l_notes, r_notes FROM mg.sides WHERE title = 'SIGNS';
 DROP TRIGGER shout ON mg.productions;
 DROP TRIGGER sign ON mg.productions;
 
+-- What merges write on links is entered for nobody; and who looks for a person's data goes along a merge's links once, from left to right.
+UPDATE usher.links SET metadata = '{"by": "hand"}' WHERE kind = 'mg_project';
+SELECT count(*) FILTER (WHERE new -> 'metadata' ->> 'by' = 'hand') > 0 AS by_hand, count(*) FILTER (WHERE action <> 'usher.links.deleted' AND new -> 'metadata' ->> 'by' IS NULL) AS by_merges
+  FROM usher.audit_log WHERE action LIKE 'usher.links.%' AND organization_id IN (:'north', :'south');
+BEGIN;
+SELECT usher.define_subject('mg_person', 'mg.projects') AS done \gset
+SELECT * FROM usher.subject_graph('mg_person');
+ROLLBACK;
+
 -- The other table loses a column: both halves are broken, and whole again with it.
 ALTER TABLE mg.productions RENAME title TO headline;
 SELECT name, state, reason FROM usher.flows WHERE name LIKE 'mg%' ORDER BY name;
