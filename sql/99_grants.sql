@@ -33,14 +33,15 @@ GRANT EXECUTE ON FUNCTION
 -- Conflicts.
 GRANT EXECUTE ON FUNCTION usher.resolve_conflict, usher.explain_merge TO usher_member;
 GRANT EXECUTE ON FUNCTION
-    usher.create_overlap_rule, usher.alter_overlap_rule, usher.drop_overlap_rule, usher.check_overlaps, usher.note_overlaps
+    usher.create_overlap_rule, usher.alter_overlap_rule, usher.drop_overlap_rule, usher.check_overlaps, usher.note_overlaps, usher.note_merges_failed
     TO usher_operator;
 COMMENT ON FUNCTION usher.create_overlap_rule IS 'has rows found that share a resource and overlap in time; see docs/conflicts.md';
 COMMENT ON FUNCTION usher.alter_overlap_rule IS 'gives an overlap rule a new definition';
 COMMENT ON FUNCTION usher.drop_overlap_rule IS 'removes an overlap rule; its conflicts are gone';
 COMMENT ON FUNCTION usher.explain_merge IS 'what holds of each field of a pair that a merge keeps equal, and why; for admins of its organization';
 COMMENT ON FUNCTION usher.check_overlaps IS 'looks at all rows of a rule, or of all rules, for overlaps now';
-COMMENT ON FUNCTION usher.resolve_conflict IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended';
+COMMENT ON FUNCTION usher.resolve_conflict IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended; of a row that cannot be written: accept';
+COMMENT ON FUNCTION usher.note_merges_failed IS 'internal: dead letters of a merge become conflicts of its pairs';
 COMMENT ON FUNCTION usher.note_overlaps IS 'internal: a statement has changed rows that an overlap rule is about';
 
 -- Migrations.

@@ -235,6 +235,9 @@ BEGIN
     END IF;
     IF TG_OP = 'INSERT' THEN
         PERFORM usher.jobs_ended(organizations, jobs, 'dead');
+        PERFORM usher.note_merges_failed(m.flow_id, m.organizations, m.jobs)
+           FROM (SELECT f.id AS flow_id, array_agg(e.organization_id) AS organizations, array_agg(e.id) AS jobs
+                   FROM ended AS e JOIN usher.flows AS f ON f.id = e.flow_id AND jsonb_exists(f.definition -> 'then', 'merge') GROUP BY f.id) AS m;
     ELSE
         PERFORM usher.tally(organizations, jobs, 'dead', -1);
     END IF;

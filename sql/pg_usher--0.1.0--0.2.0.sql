@@ -284,6 +284,11 @@ CREATE OR REPLACE FUNCTION usher.next_runs(schedule text, timezone text DEFAULT 
  RETURNS SETOF timestamp with time zone
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$next_runs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_merges_failed(flow integer, organizations uuid[], jobs uuid[])
+ RETURNS void
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$note_merges_failed_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pause_jobs(flow text DEFAULT NULL::text, system text DEFAULT NULL::text, organization text DEFAULT NULL::text, until timestamp with time zone DEFAULT NULL::timestamp with time zone, reason text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
@@ -1199,6 +1204,9 @@ BEGIN
     END IF;
     IF TG_OP = 'INSERT' THEN
         PERFORM usher.jobs_ended(organizations, jobs, 'dead');
+        PERFORM usher.note_merges_failed(m.flow_id, m.organizations, m.jobs)
+           FROM (SELECT f.id AS flow_id, array_agg(e.organization_id) AS organizations, array_agg(e.id) AS jobs
+                   FROM ended AS e JOIN usher.flows AS f ON f.id = e.flow_id AND jsonb_exists(f.definition -> 'then', 'merge') GROUP BY f.id) AS m;
     ELSE
         PERFORM usher.tally(organizations, jobs, 'dead', -1);
     END IF;
@@ -1314,6 +1322,7 @@ REVOKE ALL ON FUNCTION usher.mask_person(text,text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mask_value(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
@@ -1470,6 +1479,7 @@ GRANT EXECUTE ON FUNCTION usher.member_organizations() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_operator;
@@ -1635,6 +1645,7 @@ COMMENT ON FUNCTION usher.mask_person(text,text[],text[],text) IS 'internal: JSO
 COMMENT ON FUNCTION usher.mask_value(text) IS 'what a masked value looks like';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
+COMMENT ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) IS 'internal: dead letters of a merge become conflicts of its pairs';
 COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_migration(uuid) IS 'holds a migration where it is';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
@@ -1656,7 +1667,7 @@ COMMENT ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp 
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
 COMMENT ON FUNCTION usher.reseal_columns(integer) IS 'seals values of columns anew that are not under the newest key; returns how many, and how many remain';
 COMMENT ON FUNCTION usher.reseal_secrets(integer) IS 'seals secrets anew that are not under the newest key; returns how many, and how many remain';
-COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended';
+COMMENT ON FUNCTION usher.resolve_conflict(uuid,text,jsonb,text) IS 'decides a conflict; of a pair: left, right or values, written to both sides; of an overlap: accept or ended; of a row that cannot be written: accept';
 COMMENT ON FUNCTION usher.resume(text) IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.resume_jobs(text,text,text) IS 'ends a pause: its jobs go on in their order';
 COMMENT ON FUNCTION usher.resume_migration(uuid) IS 'lets a paused or failed migration go on where it was';

@@ -43,6 +43,8 @@ CREATE INDEX conflicts_id_idx ON usher.conflicts (id);
 CREATE INDEX conflicts_left_idx ON usher.conflicts (organization_id, rule, left_key) WHERE state <> 'gone' AND rule IS NOT NULL;
 CREATE INDEX conflicts_right_idx ON usher.conflicts (organization_id, rule, right_key) WHERE state <> 'gone' AND rule IS NOT NULL;
 CREATE INDEX conflicts_escalate_idx ON usher.conflicts (escalate_at) WHERE state = 'open' AND escalated_at IS NULL AND escalate_at IS NOT NULL;
+-- Whether a merge has rows that could not be written is asked after each of its batches.
+CREATE INDEX conflicts_failed_idx ON usher.conflicts (flow_id) WHERE state = 'open' AND kind IN ('permission_conflict', 'validation_failure', 'business_rule_violation');
 CREATE INDEX conflicts_ended_idx ON usher.conflicts (last_seen_at) WHERE state <> 'open';
 COMMENT ON TABLE usher.conflicts IS 'what does not agree and wants a decision; usher.resolve_conflict decides, and what ends by itself is gone';
 COMMENT ON COLUMN usher.conflicts.state IS 'open; resolved: somebody has decided; gone: the reason has ended by itself';
@@ -54,7 +56,7 @@ COMMENT ON COLUMN usher.conflicts.base IS 'what both sides last agreed on';
 COMMENT ON COLUMN usher.conflicts.ours IS 'what the left side has: of an overlap its resource and period, times in UTC';
 COMMENT ON COLUMN usher.conflicts.theirs IS 'what the right side has';
 COMMENT ON COLUMN usher.conflicts.alternatives IS 'of an overlap: free resources of the same kind, for the left row and for the right one';
-COMMENT ON COLUMN usher.conflicts.decision IS 'what was decided; for an overlap: accept (both stay) or ended';
+COMMENT ON COLUMN usher.conflicts.decision IS 'what was decided; for an overlap: accept (both stay) or ended; for a row that cannot be written: accept';
 COMMENT ON COLUMN usher.conflicts.last_seen_at IS 'when it was last found, changed or ended';
 COMMENT ON COLUMN usher.conflicts.times_seen IS 'how often it was found: by a write that changed it, and by each sweep';
 COMMENT ON COLUMN usher.conflicts.escalate_at IS 'still open then, it makes a notice, once';

@@ -85,7 +85,7 @@ pub fn run(
                 causes: Causes::Shared(&next, for_organization),
                 place: Place::Writer,
                 emit: event::emit_for_flow,
-                disagree: conflict::disagree,
+                tell: conflict::TELL,
             };
             match apply::apply_whole(&run, 1, ready) {
                 Ok(failed) => match (failed.first(), flow.definition.on_error) {

@@ -2,7 +2,7 @@
 
 use super::look::{self, Counts};
 use super::resolve::{self, Decision};
-use super::{manage, pairs, store};
+use super::{failed, manage, pairs, store};
 use crate::error::UsherError;
 use crate::guard::audit;
 use crate::pg::{locks, role, xact};
@@ -143,4 +143,13 @@ fn explain_merge(
             (row.field, row.base_left, row.base_right, row.left, row.right, row.strategy, row.holds.to_owned(), row.why)
         }),
     ))
+}
+
+/// Jobs of a merge have failed for good: what kept its rows apart becomes a conflict. Internal, called when dead letters are written.
+///
+/// Arguments: `flow`, `organizations` and `jobs` of dead letters. Errors: none of its own.
+#[pg_extern(volatile, parallel_unsafe)]
+fn note_merges_failed(flow: i32, organizations: Vec<Uuid>, jobs: Vec<Uuid>) -> Sql<()> {
+    let _acting = role::internal(setup::current()?.owner);
+    Ok(failed::failed(flow, organizations, jobs)?)
 }

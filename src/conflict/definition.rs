@@ -1,6 +1,6 @@
 //! What an overlap rule is made of, as its author wrote it. Pure: no pgrx.
 
-use crate::flow::fields::{Parsed, known_keys, object, refuse, text, texts, yes_or_no};
+use crate::flow::fields::{self, Parsed, known_keys, object, refuse, text, texts, yes_or_no};
 use serde_json::{Map, Value};
 
 const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
@@ -140,17 +140,7 @@ fn alternatives(value: &Value) -> Parsed<Alternatives> {
 
 /// Seconds of `"30 min"`, `"2 h"` or `"1 day"`.
 fn duration(value: &Value, at: &str) -> Parsed<i64> {
-    let seconds = value.as_str().map(str::trim).and_then(|text| {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-        let factor = match text[digits.len()..].trim() {
-            "s" | "second" | "seconds" => 1,
-            "min" | "minute" | "minutes" => 60,
-            "h" | "hour" | "hours" => 3_600,
-            "d" | "day" | "days" => DAY,
-            _ => return None,
-        };
-        digits.parse::<i64>().ok()?.checked_mul(factor)
-    });
+    let seconds = fields::seconds(value, 1.0).map(|seconds| seconds.round() as i64);
     match seconds {
         Some(seconds) if (1..=LONGEST).contains(&seconds) => Ok(seconds),
         _ => refuse(format!("{at} is not a time"), "Write it like \"30 min\", \"2 h\" or \"1 day\", up to ten years."),

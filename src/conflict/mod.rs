@@ -4,11 +4,12 @@
 //! must not share a time. Overlaps are found three times: in the writer's own transaction, by a trigger for each statement; right
 //! after the commit, by a worker, because two writers at once do not see each other; and by a sweep over all rows, for what no trigger
 //! has seen. Each time the same statement writes down what is new and ends what is not there any more. Called by clients, by
-//! `capture` to keep the triggers there, and by the worker. Pairs are found by the merges of flows, which tell it here.
+//! `capture` to keep the triggers there, and by the worker. Pairs that differ, or cannot be written, are found by the merges of flows, which tell it here.
 
 mod api;
 pub mod attach;
 mod definition;
+mod failed;
 mod fit;
 mod look;
 mod manage;
@@ -18,5 +19,10 @@ mod statement;
 mod store;
 mod trigger;
 
+pub use failed::TELL;
 pub use look::{Next, prune, turn, without_workers};
-pub use pairs::{disagree, forget_pair};
+pub use pairs::forget_pair;
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz;

@@ -154,7 +154,7 @@ pub fn answer(installed: Installed, question: &Question, decision: &str, values:
     };
     // Somebody has taken the link away, and with it what there was to decide.
     let Some(pair) = pair else { return Ok(()) };
-    subxact::attempt(|| apply::decide(installed.owner, &flow, pair, decided, disagree)).map_err(|failure| {
+    subxact::attempt(|| apply::decide(installed.owner, &flow, pair, decided, super::failed::TELL)).map_err(|failure| {
         let hint = failure.hint.clone();
         let mut error = UsherError::from(failure);
         error.message = format!("the decision cannot be written: {}", error.message);

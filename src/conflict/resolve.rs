@@ -1,5 +1,6 @@
 //! Deciding a conflict. What can be decided depends on its kind.
 
+use super::failed;
 use super::look;
 use super::pairs::{self, Question};
 use super::statement::Form;
@@ -72,6 +73,7 @@ pub fn resolve(installed: Installed, id: Uuid, wanted: Decision, of: impl FnOnce
     match conflict.kind.as_str() {
         pairs::KIND => {}
         "timing_conflict" => overlap(installed, &conflict, &wanted)?,
+        kind if failed::is_kind(kind) => failed::decided(&wanted.decision, wanted.values.is_some())?,
         kind => {
             return Err(UsherError::unsupported(format!("conflicts of the kind {kind} are not decided here yet"))
                 .hint("End its reason, and it is gone."));

@@ -161,7 +161,8 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
                 let _ = writeln!(out, "  link:\n{link}");
             }
             if let Some(merge) = &program.merge {
-                let _ = writeln!(out, "  merge:\n{}", merge.write);
+                let _ = writeln!(out, "  merge, where only the other side changes:\n{}", merge.quick);
+                let _ = writeln!(out, "  merge, otherwise:\n{}", merge.write);
             }
         }
         Err(error) => {

@@ -4,7 +4,7 @@ use super::cause::{self, Cause};
 use super::compile::Program;
 use super::definition::OnError;
 use super::emit_statement::{self, Emitter};
-use super::merge::{self, apply::Disagree};
+use super::merge::{self, apply::Tell};
 use super::publish_statement;
 use super::store::Flow;
 use crate::error::{Result, UsherError};
@@ -77,7 +77,7 @@ pub struct Run<'a> {
     pub causes: Causes<'a>,
     pub place: Place,
     pub emit: Emitter,
-    pub disagree: Disagree,
+    pub tell: Tell,
 }
 
 /// What the jobs that follow inherit, and for which organization the flow may call RPCs.

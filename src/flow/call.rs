@@ -33,22 +33,7 @@ pub fn then(object: &Map<String, Value>, function: &Value) -> Parsed<Then> {
 
 /// Milliseconds of `"500ms"`, `"30s"`, `"2min"` or a plain number of seconds.
 pub fn timeout(value: &Value) -> Parsed<i64> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => {
-            let text = text.trim();
-            let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-            let factor = match text[digits.len()..].trim() {
-                "ms" => Some(0.001),
-                "s" | "" => Some(1.0),
-                "min" => Some(60.0),
-                "h" => Some(3_600.0),
-                _ => None,
-            };
-            factor.and_then(|factor| digits.parse::<f64>().ok().map(|number| number * factor))
-        }
-        _ => None,
-    };
+    let seconds = super::fields::seconds(value, 1.0);
     match seconds {
         Some(seconds) if (0.001..=LONGEST).contains(&seconds) => Ok((seconds * 1_000.0).round() as i64),
         _ => refuse(

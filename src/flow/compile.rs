@@ -90,6 +90,7 @@ impl Program {
             own.into_iter().flatten().map(|sql| (sql.as_str(), TYPES)).collect();
         if let Some(merge) = &self.merge {
             all.extend(merge.find.iter().map(|sql| (sql.as_str(), merge::statement::FIND_TYPES)));
+            all.push((&merge.quick, merge::statement::TYPES));
             all.push((&merge.write, merge::statement::TYPES));
             all.push((&merge.look, merge::statement::TYPES));
         }

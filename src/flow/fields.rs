@@ -87,24 +87,29 @@ pub fn yes_or_no(top: &Map<String, Value>, key: &str) -> Parsed<bool> {
 
 /// Milliseconds of `"2s"`, `"500ms"`, `"1min"` or a plain number of milliseconds.
 pub fn duration(value: &Value, at: &str) -> Parsed<i64> {
-    let remedy = "Write it like \"2s\" or \"500ms\", between 1ms and 10min.";
-    let parsed = match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => {
-            let digits = text.trim().trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-            let unit = text.trim()[digits.len()..].trim();
-            let factor = match unit {
-                "ms" | "" => Some(1),
-                "s" => Some(1_000),
-                "min" => Some(60_000),
-                _ => None,
-            };
-            factor.and_then(|factor| digits.parse::<i64>().ok().and_then(|number| number.checked_mul(factor)))
-        }
-        _ => None,
-    };
-    match parsed {
+    match seconds(value, 0.001).map(|seconds| (seconds * 1_000.0).round() as i64) {
         Some(milliseconds @ 1..=600_000) => Ok(milliseconds),
-        _ => refuse(format!("{at} is not a duration"), remedy),
+        _ => refuse(format!("{at} is not a duration"), "Write it like \"2s\" or \"500ms\", between 1ms and 10min."),
     }
+}
+
+/// How many seconds a number with a unit is, such as "90 s" or "3 days". `bare`: what a number without one counts for.
+pub fn seconds(value: &Value, bare: f64) -> Option<f64> {
+    let text = match value {
+        Value::Number(number) => return number.as_f64().map(|number| number * bare),
+        Value::String(text) => text.trim(),
+        _ => return None,
+    };
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let factor = match text[digits.len()..].trim() {
+        "" => bare,
+        "ms" => 0.001,
+        "s" | "second" | "seconds" => 1.0,
+        "min" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3_600.0,
+        "d" | "day" | "days" => 86_400.0,
+        "week" | "weeks" => 604_800.0,
+        _ => return None,
+    };
+    digits.parse::<f64>().ok().map(|number| number * factor)
 }

@@ -9,7 +9,7 @@ use super::schedule::{MOST, Missed, Schedule, Zone};
 use super::shape::{self, ColumnUse};
 use super::steps::{self, Step};
 use super::transfer::{self, Forms};
-use super::{call, cause, difference, fields, gather, manage};
+use super::{call, cause, difference, fields, gather, manage, merge};
 use crate::fuzz::{Choices, fuzz_target, near, refused_well, seeds, text, values};
 use serde_json::{Map, Value, json};
 
@@ -143,6 +143,20 @@ fn agrees(definition: &Definition) {
     assert!(!(definition.coalesce && matches!(&definition.when, When::Change { on, .. } if on.contains(&Change::Delete))));
 }
 
+/// Both halves of a merge say the same of the pair, each from its own side.
+fn halves(value: &Value, definition: &Definition) {
+    let Some(own) = definition.merge() else { return };
+    assert!(!own.fields.is_empty() && own.side == merge::Side::Left);
+    let back = match Definition::parse(&merge::definition::back(value)) {
+        Ok(back) => back,
+        // What "back" says of the other half may be wrong by itself.
+        Err(refusal) => return good(&refusal),
+    };
+    let other = back.merge().expect("the half of a merge");
+    assert_eq!((other.side, &other.fields, &other.matches), (merge::Side::Right, &own.fields, &own.matches));
+    assert_eq!((other.creates_left, other.creates_right, &other.times), (own.creates_left, own.creates_right, &own.times));
+}
+
 fn workflow(value: &Value, all: &[Step]) {
     assert!(all.len() <= 100);
     let later = steps::followers(all);
@@ -169,6 +183,7 @@ fuzz_target!(definition, |bytes: &[u8]| {
             }
         };
         agrees(&parsed);
+        halves(&value, &parsed);
         if !parsed.steps().is_empty() {
             workflow(&value, parsed.steps());
             continue;

@@ -2,7 +2,7 @@
 //! waited long enough, the rest. Pure.
 
 use super::definition::{Definition, Mode, Then};
-use super::fields::{Parsed, known_keys, object, refuse};
+use super::fields::{Parsed, known_keys, object, refuse, seconds};
 use crate::error::did_you_mean;
 use serde_json::{Map, Value};
 
@@ -56,7 +56,7 @@ fn gather(value: &Value) -> Parsed<Gather> {
             return refuse("\"size\" in \"batch\" is not a number of jobs", format!("Give a whole number from 1 to {MOST}."));
         }
     };
-    let window = match object.get("window").map(seconds) {
+    let window = match object.get("window").map(|window| seconds(window, 1.0)) {
         None => return refuse("\"batch\" lacks \"window\"", REMEDY),
         Some(Some(window)) if (1.0..=DAY).contains(&window) => window,
         Some(_) => {
@@ -67,26 +67,6 @@ fn gather(value: &Value) -> Parsed<Gather> {
         }
     };
     Ok(Gather { size, window })
-}
-
-fn seconds(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => {
-            let text = text.trim();
-            let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-            let factor = match text[digits.len()..].trim() {
-                "s" | "" => 1.0,
-                "ms" => 0.001,
-                "min" => 60.0,
-                "h" => 3_600.0,
-                "d" | "day" => DAY,
-                _ => return None,
-            };
-            digits.parse::<f64>().ok().map(|number| number * factor)
-        }
-        _ => None,
-    }
 }
 
 /// What fits together with calls.

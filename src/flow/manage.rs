@@ -59,6 +59,18 @@ fn warn_of_superuser(name: &str, run_as: Oid) {
     }
 }
 
+/// Where rows find each other by their keys, each look reads the whole table if no index leads there.
+fn warn_of_missing_index(name: &str, definition: &Definition) -> Result<()> {
+    let Some(merge) = definition.merge() else { return Ok(()) };
+    for (table, keys) in super::merge::without_index(definition, merge)? {
+        warning!(
+            "flow \"{name}\": no index of {table} begins with {} of \"match\", so that all of it is read for each row that has no pair yet",
+            keys.join(" or ")
+        );
+    }
+    Ok(())
+}
+
 /// A request is routed by source, target and action: no two flows may share one.
 fn check_route(definition: &Definition, name: &str) -> Result<()> {
     let When::Request { action } = &definition.when else { return Ok(()) };
@@ -178,6 +190,7 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
     circle_check::new(name)?;
     circle_check::warn_of_silence(installed, &checked.definition)?;
     warn_of_superuser(name, checked.run_as);
+    warn_of_missing_index(name, &checked.definition)?;
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))
 }
 
@@ -257,6 +270,7 @@ pub fn alter(installed: Installed, name: &str, json: serde_json::Value) -> Resul
         )?;
     }
     warn_of_superuser(name, checked.run_as);
+    warn_of_missing_index(name, &checked.definition)?;
     Ok(format!("flow {name} is at version {version}: {}", what(&checked.definition)))
 }
 

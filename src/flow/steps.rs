@@ -133,24 +133,7 @@ const OWN: [&str; 12] =
 
 /// Seconds of `"90 s"`, `"10 min"`, `"2 h"`, `"3 days"` or a plain number of seconds.
 pub fn span(value: &Value, at: &str) -> Parsed<f64> {
-    let seconds = match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => {
-            let text = text.trim();
-            let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-            let factor = match text[digits.len()..].trim() {
-                "s" | "" => Some(1.0),
-                "ms" => Some(0.001),
-                "min" => Some(60.0),
-                "h" | "hour" | "hours" => Some(3_600.0),
-                "d" | "day" | "days" => Some(86_400.0),
-                "week" | "weeks" => Some(604_800.0),
-                _ => None,
-            };
-            factor.and_then(|factor| digits.parse::<f64>().ok().map(|number| number * factor))
-        }
-        _ => None,
-    };
+    let seconds = super::fields::seconds(value, 1.0);
     match seconds {
         Some(seconds) if (0.001..=LONGEST).contains(&seconds) => Ok(seconds),
         _ => refuse(

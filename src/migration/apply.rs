@@ -38,20 +38,22 @@ const ATTEMPTS: i32 = 20;
 
 /// Those that may go on, in lanes that the caller serves. `$1` lanes. The one that has waited longest first.
 const NEXT: &str = "
-    SELECT m.id, m.flow_id, m.version, m.slice, m.position, f.version, f.name
+    SELECT m.id, m.flow_id, m.version, f.version, f.name
       FROM usher.migrations AS m JOIN usher.flows AS f ON f.id = m.flow_id
      WHERE m.state = 'running' AND f.enabled AND f.state = 'ok'
        AND NOT EXISTS (SELECT FROM usher.flows AS p WHERE p.name = f.name || ':back' AND NOT (p.enabled AND p.state = 'ok'))
        AND CASE COALESCE(f.definition ->> 'priority', CASE WHEN f.definition ->> 'mode' IN ('async', 'batch') THEN 'low' ELSE 'normal' END)
            WHEN 'emergency' THEN 0 WHEN 'critical' THEN 1 WHEN 'high' THEN 2 WHEN 'low' THEN 4 ELSE 3 END = ANY ($1::smallint[])
-     ORDER BY m.updated_at FOR UPDATE OF m SKIP LOCKED";
+     ORDER BY m.updated_at";
+
+/// It is held by one worker at a time, and while nobody changes it. `$1` migration.
+const HOLD: &str =
+    "SELECT m.slice, m.position FROM usher.migrations AS m WHERE m.id = $1 AND m.state = 'running' FOR UPDATE SKIP LOCKED";
 
 struct Next {
     id: Uuid,
     flow: i32,
     version: i32,
-    slice: i32,
-    position: i64,
     current: i32,
     name: String,
 }
@@ -97,10 +99,8 @@ pub fn slice(installed: Installed, lanes: &[i16], place: Place) -> Result<Outcom
             id: row.get::<Uuid>(1)?.unwrap_or_else(|| Uuid::from_bytes([0; 16])),
             flow: row.get::<i32>(2)?.unwrap_or_default(),
             version: row.get::<i32>(3)?.unwrap_or_default(),
-            slice: row.get::<i32>(4)?.unwrap_or(1),
-            position: row.get::<i64>(5)?.unwrap_or(0),
-            current: row.get::<i32>(6)?.unwrap_or_default(),
-            name: row.get::<String>(7)?.unwrap_or_default(),
+            current: row.get::<i32>(4)?.unwrap_or_default(),
+            name: row.get::<String>(5)?.unwrap_or_default(),
         })
     })?;
     let any = gone > 0 || !found.is_empty();
@@ -130,7 +130,8 @@ pub fn slice(installed: Installed, lanes: &[i16], place: Place) -> Result<Outcom
 fn stopped(next: &Next, failure: &Failure) -> Result<Outcome> {
     let for_good = failure.tells_about_the_statement() || failure.sqlstate == "55000";
     spi::run(
-        "UPDATE usher.migrations AS m SET error_message = $2, state = CASE WHEN $3 THEN 'failed' ELSE m.state END, updated_at = pg_catalog.clock_timestamp() WHERE m.id = $1",
+        "UPDATE usher.migrations AS m SET error_message = $2, state = CASE WHEN $3 THEN 'failed' ELSE m.state END, updated_at = pg_catalog.clock_timestamp()
+          WHERE m.id = $1 AND m.state = 'running'",
         &[spi::arg(next.id), spi::arg(failure.line()), spi::arg(for_good)],
     )?;
     if for_good {
@@ -144,13 +145,16 @@ fn flow_at(id: i32, version: i32) -> Result<Rc<Flow>> {
 }
 
 fn one(installed: Installed, next: &Next, place: Place, broken: &RefCell<Option<i32>>) -> Result<Outcome> {
+    let held =
+        spi::all(HOLD, &[spi::arg(next.id)], |row| Ok((row.get::<i32>(1)?.unwrap_or(1), row.get::<i64>(2)?.unwrap_or(0))))?;
+    let Some((slice, position)) = held.into_iter().next() else { return Ok(Outcome::Waits) };
     if next.version != next.current {
         return Err(UsherError::state(format!(
             "the plan was made by version {} of flow \"{}\", which is at version {} now",
             next.version, next.name, next.current
         )));
     }
-    let items = spi::all(ITEMS, &[spi::arg(next.id), spi::arg(next.position), spi::arg(i64::from(next.slice))], |row| {
+    let items = spi::all(ITEMS, &[spi::arg(next.id), spi::arg(position), spi::arg(i64::from(slice))], |row| {
         let numbers = |at| row.get::<Vec<i64>>(at).map(Option::unwrap_or_default);
         let ids = |at| row.get::<Vec<String>>(at).map(Option::unwrap_or_default);
         Ok((row.get::<Uuid>(1)?, [(numbers(2)?, ids(3)?), (numbers(4)?, ids(5)?)], row.get::<i64>(6)?.unwrap_or(0)))
@@ -270,7 +274,7 @@ impl Seen<'_> {
                 causes: Causes::Shared(&cause, Some(self.organization)),
                 place: self.place,
                 emit,
-                disagree: conflict::disagree,
+                tell: conflict::TELL,
             };
             match apply::apply(&run, 1, size) {
                 Ok(failed) => Ok(failed

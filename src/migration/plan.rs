@@ -140,6 +140,9 @@ impl Planner<'_> {
     fn rows(&self, flow: &Flow, into: &str, rows: &Rows) -> Result<i64> {
         let sql = format!("INSERT INTO {into} (organization_id, id, follows{}) {}", numbered(&rows.keys), rows.read);
         let organization = self.organization;
+        if organization.is_none() {
+            self.warn_of_policies(flow, rows)?;
+        }
         let read = subxact::attempt(|| self.as_flow(|| spi::run(&sql, &[spi::arg(organization)])));
         let rows =
             read.map_err(|failure| {
@@ -153,6 +156,21 @@ impl Planner<'_> {
             })?;
         spi::script(&format!("ANALYZE {into}"))?;
         Ok(i64::try_from(rows).unwrap_or(i64::MAX))
+    }
+
+    /// For all organizations at once the flow acts for none, and what policies hide then is not in the plan.
+    fn warn_of_policies(&self, flow: &Flow, rows: &Rows) -> Result<()> {
+        let hidden = self.as_flow(|| {
+            spi::one::<bool>("SELECT pg_catalog.row_security_active($1::pg_catalog.regclass)", &[spi::arg(rows.sql.as_str())])
+        })?;
+        if hidden == Some(true) {
+            pgrx::warning!(
+                "policies of {} decide which rows flow \"{}\" sees, and for all organizations at once it acts for none: name an organization, or what they hide is not in the plan",
+                rows.table,
+                flow.name
+            );
+        }
+        Ok(())
     }
 
     fn same_organization(&self, rows: &Rows, a: &str, b: &str) -> String {

@@ -19,6 +19,9 @@ pub struct Failure {
     pub hint: Option<String>,
 }
 
+/// Unique keys of our own that two meet in who pair the same row at once.
+const PAIRED_AT_ONCE: [&str; 2] = ["links_left_pair_key", "links_right_pair_key"];
+
 impl Failure {
     /// One line for a job's `error_message`.
     pub fn line(&self) -> String {
@@ -63,6 +66,7 @@ impl Failure {
     /// Of two transactions one had to give way: another try may do better.
     pub fn is_busy(&self) -> bool {
         matches!(self.sqlstate.as_str(), "55P03" | "40P01" | "40001")
+            || self.sqlstate == "23505" && PAIRED_AT_ONCE.iter().any(|key| self.message.contains(key))
     }
 
     /// Not this piece of work's fault: the server is stopping or somebody cancelled. Never swallowed.

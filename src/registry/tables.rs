@@ -22,6 +22,8 @@ pub struct Column {
     pub compare_as_text: bool,
     /// Written by PostgreSQL alone.
     pub generated: bool,
+    /// The values of the type have names, and somebody may give one another name.
+    pub is_enum: bool,
 }
 
 impl Column {
@@ -131,7 +133,7 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
                FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base WHERE t.typtype = 'd')
          SELECT b.name, b.type_sql, b.atttypid, b.attcollation, b.generated,
                 t.oid IN (16, 20, 21, 23, 700, 701, 1700, 25, 1043, 1042, 19, 2950, 1082, 1083, 1266, 1114, 1184) AS native,
-                pg_catalog.format_type(t.oid, -1) AS base_sql, t.typname IN ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') AS compare_as_text
+                pg_catalog.format_type(t.oid, -1) AS base_sql, t.typname IN ('json', 'xml', 'point', 'line', 'lseg', 'box', 'path', 'polygon', 'circle') AS compare_as_text, t.typtype = 'e' AS is_enum
            FROM base b JOIN pg_catalog.pg_type t ON t.oid = b.base
           WHERE t.typtype <> 'd' ORDER BY b.attnum",
         &[spi::arg(oid)],
@@ -145,6 +147,7 @@ pub fn read(oid: Oid, schema: &str, relation: &str) -> Result<Table> {
                 native: row.get::<bool>(6)?.unwrap_or(false),
                 base_sql: row.get::<String>(7)?.unwrap_or_default(),
                 compare_as_text: row.get::<bool>(8)?.unwrap_or(false),
+                is_enum: row.get::<bool>(9)?.unwrap_or(false),
             })
         },
     )?;

@@ -240,7 +240,7 @@ impl Caller {
                 causes: Causes::Each(&causes),
                 place: Place::Worker,
                 emit: event::emit_for_flow,
-                disagree: conflict::disagree,
+                tell: conflict::TELL,
             };
             Ok::<_, UsherError>(apply::apply(&run, 1, 1))
         })?;

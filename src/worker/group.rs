@@ -297,7 +297,7 @@ impl Work {
                 },
                 place: self.place,
                 emit: event::emit_for_flow,
-                disagree: conflict::disagree,
+                tell: conflict::TELL,
             };
             if in_shadow {
                 match try_out(&run, &self.group, segment, first, last, &organizations)? {

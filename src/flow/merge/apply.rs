@@ -1,8 +1,8 @@
 //! Running a merge over a range of a batch.
 //!
 //! Whom it is about and what is written is asked with the flow's rights, links are read, locked and kept with the owner's. Links are locked
-//! first, in their own order, then the left rows, then the right ones: whoever merges the same pairs from the other side waits, and then
-//! finds everything done.
+//! first, in their own order: whoever merges the same pairs from the other side waits, and then finds everything done. Where it matters, both
+//! rows are locked too, the left ones before the right ones.
 
 use super::super::apply::{Batch, Causes, Place, Run, arguments, as_flow, work};
 use super::super::cause::Cause;
@@ -46,8 +46,29 @@ pub struct Disagreement<'a> {
 /// Writes conflicts down, and ends those that are over. Runs with the owner's rights.
 pub type Disagree = fn(&Disagreement<'_>) -> Result<()>;
 
+/// Rows whose merge has come through, whether or not there was something to write.
+pub struct Through<'a> {
+    /// The pair's flow.
+    pub flow: &'a str,
+    /// The side that the rows are of.
+    pub side: Side,
+    /// Organizations and ids of the rows.
+    pub rows: (Raw, Raw),
+    /// Organizations, left and right ids and links of their pairs.
+    pub pairs: [Raw; 4],
+}
+
+/// Whom a merge tells of its pairs: the room above.
+#[derive(Clone, Copy)]
+pub struct Tell {
+    pub disagree: Disagree,
+    /// Runs with the owner's rights, after each range.
+    pub through: fn(&Through<'_>) -> Result<()>,
+}
+
 /// Links of rows, locked, each found by the one index that has its order, whatever statistics say: `$1` numbers, `$2` organizations, `$3` ids,
-/// `$4` whether they were deleted, `$5` kind. Comes back as the parameters of the merge's statements, then how many have no link, and which.
+/// `$4` whether they were deleted, `$5` kind. Comes back as the parameters of the merge's statements, then how many have no link, and which, and how
+/// many have met.
 fn find_links(here: Side) -> String {
     let own = here.word();
     let (left, right) = match here {
@@ -59,10 +80,13 @@ fn find_links(here: Side) -> String {
 found AS MATERIALIZED (
     SELECT u.n, f.organization_id, f.id
       FROM u CROSS JOIN LATERAL (
-           SELECT u.organization_id, (pg_catalog.array_agg(l.id ORDER BY NOT l.paired, l.last_synced_at DESC NULLS LAST))[1] AS id
-             FROM (SELECT l.id, l.paired, l.last_synced_at, l.right_id FROM usher.links AS l
-                    WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id BETWEEN u.id AND u.id ORDER BY l.{own}_id OFFSET 0) AS l
-            WHERE l.right_id IS NOT NULL) AS f
+           SELECT u.organization_id, COALESCE(
+                  (SELECT l.id FROM usher.links AS l
+                    WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id BETWEEN u.id AND u.id AND l.paired AND l.right_id IS NOT NULL ORDER BY l.{own}_id),
+                  (SELECT (pg_catalog.array_agg(l.id ORDER BY l.last_synced_at DESC NULLS LAST))[1]
+                     FROM (SELECT l.id, l.last_synced_at, l.right_id FROM usher.links AS l
+                            WHERE l.organization_id = u.organization_id AND l.kind = $5 AND l.{own}_id BETWEEN u.id AND u.id ORDER BY l.{own}_id OFFSET 0) AS l
+                    WHERE l.right_id IS NOT NULL)) AS id) AS f
      WHERE f.id IS NOT NULL ORDER BY f.id),
 k AS MATERIALIZED (
     SELECT f.n, l.*
@@ -73,10 +97,21 @@ SELECT pg_catalog.array_agg(u.n), pg_catalog.array_agg(u.organization_id), pg_ca
        pg_catalog.array_agg(k.base), pg_catalog.array_agg(CASE WHEN u.deleted THEN '{own}' END), pg_catalog.array_agg(k.id), pg_catalog.array_agg(NULL::jsonb),
        pg_catalog.count(*) FILTER (WHERE k.id IS NULL),
        pg_catalog.array_agg(u.n) FILTER (WHERE k.id IS NULL), pg_catalog.array_agg(u.organization_id) FILTER (WHERE k.id IS NULL),
-       pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL)
+       pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL), pg_catalog.count(*) FILTER (WHERE k.base <> '{{}}')
   FROM u LEFT JOIN k ON k.n = u.n
  WHERE k.id IS NOT NULL OR NOT u.deleted"
     )
+}
+
+/// What [`find_links`] has found.
+struct Links {
+    /// The parameters of the merge's statements.
+    pairs: [Raw; 8],
+    /// How many rows have no link, and their numbers, organizations and ids.
+    alone: i64,
+    lonely: [Raw; 3],
+    /// Pairs that have a base.
+    met: i64,
 }
 
 /// A row has got another id, and keeps its pair: `$1` organizations, `$2` ids, `$3` former ids, `$4` kind.
@@ -156,7 +191,7 @@ pub(in super::super) fn range(
         })?;
         let renamed = about.get::<i64>(6)?.unwrap_or(0);
         let former = Raw::read(&about, 5)?;
-        let about: [Raw; 4] = raws(&about)?;
+        let about: [Raw; 4] = raws(&about, 1)?;
         if about[0].is_null() {
             return Ok(());
         }
@@ -167,24 +202,26 @@ pub(in super::super) fn range(
             let [_, organizations, ids, _] = &about;
             spi::query(client, &rename(merge.side), &[organizations.arg(), ids.arg(), former.arg(), spi::arg(kind.clone())])?;
         }
-        let links = |client: &mut SpiClient<'_>| -> Result<([Raw; 8], i64, [Raw; 3])> {
+        let links = |client: &mut SpiClient<'_>| -> Result<Links> {
             let _acting = role::internal(run.owner);
             let _index = Nest::open().one_plan();
             let [numbers, organizations, ids, deleted] = &about;
             let sql = find_links(merge.side);
             let arguments = [numbers.arg(), organizations.arg(), ids.arg(), deleted.arg(), spi::arg(kind.clone())];
             let table = spi::query(client, &sql, &arguments)?.first();
-            let alone = table.get::<i64>(9)?.unwrap_or(0);
-            Ok((raws(&table)?, alone, [Raw::read(&table, 10)?, Raw::read(&table, 11)?, Raw::read(&table, 12)?]))
+            let count = |at: usize| table.get::<i64>(at).map(|count| count.unwrap_or(0));
+            let lonely = [Raw::read(&table, 10)?, Raw::read(&table, 11)?, Raw::read(&table, 12)?];
+            Ok(Links { pairs: raws(&table, 1)?, alone: count(9)?, lonely, met: count(13)? })
         };
-        let (mut pairs, alone, lonely) = links(client)?;
-        if alone > 0
+        let mut found = links(client)?;
+        if found.alone > 0
             && let Some(find) = &statements.find
         {
-            let found = as_flow(run, program, cause, of, (from, to), || {
+            let lonely = &found.lonely;
+            let others = as_flow(run, program, cause, of, (from, to), || {
                 Ok(spi::query(client, find, &[lonely[0].arg(), lonely[1].arg(), lonely[2].arg()])?.first())
             })?;
-            let [numbers, organizations, own, other]: [Raw; 4] = raws(&found)?;
+            let [numbers, organizations, own, other]: [Raw; 4] = raws(&others, 1)?;
             if !numbers.is_null() {
                 let _audited = audit::by_flow(work(run, program, from, to));
                 let _acting = role::internal(run.owner);
@@ -209,24 +246,43 @@ pub(in super::super) fn range(
                     ));
                 }
                 drop(_acting);
-                (pairs, _, _) = links(client)?;
+                found = links(client)?;
             }
         }
-        if pairs[0].is_null() {
-            return Ok(());
+        let through = |pairs: &[Raw; 8]| {
+            let _acting = role::internal(run.owner);
+            let [_, organizations, ids, _] = &about;
+            let [_, owners, lefts, rights, _, _, links, _] = pairs;
+            (run.tell.through)(&Through {
+                flow: whole(&run.flow.name),
+                side: merge.side,
+                rows: (*organizations, *ids),
+                pairs: [*owners, *lefts, *rights, *links],
+            })
+        };
+        if found.pairs[0].is_null() {
+            return through(&found.pairs);
         }
         let writes = merging(run, cause);
         // What a trigger has made of another field is a change of that side, which goes on to the other.
         for _ in 0..MOST_ECHOES {
-            let arguments: Vec<_> = pairs.iter().map(Raw::arg).collect();
-            let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, &arguments))?;
-            note(client, run, program, merge, &noted)?;
-            if noted.echoes == 0 {
+            let mut echoes = 0;
+            let mut left = Some(found.pairs);
+            let ways = [(found.met > 0).then_some(Way::Quick), Some(Way::Locked)];
+            for way in ways.into_iter().flatten() {
+                let Some(pairs) = left.take() else { break };
+                let arguments = pairs.each_ref().map(Raw::arg);
+                let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, way, &arguments))?;
+                note(client, run, program, merge, &noted)?;
+                echoes += noted.echoes;
+                left = noted.rest;
+            }
+            if echoes == 0 {
                 break;
             }
-            (pairs, _, _) = links(client)?;
+            found = links(client)?;
         }
-        Ok(())
+        through(&found.pairs)
     })
 }
 
@@ -241,23 +297,37 @@ struct Noted {
     conflicts: i64,
     /// Pairs of which a trigger has changed what was not written.
     echoes: i64,
+    /// Pairs that are left to be written with both rows locked.
+    rest: Option<[Raw; 8]>,
 }
 
-/// Runs the writing statement with the rights of whoever acts.
-fn write(client: &mut SpiClient<'_>, statements: &Statements, arguments: spi::Args<'_>) -> Result<Noted> {
+/// How pairs are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Only the other side, no row locked before.
+    Quick,
+    /// Both sides, both rows locked.
+    Locked,
+}
+
+/// Runs a writing statement with the rights of whoever acts.
+fn write(client: &mut SpiClient<'_>, statements: &Statements, way: Way, arguments: spi::Args<'_>) -> Result<Noted> {
     let _formats = Nest::open().pinned_formats();
-    let table = spi::query(client, &statements.write, arguments)?.first();
+    let sql = if way == Way::Quick { &statements.quick } else { &statements.write };
+    let table = spi::query(client, sql, arguments)?.first();
     if let Some(lost) = table.get::<String>(NOTED + 1)? {
         return Err(UsherError::state(format!("a row of {lost} did not take what was written"))
             .detail("A trigger or a policy of the table has kept the row as it is, or given it another id.")
             .hint("A merge needs a table that keeps what it is given, or refuses it with an error."));
     }
     let count = |at: usize| table.get::<i64>(at).map(|count| count.unwrap_or(0));
-    Ok(Noted { arrays: raws(&table)?, conflicts: count(NOTED + 2)?, echoes: count(NOTED + 3)? })
+    let rest = if way == Way::Quick { Some(raws::<8>(&table, NOTED + 4)?).filter(|rest| !rest[0].is_null()) } else { None };
+    Ok(Noted { arrays: raws(&table, 1)?, conflicts: count(NOTED + 2)?, echoes: count(NOTED + 3)?, rest })
 }
 
-fn raws<const N: usize>(table: &pgrx::spi::SpiTupleTable<'_>) -> Result<[Raw; N]> {
-    let read: Vec<Raw> = (1..=N).map(|at| Raw::read(table, at)).collect::<Result<_>>()?;
+/// Columns of a row, from the first one that is named.
+fn raws<const N: usize>(table: &pgrx::spi::SpiTupleTable<'_>, first: usize) -> Result<[Raw; N]> {
+    let read: Vec<Raw> = (first..first + N).map(|at| Raw::read(table, at)).collect::<Result<_>>()?;
     read.try_into().map_err(|_| UsherError::internal("a statement has too few columns"))
 }
 
@@ -298,7 +368,7 @@ fn note(client: &mut SpiClient<'_>, run: &Run<'_>, program: &Rc<Program>, merge:
     let (own, other) = definition.merge_ids().ok_or_else(|| UsherError::internal("a merge has no link"))?;
     let ((left_table, left_id), (right_table, right_id)) =
         if merge.side == Side::Left { ((here, own), (there, other)) } else { ((there, other), (here, own)) };
-    (run.disagree)(&Disagreement {
+    (run.tell.disagree)(&Disagreement {
         flow: whole(&run.flow.name),
         left_table,
         right_table,
@@ -364,7 +434,7 @@ fn called<T>(
     owner: Oid,
     flow: &Flow,
     organization: pgrx::Uuid,
-    disagree: Disagree,
+    tell: Tell,
     work: impl FnOnce(&mut SpiClient<'_>, &Run<'_>, &Rc<Program>, &Cause) -> Result<T>,
 ) -> Result<T> {
     let program = {
@@ -382,21 +452,22 @@ fn called<T>(
             causes: Causes::Shared(&cause, Some(organization)),
             place: Place::Caller,
             emit: silent,
-            disagree,
+            tell,
         };
         work(client, &run, &program, &cause)
     })
 }
 
 /// Writes what somebody has decided to both sides. `decided`: which side holds by field, and values.
-pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, disagree: Disagree) -> Result<()> {
+pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, tell: Tell) -> Result<()> {
     let merge = flow.definition.merge().ok_or_else(|| UsherError::internal("a conflict of a flow without a merge"))?;
     let organization = pair.organization;
-    called(owner, flow, organization, disagree, |client, run, program, cause| {
+    called(owner, flow, organization, tell, |client, run, program, cause| {
         let statements = program.merge.as_ref().ok_or_else(|| UsherError::internal("a merge has no statements"))?;
         let arguments = pair.arguments(Some(JsonB(decided)));
-        let noted =
-            as_flow(run, program, &merging(run, cause), Some(organization), (1, 1), || write(client, statements, &arguments))?;
+        let noted = as_flow(run, program, &merging(run, cause), Some(organization), (1, 1), || {
+            write(client, statements, Way::Locked, &arguments)
+        })?;
         if noted.arrays[0].is_null() {
             return Err(UsherError::state("one of the two rows is not there, and nobody has told that it was deleted")
                 .hint("Wait until the jobs of the flow are done, or delete or make the row yourself."));
@@ -408,22 +479,16 @@ pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, d
 /// What a merge would say of a pair now: the rows of its look.
 pub fn look<T>(owner: Oid, flow: &Flow, pair: Pair, read: impl Fn(&pgrx::spi::SpiTupleTable<'_>) -> Result<T>) -> Result<Vec<T>> {
     let organization = pair.organization;
-    called(
-        owner,
-        flow,
-        organization,
-        |_| Ok(()),
-        |client, run, program, cause| {
-            let statements = program.merge.as_ref().ok_or_else(|| UsherError::internal("a merge has no statements"))?;
-            let arguments = pair.arguments(None);
-            as_flow(run, program, cause, Some(organization), (1, 1), || {
-                let mut table = spi::query(client, &statements.look, &arguments)?;
-                let mut rows = Vec::with_capacity(table.len());
-                while table.next().is_some() {
-                    rows.push(read(&table)?);
-                }
-                Ok(rows)
-            })
-        },
-    )
+    called(owner, flow, organization, Tell { disagree: |_| Ok(()), through: |_| Ok(()) }, |client, run, program, cause| {
+        let statements = program.merge.as_ref().ok_or_else(|| UsherError::internal("a merge has no statements"))?;
+        let arguments = pair.arguments(None);
+        as_flow(run, program, cause, Some(organization), (1, 1), || {
+            let mut table = spi::query(client, &statements.look, &arguments)?;
+            let mut rows = Vec::with_capacity(table.len());
+            while table.next().is_some() {
+                rows.push(read(&table)?);
+            }
+            Ok(rows)
+        })
+    })
 }

@@ -17,6 +17,8 @@ use pgrx::spi::{quote_identifier, quote_literal};
 pub struct Rows {
     /// `schema.table`.
     pub table: String,
+    /// The same, quoted.
+    pub sql: String,
     /// A column says of which organization a row is.
     pub tells_organization: bool,
     /// The types, with their collations, of the columns by which rows find each other.
@@ -88,6 +90,7 @@ fn rows(flow: &Flow, half: &Half, matches: &[(String, String)], default_organiza
     let of = half.organization.as_ref().map(|column| format!(" AND new.{column} = $3")).unwrap_or_default();
     Ok(Rows {
         table: table.name.clone(),
+        sql: table.sql.clone(),
         tells_organization: half.organization.is_some(),
         keys: keys.into_iter().map(key_type).collect::<Result<_>>()?,
         read: format!("SELECT job.organization_id, new.{id}::text, {follows}{named} FROM {about} WHERE {mine}"),

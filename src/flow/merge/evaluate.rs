@@ -58,6 +58,11 @@ pub fn json_of(column: &Column, value: &str) -> String {
     }
 }
 
+/// The same as a value of `jsonb_build_object()`, which makes JSON of it anyway.
+pub fn value_of(column: &Column, value: &str) -> String {
+    if column.native { value.to_owned() } else { json_of(column, value) }
+}
+
 /// The columns of a side that are read, as the row `new`, from those of a common table expression.
 pub fn row(half: &Half, from: &str) -> String {
     let fields: Vec<String> = half
@@ -140,6 +145,20 @@ impl Evaluation<'_> {
 
     pub fn column(&self, field: &Field, side: Side) -> &Column {
         self.sides.half(side).column(column_of(field, side))
+    }
+
+    /// A base may keep a value of an enum by a name that it has no more: it says nothing then.
+    fn still_named(&self, field: &Field, side: Side) -> String {
+        let column = self.column(field, side);
+        if !column.is_enum {
+            return String::new();
+        }
+        format!(
+            " AND (k.j_{0} ->> {1} IS NULL OR k.j_{0} ->> {1} = ANY ((SELECT pg_catalog.enum_range(NULL::{2})::text[])::text[]))",
+            side.word(),
+            quote_literal(&field.name),
+            column.base_sql
+        )
     }
 
     /// What a side would get of a field, from the row `new` of the other.
@@ -243,7 +262,8 @@ impl Evaluation<'_> {
             let name = quote_literal(&field.name);
             // A base of other columns, or of another type, says nothing of these.
             let form = quote_literal(self.form(field));
-            let _ = write!(x, ", COALESCE(k.j_as ->> {name} = {form} AND k.j_left ? {name}, false) AS hb{at}");
+            let known: String = [Side::Left, Side::Right].into_iter().map(|side| self.still_named(field, side)).collect();
+            let _ = write!(x, ", COALESCE(k.j_as ->> {name} = {form} AND k.j_left ? {name}{known}, false) AS hb{at}");
             for side in [Side::Left, Side::Right] {
                 let (column, side, of) = (self.column(field, side), side.word(), letter(side));
                 let _ = write!(bases, ", CASE WHEN x.hb{at} THEN (x.j_{side} ->> {name})::{} END AS b{of}{at}", column.base_sql);

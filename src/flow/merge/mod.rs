@@ -1,7 +1,7 @@
 //! `"then": {"merge": table}`: two tables kept equal, field by field, whichever side is written.
 //!
 //! The pair remembers on its link what both sides last agreed on, the **base**. A job does not carry values: it says that a row was written,
-//! and both rows are looked at as they are, locked. So it does not matter in which order jobs come, nor how often. For each field: only
+//! and both rows are looked at as they are, with the link locked. So it does not matter in which order jobs come, nor how often. For each field: only
 //! the left side has changed since the base, its value holds; only the right one, that one holds; both, and they are equal, agreed; both,
 //! and different, the field's strategy decides, or somebody.
 //!
@@ -14,7 +14,9 @@ pub mod decide;
 pub mod definition;
 mod evaluate;
 pub mod explain;
+mod quick;
 mod sides;
 pub mod statement;
 
 pub use definition::{Merge, Side};
+pub use sides::without_index;

@@ -311,3 +311,29 @@ pub fn sides(definition: &Definition, merge: &Merge) -> Result<Sides> {
     fit(merge, &own, &other)?;
     Ok(Sides { left: own, right: other, here: merge.side })
 }
+
+/// Tables of which no index leads to a row by its key, with the key's columns: each row that has no pair yet is looked for in all of them.
+pub fn without_index(definition: &Definition, merge: &Merge) -> Result<Vec<(String, Vec<String>)>> {
+    if merge.matches.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sides = sides(definition, merge)?;
+    let mut lost = Vec::new();
+    for half in [&sides.left, &sides.right] {
+        let own = |(left, right): &(String, String)| if half.side == Side::Left { left.clone() } else { right.clone() };
+        let keys: Vec<String> = merge.matches.iter().map(own).collect();
+        let found = spi::read::<bool>(
+            "SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i
+                             WHERE i.indrelid = $1 AND i.indisvalid AND EXISTS (
+                                   SELECT FROM pg_catalog.pg_attribute AS a
+                                    WHERE a.attrelid = $1 AND a.attname::text = ANY ($2) AND a.attnum = i.indkey[0]
+                                       OR a.attrelid = $1 AND a.attname::text = ANY ($2) AND a.attnum = i.indkey[1]
+                                          AND i.indkey[0] = (SELECT o.attnum FROM pg_catalog.pg_attribute AS o WHERE o.attrelid = $1 AND pg_catalog.quote_ident(o.attname) = $3)))",
+            &[spi::arg(half.table.oid), spi::arg(keys.clone()), spi::arg(half.organization.clone())],
+        )?;
+        if found != Some(true) {
+            lost.push((half.table.name.clone(), keys));
+        }
+    }
+    Ok(lost)
+}

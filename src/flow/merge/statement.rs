@@ -21,6 +21,8 @@ pub struct Statements {
     /// Locks both rows of each pair, writes what does not agree and tells what there is to note: [`NOTED`] arrays, and why a row could
     /// not be written.
     pub write: String,
+    /// The same without locks, for pairs of which only the other side's row changes; and the pairs that are left to [`Statements::write`].
+    pub quick: String,
     /// For each field of each pair what holds: `(n, act, whether there is a left and a right row, field, base of both sides, their values, d,
     /// whether it has a base, whether there is a link, whether the left and the right value have changed since)`.
     pub look: String,
@@ -61,7 +63,7 @@ pub(super) struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn merge(&self) -> &Merge {
+    pub(super) fn merge(&self) -> &Merge {
         self.evaluation.merge
     }
 
@@ -75,7 +77,7 @@ impl Builder<'_> {
         fields.map(|(at, field)| (quote_identifier(column_of(field, side)), format!("z.w{}{at}", letter(side)))).collect()
     }
 
-    fn needs(&self, side: Side) -> String {
+    pub(super) fn needs(&self, side: Side) -> String {
         let fields = self.merge().fields.iter().enumerate();
         let tests: Vec<String> = fields
             .map(|(at, field)| {
@@ -116,10 +118,11 @@ impl Builder<'_> {
         })
     }
 
-    fn update(&self, side: Side) -> String {
+    /// Writes what a side needs of the pairs of which `of` is true.
+    pub(super) fn update(&self, side: Side, of: &str) -> String {
         let set: Vec<String> = self.set(side).into_iter().map(|(column, value)| format!("{column} = {value}")).collect();
         format!(
-            "u{} AS (UPDATE {} AS t SET {} FROM p AS z WHERE z.act = 'merge' AND z.needs_{} AND {} RETURNING z.n{})",
+            "u{} AS (UPDATE {} AS t SET {} FROM p AS z WHERE {of} AND z.needs_{} AND {} RETURNING z.n{})",
             letter(side),
             self.half(side).table.sql,
             set.join(", "),
@@ -230,12 +233,11 @@ impl Builder<'_> {
             .iter()
             .enumerate()
             .map(|(at, field)| {
-                // What was not written and is another all the same, a trigger has changed: that is news to the other side.
                 let now = format!(
-                    "CASE WHEN u{l}.n IS NOT NULL THEN CASE WHEN {} THEN {before} ELSE u{l}.c{at} END WHEN z.act = 'make_{}' THEN i{l}.c{at} ELSE {before} END",
-                    self.echo(at, side),
+                    "CASE WHEN u{l}.n IS NOT NULL THEN {} WHEN z.act = 'make_{}' THEN i{l}.c{at} ELSE {} END",
+                    self.taken(at, side),
                     side.word(),
-                    before = self.before(at, side)
+                    self.before(at, side)
                 );
                 let open = format!("z.base -> '{}' -> {}", side.word(), quote_literal(&field.name));
                 let value = json_of(self.evaluation.column(field, side), &format!("({now})"));
@@ -245,17 +247,24 @@ impl Builder<'_> {
         format!("({}) - z.unmet", object(&fields))
     }
 
+    /// What a side has of a field that was written. What was not written and is another all the same, a trigger has changed: that is news to the
+    /// other side.
+    pub(super) fn taken(&self, at: usize, side: Side) -> String {
+        format!("CASE WHEN {} THEN {} ELSE u{}.c{at} END", self.echo(at, side), self.before(at, side), letter(side))
+    }
+
     /// SQL that is true of a field that a trigger has changed while others were written.
-    fn echo(&self, at: usize, side: Side) -> String {
+    pub(super) fn echo(&self, at: usize, side: Side) -> String {
         let column = self.evaluation.column(&self.merge().fields[at], side);
         let (l, before) = (letter(side), self.before(at, side));
         let (wanted, now) = (format!("z.w{l}{at}"), format!("u{l}.c{at}"));
         format!("NOT {} AND {}", differs(column, &wanted, &before), differs(column, &now, &before))
     }
 
-    fn any_echo(&self) -> String {
-        let sides = [Side::Left, Side::Right].into_iter();
+    pub(super) fn any_echo(&self, sides: &[Side]) -> String {
         let tests: Vec<String> = sides
+            .iter()
+            .copied()
             .map(|side| {
                 let of: Vec<String> = (0..self.merge().fields.len()).map(|at| self.echo(at, side)).collect();
                 format!("u{}.n IS NOT NULL AND ({})", letter(side), of.join(" OR "))
@@ -313,7 +322,7 @@ impl Builder<'_> {
                 } else {
                     format!("d{l} AS ({})", self.nothing(side))
                 };
-                [self.update(side), insert, delete]
+                [self.update(side, "z.act = 'merge'"), insert, delete]
             })
             .collect();
         let lost = |side: Side, l: char| {
@@ -362,7 +371,7 @@ SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_ca
             self.severity(),
             lost(Side::Left, 'l'),
             lost(Side::Right, 'r'),
-            self.any_echo(),
+            self.any_echo(&[Side::Left, Side::Right]),
             self.written(Side::Left),
             self.written(Side::Right),
             any(&format!("<> {SAME}")),
@@ -454,9 +463,9 @@ pub(in super::super) fn compile(w: &Writer<'_>) -> Result<(String, Statements)> 
     let sides: Sides = sides::sides(definition, merge)?;
     let builder = Builder { evaluation: Evaluation { sides: &sides, merge } };
     let sequences = sides.left.sequence.into_iter().chain(sides.right.sequence).collect();
-    let (find, write, look) = (builder.find(), builder.write()?, builder.look()?);
-    Ok((about(w, sides.half(sides.here)), Statements { find, write, look, sequences }))
+    let (find, write, quick, look) = (builder.find(), builder.write()?, builder.quick()?, builder.look()?);
+    Ok((about(w, sides.half(sides.here)), Statements { find, write, quick, look, sequences }))
 }
 
-/// Types of the parameters of [`Statements::write`] and [`Statements::look`].
+/// Types of the parameters of [`Statements::write`], [`Statements::quick`] and [`Statements::look`].
 pub const TYPES: &[pg_sys::BuiltinOid] = evaluate::TYPES;

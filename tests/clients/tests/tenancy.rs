@@ -341,6 +341,8 @@ fn what_a_legend_does_elsewhere_is_entered() {
          INSERT INTO public.ours SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
          SELECT usher.create_flow('both', '{\"run_as\": \"clients_tenants\", \"when\": {\"change\": \"public.ours\"}, \"link\": {\"kind\": \"both\", \"left\": \"new.id\", \"right\": \"id\"},
              \"then\": {\"merge\": \"public.theirs\", \"match\": [\"id\"], \"fields\": [\"name\"], \"new_left\": {\"id\": \"new.id\"}, \"new_right\": {\"id\": \"new.id\"}}}');
+         INSERT INTO usher.links (organization_id, id, kind, left_id, right_id, flow, base, paired)
+         SELECT id, usher.uuid_v7(), 'both', '9', '9', 'both', '{}', true FROM usher.organizations WHERE slug IN ('south', 'north');
          SELECT usher.bind_ticket_revenue('public.resolve', 'public.book', run_as => 'clients_tenants')",
     );
     // What is locked cannot be migrated: it goes on until it is cancelled.
@@ -411,6 +413,10 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.cancel_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1 AND state IN ('running', 'undoing')",
         ),
         ("retry_workflow", "SELECT usher.retry_workflow(id) FROM usher.workflow_runs WHERE organization_id = $1"),
+        (
+            "explain_merge",
+            "SELECT count(e) FROM usher.links AS l, usher.explain_merge(l.id) AS e WHERE l.organization_id = $1 AND l.left_id = '9'",
+        ),
         ("show_plan", "SELECT count(s) FROM usher.migrations AS m, usher.show_plan(m.id) AS s WHERE m.organization_id = $1"),
         ("apply_migration", "SELECT usher.apply_migration(id) FROM usher.migrations WHERE organization_id = $1"),
         ("pause_migration", "SELECT usher.pause_migration(id) FROM usher.migrations WHERE organization_id = $1"),

@@ -58,6 +58,8 @@ SELECT count(*) FROM usher.flows WHERE name LIKE 'mg%';
 
 -- Both halves are made together; the other one is named nowhere.
 SELECT usher.create_flow('mg_pair', mg.flow());
+CREATE INDEX ON mg.projects (organization_id, code);
+CREATE INDEX ON mg.productions (organization_id, code);
 SELECT name, definition -> 'when' -> 'change' AS listens, definition -> 'then' -> 'merge' AS writes, run_as FROM usher.flows WHERE name LIKE 'mg%' ORDER BY name;
 SELECT public.try($$SELECT usher.alter_flow('mg_pair:back', mg.flow())$$);
 SELECT public.try($$SELECT usher.preview_flow('mg_pair', '{"id": 1}')$$);
@@ -77,7 +79,7 @@ CREATE VIEW mg.sides AS SELECT o.slug, l.id AS l, r.uid AS r, p.name, r.title, p
   FULL JOIN mg.productions r ON r.organization_id = k.organization_id AND r.uid::text = k.right_id
   LEFT JOIN usher.organizations o ON o.id = COALESCE(r.organization_id, l.organization_id) ORDER BY o.slug, l.id, r.uid;
 CREATE VIEW mg.open AS SELECT o.slug, c.kind, c.state, c.severity, c.fields, c.base, c.ours, c.theirs, c.times_seen AS seen, c.decision, c.message FROM usher.conflicts c JOIN usher.organizations o ON o.id = c.organization_id
- WHERE c.left_table = 'mg.projects' ORDER BY o.slug, c.raised_at, c.id;
+ WHERE c.left_table = 'mg.projects' AND c.kind = 'data_mismatch' ORDER BY o.slug, c.raised_at, c.id;
 CREATE VIEW mg.dead AS SELECT flow, error_message FROM usher.sync_jobs WHERE flow LIKE 'mg%' AND status = 'dead' ORDER BY created_at, id;
 CREATE PROCEDURE mg.settle() LANGUAGE plpgsql AS $$ DECLARE n integer; BEGIN FOR i IN 1 .. 4 LOOP CALL public.drain(n); END LOOP; END $$;
 
@@ -143,7 +145,7 @@ SELECT id AS mine, link_id AS link FROM usher.conflicts WHERE state = 'open' AND
 CREATE FUNCTION mg.decide(conflict uuid, decision text, decided_values jsonb DEFAULT NULL) RETURNS SETOF text LANGUAGE sql AS $$
     SELECT regexp_replace(t, '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID') FROM public.try(format('SELECT usher.resolve_conflict(%L, %L, %L, ''by phone'')', conflict, decision, decided_values)) AS t $$;
 SET ROLE regress_usher_stranger;
-SELECT count(*) FROM usher.conflicts;
+SELECT count(*) FROM usher.conflicts WHERE kind = 'data_mismatch';
 SELECT mg.decide(:'mine', 'left');
 SELECT regexp_replace(public.try(format('SELECT * FROM usher.explain_merge(%L)', :'link')), '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID');
 SET ROLE regress_usher_member;

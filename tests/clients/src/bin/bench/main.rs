@@ -16,6 +16,7 @@ mod inserts;
 mod latency;
 mod merges;
 mod migration;
+mod overlaps;
 mod peer;
 mod pipe;
 mod scale;
@@ -112,7 +113,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 20] = [
+const GROUPS: [Group; 21] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -132,6 +133,7 @@ const GROUPS: [Group; 20] = [
     ("events and who listens", events::METHOD, events::measure),
     ("workflows", workflows::METHOD, workflows::measure),
     ("merges", merges::METHOD, merges::measure),
+    ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
 ];
 
