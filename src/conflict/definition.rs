@@ -138,7 +138,7 @@ fn alternatives(value: &Value) -> Parsed<Alternatives> {
     })
 }
 
-/// Seconds of `"30 min"`, `"2 h"` or `"1 day"`.
+/// Seconds of `"30 min"`, `"2 h"`, `"1 day"` or a plain number of them.
 fn duration(value: &Value, at: &str) -> Parsed<i64> {
     let seconds = fields::seconds(value, 1.0).map(|seconds| seconds.round() as i64);
     match seconds {
@@ -173,15 +173,16 @@ mod unit {
 
     #[test]
     fn times_are_read_with_their_units() {
-        for (given, seconds) in [("30 min", 1_800), ("2h", 7_200), ("1 day", DAY), ("90 s", 90), ("3 days", 3 * DAY)] {
+        for (given, seconds) in [("30 min", 1_800), ("2h", 7_200), ("1 day", DAY), ("90 s", 90), ("3 days", 3 * DAY), ("60", 60)]
+        {
             assert_eq!(rule(&json!({"escalate_after": given})).unwrap().escalate_after, Some(seconds), "{given}");
         }
         for bad in [
             json!("soon"),
             json!("0 h"),
             json!("-1 h"),
-            json!("1"),
-            json!(60),
+            json!(0),
+            json!(true),
             json!("9999999999999 days"),
             json!("5000 days"),
             json!("é"),
