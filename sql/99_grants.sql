@@ -18,7 +18,7 @@ GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_read
 GRANT EXECUTE ON FUNCTION
     usher.setup, usher.create_organization, usher.create_system,
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
-    usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.attach_all, usher.detach_all, usher.remove
+    usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.pack_workflows, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
 GRANT EXECUTE ON FUNCTION
     usher.audit_table, usher.unaudit_table, usher.expose_api, usher.hide_api, usher.renew_api, usher.drop_api
@@ -147,6 +147,7 @@ COMMENT ON FUNCTION usher.process_jobs IS 'runs one batch of jobs in the caller'
 COMMENT ON FUNCTION usher.hold_lane IS 'keeps the workers away from a lane until the end of the transaction';
 COMMENT ON FUNCTION usher.resume IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.status IS 'one screen: workers, lanes, flows, last errors, as far as the caller may see';
+COMMENT ON FUNCTION usher.pack_workflows IS 'the workflows that a pack is made of, each with its flows and overlap rules';
 COMMENT ON FUNCTION usher.install_pack IS 'installs a pack or brings it to this version: tables, role, flows';
 COMMENT ON FUNCTION usher.remove_pack IS 'removes a pack''s flows; its tables and rows stay';
 COMMENT ON FUNCTION usher.attach_all IS 'creates missing capture triggers and drops those no flow needs; returns how many changed';

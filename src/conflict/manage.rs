@@ -117,6 +117,26 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
     Ok(format!("overlap rule \"{name}\" dropped; {gone} of its conflicts were open"))
 }
 
+/// What a rule says; None: there is none of that name.
+pub fn rule_definition(installed: Installed, name: &str) -> Result<Option<Value>> {
+    let _acting = role::internal(installed.owner);
+    let found = spi::read::<JsonB>("SELECT l.definition FROM usher.overlap_rules AS l WHERE l.name = $1", &[spi::arg(name)])?;
+    Ok(found.map(|json| json.0))
+}
+
+/// Names of rules that begin so.
+pub fn rules_of(installed: Installed, prefix: &str) -> Result<Vec<String>> {
+    if !installed.up_to_date {
+        return Ok(Vec::new());
+    }
+    let _acting = role::internal(installed.owner);
+    spi::read_all(
+        "SELECT l.name FROM usher.overlap_rules AS l WHERE pg_catalog.starts_with(l.name, $1) ORDER BY l.id",
+        &[spi::arg(prefix)],
+        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+    )
+}
+
 /// Nobody looks any more: what stands is gone. Returns how many of them were open.
 fn end_all(rule: &str) -> Result<i64> {
     let open = spi::one::<i64>(

@@ -21,6 +21,7 @@ mod trigger;
 
 pub use failed::TELL;
 pub use look::{Next, prune, turn, without_workers};
+pub use manage::{alter as alter_rule, create as create_rule, drop as drop_rule, rule_definition, rules_of};
 pub use pairs::forget_pair;
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Installing and removing a pack.
 
-use super::{PACKS, Pack, protect};
+use super::{PACKS, Pack, protect, workflow};
+use crate::conflict;
 use crate::error::{Result, UsherError};
 use crate::flow::manage;
 use crate::guard::audit;
@@ -46,9 +47,34 @@ fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
     }
 }
 
+/// The scripts of a pack in the order in which they run.
+fn scripts(pack: &Pack) -> impl Iterator<Item = &'static str> {
+    pack.schema.iter().copied().chain(pack.workflows.iter().filter_map(|workflow| workflow.functions)).chain([pack.last])
+}
+
+/// A table of the same name that somebody else made is refused: CREATE TABLE IF NOT EXISTS would adopt it silently, and row level security
+/// would close it to its owner's application. A pack's own tables say so in their comments.
+fn refuse_foreign(pack: &Pack, declaration: &Declaration) -> Result<()> {
+    let tables: Vec<&str> = declaration.tables().collect();
+    let foreign = spi::one::<String>(
+        "SELECT pg_catalog.string_agg(pg_catalog.format('%I.%I', n.nspname, c.relname), ', ' ORDER BY n.nspname, c.relname)
+           FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE n.nspname || '.' || c.relname = ANY ($1) AND COALESCE(pg_catalog.obj_description(c.oid, 'pg_class'), '') NOT LIKE $2",
+        &[spi::arg(tables), spi::arg(format!("Pack {}:%", pack.name.replace('_', "\\_")))],
+    )?;
+    match foreign {
+        None => Ok(()),
+        Some(foreign) => Err(UsherError::new(
+            PgSqlErrorCode::ERRCODE_DUPLICATE_TABLE,
+            format!("the pack {} did not make {foreign}", pack.name),
+        )
+        .hint("Rename these tables or move them to another schema, then install the pack again.")),
+    }
+}
+
 /// What the pack's role and the organizations' people need on its schemas; then the policies, which say which rows and writes
 /// are theirs, as the manifest declares them.
-fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
+fn grant(schemas: &[&str], role: &str, declaration: &Declaration) -> Result<()> {
     let name = quote_identifier(role);
     spi::script(&format!("GRANT usher_member TO {name}"))?;
     for schema in schemas {
@@ -60,7 +86,6 @@ fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
         ))?;
     }
     // The pack's own tables: what the application has put beside them is not for every member.
-    let declaration = Declaration::parse(&manifest["tenancy"])?;
     let tables: Vec<String> = declaration
         .tables()
         .filter_map(split)
@@ -74,7 +99,7 @@ fn grant(schemas: &[&str], role: &str, manifest: &Value) -> Result<()> {
         "GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {name}, usher_member;
          GRANT SELECT ON {tables} TO usher_reader"
     ))?;
-    tenancy::bring_in_line(schemas, &declaration, Place::Pack { flows: role })?;
+    tenancy::bring_in_line(schemas, declaration, Place::Pack { flows: role })?;
     // Version 0.1 let members read and write every table of the schemas.
     let open = spi::all(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -142,10 +167,14 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
     let role = role_for(pack, run_as)?;
+    let declaration = Declaration::parse(&manifest["tenancy"])?;
+    refuse_foreign(pack, &declaration)?;
     {
         let _nest = Nest::pinned_path().quiet();
-        spi::script(pack.schema)?;
-        grant(&schemas(&manifest), &role, &manifest)?;
+        for script in scripts(pack) {
+            spi::script(script)?;
+        }
+        grant(&schemas(&manifest), &role, &declaration)?;
     }
     if let Some(systems) = manifest["systems"].as_object() {
         let _acting = role::internal(installed.owner);
@@ -159,41 +188,70 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
     protect::bring_in_line(installed, pack.name, &manifest)?;
     bind_revenue(installed, pack, &manifest, &role)?;
     let (mut made, mut changed) = (0, 0);
-    for text in pack.flows {
-        let mut flow = parsed(text, "a flow")?;
-        let name = flow["name"].as_str().unwrap_or_default().to_owned();
-        let mut definition = flow["definition"].take();
-        definition["run_as"] = Value::String(role.clone());
-        let existing = {
-            let _acting = role::internal(installed.owner);
-            spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
-        };
-        match existing {
-            None => {
-                manage::create(installed, &name, Some(pack.name), definition)?;
-                made += 1;
+    let (mut rules_made, mut rules_changed) = (0, 0);
+    for parts in workflow::all(pack)? {
+        for (name, mut definition) in parts.flows {
+            definition["run_as"] = Value::String(role.clone());
+            let existing = {
+                let _acting = role::internal(installed.owner);
+                spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
+            };
+            match existing {
+                None => {
+                    manage::create(installed, &name, Some(pack.name), definition)?;
+                    made += 1;
+                }
+                Some(existing) if existing.0 != definition => {
+                    manage::alter(installed, &name, definition)?;
+                    changed += 1;
+                }
+                Some(_) => {}
             }
-            Some(existing) if existing.0 != definition => {
-                manage::alter(installed, &name, definition)?;
-                changed += 1;
+        }
+        for (name, definition) in parts.overlap_rules {
+            match conflict::rule_definition(installed, &name)? {
+                None => {
+                    conflict::create_rule(installed, &name, definition)?;
+                    rules_made += 1;
+                }
+                Some(existing) if existing != definition => {
+                    conflict::alter_rule(installed, &name, definition)?;
+                    rules_changed += 1;
+                }
+                Some(_) => {}
             }
-            Some(_) => {}
         }
     }
     let version = manifest["version"].as_str().unwrap_or_default();
-    let what = json!({"version": version, "run_as": role, "flows_made": made, "flows_changed": changed});
+    let what = json!({"version": version, "run_as": role, "flows_made": made, "flows_changed": changed, "rules_made": rules_made,
+                      "rules_changed": rules_changed});
     audit::note(installed, None, "usher.packs.installed", pack.name, None, Some(what))?;
     Ok(format!("pack {} {version}: {made} flows made, {changed} changed, running as {role}", pack.name))
 }
 
-/// Removes the pack's flows; its tables and their rows stay.
+/// Removes the pack's flows and rules; its tables and their rows stay.
 pub fn remove(installed: Installed, name: &str) -> Result<String> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
     unbind_revenue(installed, pack, &manifest)?;
     protect::end(installed, pack.name)?;
+    let names = {
+        let _acting = role::internal(installed.owner);
+        spi::read_all(
+            "SELECT f.name FROM usher.flows AS f WHERE f.pack = $1 AND pg_catalog.strpos(f.name, ':') = 0 ORDER BY f.id",
+            &[spi::arg(pack.name)],
+            |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+        )?
+    };
+    let gone = names.len();
+    // As anybody drops them: a workflow that somebody has begun is refused, and nothing is gone.
+    for name in names {
+        manage::drop(installed, &name)?;
+    }
+    for name in conflict::rules_of(installed, &format!("{}.", pack.name))? {
+        conflict::drop_rule(installed, &name)?;
+    }
     let _acting = role::internal(installed.owner);
-    let gone = spi::run("DELETE FROM usher.flows WHERE pack = $1", &[spi::arg(pack.name)])?;
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;
     let list = schemas(&manifest).iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))
