@@ -44,7 +44,7 @@ CREATE INDEX conflicts_left_idx ON usher.conflicts (organization_id, rule, left_
 CREATE INDEX conflicts_right_idx ON usher.conflicts (organization_id, rule, right_key) WHERE state <> 'gone' AND rule IS NOT NULL;
 CREATE INDEX conflicts_escalate_idx ON usher.conflicts (escalate_at) WHERE state = 'open' AND escalated_at IS NULL AND escalate_at IS NOT NULL;
 -- Whether a merge has rows that could not be written is asked after each of its batches.
-CREATE INDEX conflicts_failed_idx ON usher.conflicts (flow_id) WHERE state = 'open' AND kind IN ('permission_conflict', 'validation_failure', 'business_rule_violation');
+CREATE INDEX conflicts_failed_idx ON usher.conflicts (flow_id) WHERE (state = 'open' OR state = 'resolved' AND decision = 'accept') AND kind IN ('permission_conflict', 'validation_failure', 'business_rule_violation');
 CREATE INDEX conflicts_ended_idx ON usher.conflicts (last_seen_at) WHERE state <> 'open';
 COMMENT ON TABLE usher.conflicts IS 'what does not agree and wants a decision; usher.resolve_conflict decides, and what ends by itself is gone';
 COMMENT ON COLUMN usher.conflicts.state IS 'open; resolved: somebody has decided; gone: the reason has ended by itself';

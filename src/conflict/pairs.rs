@@ -69,7 +69,8 @@ pub fn disagree(found: &Disagreement<'_>) -> Result<()> {
 pub fn forget_pair(organization: Uuid, link: Option<Uuid>) -> Result<()> {
     spi::run(
         "UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp()
-          WHERE c.organization_id = $1 AND c.subject = 'merge:' || $2::uuid AND c.state = 'open'",
+          WHERE c.organization_id = $1 AND (c.subject = 'merge:' || $2::uuid AND c.state = 'open'
+                OR c.subject = 'failed:' || $2::uuid AND (c.state = 'open' OR c.state = 'resolved' AND c.decision = 'accept'))",
         &[spi::arg(organization), spi::arg(link)],
     )?;
     Ok(())

@@ -175,7 +175,7 @@ pub(super) fn hear_again(installed: Installed, name: &str) -> Result<()> {
 pub(super) fn end_conflicts(flows: Vec<i32>) -> Result<()> {
     if !catalog::is_unused("conflicts") {
         spi::run(
-            "UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp() WHERE c.flow_id = ANY ($1) AND c.state = 'open'",
+            "UPDATE usher.conflicts AS c SET state = 'gone', last_seen_at = pg_catalog.clock_timestamp() WHERE c.flow_id = ANY ($1) AND (c.state = 'open' OR c.state = 'resolved' AND c.decision = 'accept')",
             &[spi::arg(flows)],
         )?;
     }

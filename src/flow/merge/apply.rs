@@ -52,10 +52,12 @@ pub struct Through<'a> {
     pub flow: &'a str,
     /// The side that the rows are of.
     pub side: Side,
-    /// Organizations and ids of the rows.
-    pub rows: (Raw, Raw),
-    /// Organizations, left and right ids and links of their pairs.
-    pub pairs: [Raw; 4],
+    /// Numbers, organizations, ids and former ids of the rows.
+    pub rows: [Raw; 4],
+    /// Numbers, organizations, left and right ids and links of their pairs.
+    pub pairs: Vec<[Raw; 5]>,
+    /// Numbers of rows with which nothing was done: their other side is not to be seen.
+    pub idle: Vec<i32>,
 }
 
 /// Whom a merge tells of its pairs: the room above.
@@ -67,13 +69,18 @@ pub struct Tell {
 }
 
 /// Links of rows, locked, each found by the one index that has its order, whatever statistics say: `$1` numbers, `$2` organizations, `$3` ids,
-/// `$4` whether they were deleted, `$5` kind. Comes back as the parameters of the merge's statements, then how many have no link, and which, and how
-/// many have met.
+/// `$4` whether they were deleted, `$5` kind. Comes back as the parameters of the merge's statements, of pairs that have met and of others, and which
+/// rows have no link.
 fn find_links(here: Side) -> String {
     let own = here.word();
     let (left, right) = match here {
         Side::Left => ("COALESCE(k.left_id, u.id)", "k.right_id"),
         Side::Right => ("k.left_id", "COALESCE(k.right_id, u.id)"),
+    };
+    let pairs = |of: &str| {
+        let gone = format!("CASE WHEN u.deleted THEN '{own}' END");
+        let columns = ["u.n", "u.organization_id", left, right, "k.base", &gone, "k.id", "NULL::jsonb"];
+        columns.map(|column| format!("pg_catalog.array_agg({column}) FILTER (WHERE {of})")).join(", ")
     };
     format!(
         "WITH u AS MATERIALIZED (SELECT u.* FROM unnest($1::integer[], $2::uuid[], $3::text[], $4::boolean[]) AS u (n, organization_id, id, deleted)),
@@ -93,25 +100,23 @@ k AS MATERIALIZED (
       FROM found AS f CROSS JOIN LATERAL (
            SELECT l.id, l.left_id, l.right_id, COALESCE(l.base, '{{}}') AS base FROM usher.links AS l
             WHERE l.organization_id = f.organization_id AND l.id BETWEEN f.id AND f.id ORDER BY l.id FOR UPDATE) AS l)
-SELECT pg_catalog.array_agg(u.n), pg_catalog.array_agg(u.organization_id), pg_catalog.array_agg({left}), pg_catalog.array_agg({right}),
-       pg_catalog.array_agg(k.base), pg_catalog.array_agg(CASE WHEN u.deleted THEN '{own}' END), pg_catalog.array_agg(k.id), pg_catalog.array_agg(NULL::jsonb),
-       pg_catalog.count(*) FILTER (WHERE k.id IS NULL),
-       pg_catalog.array_agg(u.n) FILTER (WHERE k.id IS NULL), pg_catalog.array_agg(u.organization_id) FILTER (WHERE k.id IS NULL),
-       pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL), pg_catalog.count(*) FILTER (WHERE k.base <> '{{}}')
+SELECT {}, {}, pg_catalog.array_agg(u.n) FILTER (WHERE k.id IS NULL), pg_catalog.array_agg(u.organization_id) FILTER (WHERE k.id IS NULL),
+       pg_catalog.array_agg(u.id) FILTER (WHERE k.id IS NULL)
   FROM u LEFT JOIN k ON k.n = u.n
- WHERE k.id IS NOT NULL OR NOT u.deleted"
+ WHERE k.id IS NOT NULL OR NOT u.deleted",
+        pairs("k.base <> '{}'"),
+        pairs("k.base IS NULL OR k.base = '{}'"),
     )
 }
 
 /// What [`find_links`] has found.
 struct Links {
-    /// The parameters of the merge's statements.
-    pairs: [Raw; 8],
-    /// How many rows have no link, and their numbers, organizations and ids.
-    alone: i64,
+    /// Pairs that have a base, as the parameters of the merge's statements.
+    met: [Raw; 8],
+    /// The others: rows that are alone, and pairs that have only been linked.
+    fresh: [Raw; 8],
+    /// Rows without a link: their numbers, organizations and ids.
     lonely: [Raw; 3],
-    /// Pairs that have a base.
-    met: i64,
 }
 
 /// A row has got another id, and keeps its pair: `$1` organizations, `$2` ids, `$3` former ids, `$4` kind.
@@ -209,12 +214,10 @@ pub(in super::super) fn range(
             let sql = find_links(merge.side);
             let arguments = [numbers.arg(), organizations.arg(), ids.arg(), deleted.arg(), spi::arg(kind.clone())];
             let table = spi::query(client, &sql, &arguments)?.first();
-            let count = |at: usize| table.get::<i64>(at).map(|count| count.unwrap_or(0));
-            let lonely = [Raw::read(&table, 10)?, Raw::read(&table, 11)?, Raw::read(&table, 12)?];
-            Ok(Links { pairs: raws(&table, 1)?, alone: count(9)?, lonely, met: count(13)? })
+            Ok(Links { met: raws(&table, 1)?, fresh: raws(&table, 9)?, lonely: raws(&table, 17)? })
         };
         let mut found = links(client)?;
-        if found.alone > 0
+        if !found.lonely[0].is_null()
             && let Some(find) = &statements.find
         {
             let lonely = &found.lonely;
@@ -249,40 +252,46 @@ pub(in super::super) fn range(
                 found = links(client)?;
             }
         }
-        let through = |pairs: &[Raw; 8]| {
-            let _acting = role::internal(run.owner);
-            let [_, organizations, ids, _] = &about;
-            let [_, owners, lefts, rights, _, _, links, _] = pairs;
-            (run.tell.through)(&Through {
-                flow: whole(&run.flow.name),
-                side: merge.side,
-                rows: (*organizations, *ids),
-                pairs: [*owners, *lefts, *rights, *links],
-            })
-        };
-        if found.pairs[0].is_null() {
-            return through(&found.pairs);
-        }
         let writes = merging(run, cause);
         // What a trigger has made of another field is a change of that side, which goes on to the other.
         for _ in 0..MOST_ECHOES {
             let mut echoes = 0;
-            let mut left = Some(found.pairs);
-            let ways = [(found.met > 0).then_some(Way::Quick), Some(Way::Locked)];
-            for way in ways.into_iter().flatten() {
-                let Some(pairs) = left.take() else { break };
+            let mut idle = Vec::new();
+            let mut merge_by = |client: &mut SpiClient<'_>, way, pairs: Option<[Raw; 8]>| -> Result<Option<[Raw; 8]>> {
+                let Some(pairs) = pairs.filter(|pairs| !pairs[0].is_null()) else { return Ok(None) };
                 let arguments = pairs.each_ref().map(Raw::arg);
                 let noted = as_flow(run, program, &writes, of, (from, to), || write(client, statements, way, &arguments))?;
                 note(client, run, program, merge, &noted)?;
                 echoes += noted.echoes;
-                left = noted.rest;
-            }
+                idle.extend(noted.idle);
+                Ok(noted.rest)
+            };
+            // Rows are made before others refer to them, and deleted after that.
+            merge_by(client, Way::Locked, Some(found.fresh))?;
+            let rest = merge_by(client, Way::Quick, Some(found.met))?;
+            merge_by(client, Way::Locked, rest)?;
             if echoes == 0 {
-                break;
+                through(run, merge, &about, &former, &[found.met, found.fresh], idle)?;
+                return Ok(());
             }
             found = links(client)?;
         }
-        through(&found.pairs)
+        Ok(())
+    })
+}
+
+/// Tells whom it concerns that rows have come through: all but those that the merge has left alone.
+fn through(run: &Run<'_>, merge: &Merge, about: &[Raw; 4], former: &Raw, pairs: &[[Raw; 8]; 2], idle: Vec<i32>) -> Result<()> {
+    let _acting = role::internal(run.owner);
+    let [numbers, organizations, ids, _] = about;
+    (run.tell.through)(&Through {
+        flow: whole(&run.flow.name),
+        side: merge.side,
+        rows: [*numbers, *organizations, *ids, *former],
+        pairs: pairs
+            .map(|[numbers, organizations, lefts, rights, _, _, links, _]| [numbers, organizations, lefts, rights, links])
+            .to_vec(),
+        idle,
     })
 }
 
@@ -297,6 +306,8 @@ struct Noted {
     conflicts: i64,
     /// Pairs of which a trigger has changed what was not written.
     echoes: i64,
+    /// Numbers of pairs of which one row is not to be seen, and nobody has told that it was deleted.
+    idle: Vec<i32>,
     /// Pairs that are left to be written with both rows locked.
     rest: Option<[Raw; 8]>,
 }
@@ -321,8 +332,9 @@ fn write(client: &mut SpiClient<'_>, statements: &Statements, way: Way, argument
             .hint("A merge needs a table that keeps what it is given, or refuses it with an error."));
     }
     let count = |at: usize| table.get::<i64>(at).map(|count| count.unwrap_or(0));
-    let rest = if way == Way::Quick { Some(raws::<8>(&table, NOTED + 4)?).filter(|rest| !rest[0].is_null()) } else { None };
-    Ok(Noted { arrays: raws(&table, 1)?, conflicts: count(NOTED + 2)?, echoes: count(NOTED + 3)?, rest })
+    let idle = table.get::<Vec<i32>>(NOTED + 4)?.unwrap_or_default();
+    let rest = if way == Way::Quick { Some(raws::<8>(&table, NOTED + 5)?).filter(|rest| !rest[0].is_null()) } else { None };
+    Ok(Noted { arrays: raws(&table, 1)?, conflicts: count(NOTED + 2)?, echoes: count(NOTED + 3)?, idle, rest })
 }
 
 /// Columns of a row, from the first one that is named.
@@ -472,7 +484,16 @@ pub fn decide(owner: Oid, flow: &Flow, pair: Pair, decided: serde_json::Value, t
             return Err(UsherError::state("one of the two rows is not there, and nobody has told that it was deleted")
                 .hint("Wait until the jobs of the flow are done, or delete or make the row yourself."));
         }
-        note(client, run, program, merge, &noted)
+        note(client, run, program, merge, &noted)?;
+        let [numbers, organizations, links, lefts, rights, ..] = noted.arrays;
+        let _acting = role::internal(owner);
+        (run.tell.through)(&Through {
+            flow: whole(&run.flow.name),
+            side: merge.side,
+            rows: [numbers, organizations, lefts, lefts],
+            pairs: vec![[numbers, organizations, lefts, rights, links]],
+            idle: Vec::new(),
+        })
     })
 }
 

@@ -304,6 +304,11 @@ impl Evaluation<'_> {
             );
             for (text, changed) in edited.iter_mut().zip([changed_left, changed_right]) {
                 let _ = write!(text, " OR y.hb{at} AND {changed}");
+                // What the base says of it is not known any more: it may have been changed.
+                if self.column(field, Side::Left).is_enum || self.column(field, Side::Right).is_enum {
+                    let form = quote_literal(self.form(field));
+                    let _ = write!(text, " OR NOT y.hb{at} AND COALESCE(y.j_as ->> {name} = {form}, false)");
+                }
             }
         }
         let [edited_left, edited_right] = edited;

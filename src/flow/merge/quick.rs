@@ -6,7 +6,7 @@
 //! pairs with a conflict, and rows that come and go: a delete that is told before the link is there to be found would be lost.
 
 use super::evaluate::{OPEN, SAME, letter, value_of};
-use super::statement::{Builder, object};
+use super::statement::{Builder, IDLE, object};
 use crate::error::Result;
 use pgrx::spi::quote_literal;
 
@@ -55,7 +55,7 @@ o AS (
            CASE WHEN d.done THEN pg_catalog.jsonb_build_object('{own}', {kept}, '{other}', {written}, 'held', '[]'::jsonb, 'as', {}::jsonb) END AS now
       FROM p AS z LEFT JOIN u{l} ON u{l}.n = z.n CROSS JOIN LATERAL (SELECT {done} AS done) AS d
      WHERE z.act IS NOT NULL AND (NOT d.done OR {}))
-SELECT {}, NULL::jsonb[], NULL::boolean[], NULL::text, 0::bigint, pg_catalog.count(*) FILTER (WHERE o.echo), {}
+SELECT {}, NULL::jsonb[], NULL::boolean[], NULL::text, 0::bigint, pg_catalog.count(*) FILTER (WHERE o.echo), {IDLE}, {}
   FROM o",
             self.evaluation.sql(false)?,
             self.evaluation.outcome()?,

@@ -324,10 +324,10 @@ pub fn without_index(definition: &Definition, merge: &Merge) -> Result<Vec<(Stri
         let keys: Vec<String> = merge.matches.iter().map(own).collect();
         let found = spi::read::<bool>(
             "SELECT EXISTS (SELECT FROM pg_catalog.pg_index AS i
-                             WHERE i.indrelid = $1 AND i.indisvalid AND EXISTS (
+                             WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL AND EXISTS (
                                    SELECT FROM pg_catalog.pg_attribute AS a
                                     WHERE a.attrelid = $1 AND a.attname::text = ANY ($2) AND a.attnum = i.indkey[0]
-                                       OR a.attrelid = $1 AND a.attname::text = ANY ($2) AND a.attnum = i.indkey[1]
+                                       OR a.attrelid = $1 AND a.attname::text = ANY ($2) AND a.attnum = i.indkey[1] AND i.indnkeyatts > 1
                                           AND i.indkey[0] = (SELECT o.attnum FROM pg_catalog.pg_attribute AS o WHERE o.attrelid = $1 AND pg_catalog.quote_ident(o.attname) = $3)))",
             &[spi::arg(half.table.oid), spi::arg(keys.clone()), spi::arg(half.organization.clone())],
         )?;

@@ -33,6 +33,10 @@ pub struct Statements {
 /// Number, organization, link, left id, right id, base (NULL: the link is over), conflict, whether there was one.
 pub const NOTED: usize = 8;
 
+/// Numbers of pairs of which one row is not to be seen, and nobody has told that it was deleted: nothing is done with them.
+pub(super) const IDLE: &str =
+    "(SELECT pg_catalog.array_agg(z.n) FROM p AS z WHERE z.act IS NULL AND z.link IS NOT NULL AND z.has_l <> z.has_r)";
+
 /// Parts of at most this many: a function takes a hundred arguments.
 const CHUNK: usize = 45;
 
@@ -356,7 +360,7 @@ o AS (
 SELECT pg_catalog.array_agg(o.n), pg_catalog.array_agg(o.organization_id), pg_catalog.array_agg(o.link), pg_catalog.array_agg(o.left_id),
        pg_catalog.array_agg(o.right_id), pg_catalog.array_agg(o.base), pg_catalog.array_agg(o.conflict), pg_catalog.array_agg(o.had),
        pg_catalog.min(o.lost), pg_catalog.count(*) FILTER (WHERE o.conflict IS NOT NULL OR o.had),
-       pg_catalog.count(*) FILTER (WHERE o.echo)
+       pg_catalog.count(*) FILTER (WHERE o.echo), {IDLE}
   FROM o",
             self.needs(Side::Left),
             self.needs(Side::Right),

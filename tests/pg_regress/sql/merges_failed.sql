@@ -22,11 +22,12 @@ CREATE FUNCTION mf.house() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     IF new.name = 'slow' THEN RAISE EXCEPTION USING ERRCODE = '55006', MESSAGE = 'too slow'; END IF;
     RETURN new; END $$;
 CREATE TRIGGER house BEFORE INSERT OR UPDATE ON mf.staff FOR EACH ROW EXECUTE FUNCTION mf.house();
-CREATE VIEW mf.open AS SELECT o.slug, c.kind, c.state, c.severity, c.left_table AS "table", c.left_key AS key, c.right_key AS other, c.link_id IS NOT NULL AS linked, c.times_seen AS seen, c.decision, c.message,
+CREATE VIEW mf.open AS SELECT o.slug, c.kind, c.state, c.severity, c.left_table AS "table", c.left_key AS key, c.right_key AS other, c.link_id IS NOT NULL AS linked, c.times_seen AS seen, c.decision, regexp_replace(c.message, '[0-9a-f-]{36}', 'ID') AS message,
        c.escalate_at - c.last_seen_at > '10 minutes' AS told_later
   FROM usher.conflicts c JOIN usher.organizations o ON o.id = c.organization_id WHERE o.slug LIKE 'fail-%' ORDER BY c.raised_at, c.id;
+CREATE VIEW mf.both AS SELECT c.organization_id, c.kind, c.state, c.fields FROM usher.conflicts c JOIN usher.organizations o ON o.id = c.organization_id WHERE o.slug LIKE 'fail-%';
 CREATE PROCEDURE mf.settle() LANGUAGE plpgsql AS $$ DECLARE n integer; BEGIN FOR i IN 1 .. 4 LOOP CALL public.drain(n); END LOOP; END $$;
-SELECT usher.create_flow('mf_pair', '{"run_as": "regress_usher_merger", "retry": {"delays": []}, "when": {"change": "mf.crew", "on": ["insert", "update", "delete"]}, "link": {"kind": "mf_person", "left": "new.id", "right": "id"},
+SELECT usher.create_flow('mf_pair', '{"run_as": "regress_usher_merger", "retry": {"delays": []}, "when": {"change": "mf.crew", "on": ["insert", "update", "delete"]}, "link": {"kind": "asset", "left": "new.id", "right": "id"},
     "then": {"merge": "mf.staff", "fields": ["name", "pay", "mood"], "strategy": "latest", "severity": "critical", "escalate_after": {"critical": "15 min"}, "new_right": {"id": "new.id"}, "new_left": {"id": "new.id"}}}') AS done \gset
 RESET client_min_messages;
 
@@ -61,6 +62,21 @@ SELECT usher.resolve_conflict(:'conflict', 'accept', note => 'he has left');
 RESET ROLE;
 SELECT slug, kind, state, key, decision FROM mf.open WHERE decision IS NOT NULL;
 
+-- It is not raised again for the same reason; for another one it is, and may be accepted again.
+UPDATE mf.crew SET name = 'nobody', pay = 3 WHERE id = 2;
+CALL mf.settle();
+SELECT kind, state, decision, seen FROM mf.open WHERE key = '{"id": "2"}' AND slug = 'fail-north';
+UPDATE mf.crew SET name = 'Ben', pay = -3 WHERE id = 2;
+CALL mf.settle();
+SELECT kind, state, decision, seen FROM mf.open WHERE key = '{"id": "2"}' AND slug = 'fail-north';
+SELECT id AS conflict FROM usher.conflicts WHERE state = 'open' AND left_key = '{"id": "2"}' AND organization_id = :'north' \gset
+SET ROLE regress_usher_admin;
+SELECT usher.resolve_conflict(:'conflict', 'accept');
+RESET ROLE;
+UPDATE mf.crew SET pay = 1 WHERE id = 2;
+CALL mf.settle();
+SELECT kind, state, decision, seen FROM mf.open WHERE key = '{"id": "2"}' AND slug = 'fail-north';
+
 -- A merge that comes through ends it: of the same side, of the other side, or tried again.
 UPDATE mf.crew SET name = 'Ada', pay = 10 WHERE id = 1 AND organization_id = :'north';
 CALL mf.settle();
@@ -69,6 +85,48 @@ CALL mf.settle();
 SELECT slug, kind, state, key FROM mf.open;
 SELECT 'crew' AS t, o.slug, c.id, c.name, c.pay FROM mf.crew c JOIN usher.organizations o ON o.id = c.organization_id
 UNION ALL SELECT 'staff', o.slug, s.id, s.name, s.pay FROM mf.staff s JOIN usher.organizations o ON o.id = s.organization_id ORDER BY 2, 3, 1;
+
+-- A delete that the other table refuses: who only touches the row that is left does not end it.
+CREATE TABLE mf.badges (organization_id uuid, staff_id integer, FOREIGN KEY (organization_id, staff_id) REFERENCES mf.staff (organization_id, id));
+INSERT INTO mf.badges VALUES (:'north', 2);
+DELETE FROM mf.crew WHERE id = 2;
+CALL mf.settle();
+SELECT kind, state, key, message FROM mf.open WHERE state = 'open';
+UPDATE mf.staff SET pay = 99 WHERE id = 2;
+CALL mf.settle();
+SELECT kind, state, key FROM mf.open WHERE state = 'open';
+DELETE FROM mf.badges;
+SELECT usher.retry_dead_letters('fail-north', '{"flow": "mf_pair"}');
+CALL mf.settle();
+SELECT count(*) FILTER (WHERE state = 'open') AS open, (SELECT count(*) FROM mf.staff WHERE id = 2) AS left_over FROM mf.open;
+-- A pair that differs and cannot be written: who decides with values that both take ends both.
+ALTER TABLE mf.crew ADD COLUMN notes text;
+ALTER TABLE mf.staff ADD COLUMN notes text;
+SELECT usher.alter_flow('mf_pair', jsonb_set(definition, '{then,fields}', '{"name": {}, "pay": {}, "mood": {}, "notes": "manual"}')) AS done FROM usher.flows WHERE name = 'mf_pair' \gset
+UPDATE mf.crew SET notes = 'left' WHERE organization_id = :'south';
+UPDATE mf.staff SET notes = 'right' WHERE organization_id = :'south';
+CALL mf.settle();
+UPDATE mf.crew SET pay = -5 WHERE organization_id = :'south';
+CALL mf.settle();
+SELECT kind, state, fields FROM mf.both WHERE state = 'open' ORDER BY kind;
+SELECT id AS conflict FROM usher.conflicts WHERE state = 'open' AND kind = 'data_mismatch' AND organization_id = :'south' \gset
+UPDATE mf.staff SET pay = 32 WHERE organization_id = :'south';
+SET ROLE regress_usher_stranger;
+SELECT usher.resolve_conflict(:'conflict', 'left');
+RESET ROLE;
+SELECT kind, state, fields FROM mf.both WHERE state = 'open' ORDER BY kind;
+SELECT c.pay, s.pay, c.notes, s.notes FROM mf.crew c JOIN mf.staff s USING (organization_id, id) WHERE organization_id = :'south';
+CALL mf.settle();
+-- A link that somebody takes away leaves none.
+UPDATE mf.crew SET pay = -6 WHERE organization_id = :'south';
+CALL mf.settle();
+SELECT kind, state FROM mf.both WHERE state = 'open';
+CREATE SCHEMA mf_api;
+SELECT usher.expose_api('mf_api') AS done \gset
+DELETE FROM mf_api.integration_asset_links WHERE organization_id = :'south';
+SELECT kind, state FROM mf.both WHERE state = 'open';
+SELECT usher.drop_api('mf_api') AS done \gset
+DROP SCHEMA mf_api;
 
 -- A policy, from the other side: the dead letters are tried again once it is gone.
 ALTER TABLE mf.crew ENABLE ROW LEVEL SECURITY;
@@ -88,7 +146,7 @@ UPDATE mf.crew SET mood = 'loud' WHERE id = 1 AND organization_id = :'north';
 CALL mf.settle();
 UPDATE mf.staff SET pay = 12 WHERE id = 1 AND organization_id = :'north';
 CALL mf.settle();
-SELECT c.name, c.mood, s.mood, c.pay, s.pay, l.base -> 'left' AS base FROM mf.crew c JOIN mf.staff s USING (organization_id, id) JOIN usher.links l ON l.organization_id = c.organization_id AND l.left_id = c.id::text AND l.kind = 'mf_person'
+SELECT c.name, c.mood, s.mood, c.pay, s.pay, l.base -> 'left' AS base FROM mf.crew c JOIN mf.staff s USING (organization_id, id) JOIN usher.links l ON l.organization_id = c.organization_id AND l.left_id = c.id::text AND l.kind = 'asset'
  WHERE c.organization_id = :'north' ORDER BY c.id;
 -- A dropped flow leaves none.
 UPDATE mf.crew SET pay = 0 WHERE id = 1 AND organization_id = :'north';
@@ -99,6 +157,6 @@ SELECT usher.drop_flow('mf_pair') AS done \gset
 SELECT count(*) FROM mf.open WHERE state = 'open';
 SET client_min_messages = warning;
 DROP SCHEMA mf CASCADE;
-DELETE FROM usher.links WHERE kind = 'mf_person';
+DELETE FROM usher.links WHERE kind = 'asset';
 DROP OWNED BY regress_usher_merger;
 DROP ROLE regress_usher_admin, regress_usher_stranger, regress_usher_merger;
