@@ -1,0 +1,37 @@
+//! The workflows of the pack live_events, one file each, six cases each (see `six.rs`).
+
+mod six;
+
+/// A file for each workflow, and a test for each file.
+macro_rules! workflows {
+    ($($name:ident),+ $(,)?) => {
+        $(mod $name;)+
+
+        const ALL: &[&six::Workflow] = &[$(&$name::WORKFLOW),+];
+
+        $(
+            #[test]
+            fn $name() {
+                six::six(&$name::WORKFLOW);
+            }
+        )+
+    };
+}
+
+workflows!(w01, w09);
+
+/// The pack's page names exactly the workflows that are tested here. With USHER_WRITE_TABLE=1 it is written.
+#[test]
+fn the_page_shows_what_is_tested() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/packs/live_events.md");
+    let page = std::fs::read_to_string(&path).expect("the pack's page");
+    let (begin, end) = ("<!-- workflows -->\n", "<!-- end of workflows -->\n");
+    let (before, rest) = page.split_once(begin).expect("where the table begins");
+    let (shown, after) = rest.split_once(end).expect("where it ends");
+    let table = six::table(ALL);
+    if std::env::var_os("USHER_WRITE_TABLE").is_some() {
+        std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).expect("the page can be written");
+        return;
+    }
+    assert_eq!(shown, table, "USHER_WRITE_TABLE=1 cargo test -p usher-clients --test live_workflows writes it");
+}
