@@ -72,7 +72,9 @@ COMMENT ON FUNCTION usher.wake_waiting IS 'internal: has the workers look at wai
 COMMENT ON FUNCTION usher.try_settling IS 'internal: tells those that end jobs from those that look afterwards';
 
 -- Failures and what to do about them; shadow, versions and the transfer of flows.
-GRANT EXECUTE ON FUNCTION usher.read_notice TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.read_notice, usher.notify, usher.read_notifications TO usher_member;
+COMMENT ON FUNCTION usher.notify IS 'tells people something, in their inbox usher.notifications; for admins of the organization and its flows';
+COMMENT ON FUNCTION usher.read_notifications IS 'marks the caller''s notifications as read, all of them or those named; returns how many were unread';
 GRANT EXECUTE ON FUNCTION usher.doctor, usher.shadow_report TO usher_reader;
 GRANT EXECUTE ON FUNCTION
     usher.export_flows, usher.apply_flows, usher.flow_history, usher.rollback_flow,

@@ -289,6 +289,10 @@ CREATE OR REPLACE FUNCTION usher.note_merges_failed(flow integer, organizations 
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$note_merges_failed_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.notify(organization text, recipients text[], title text, kind text DEFAULT 'notice'::text, severity text DEFAULT 'info'::text, body jsonb DEFAULT '{}'::jsonb, key text DEFAULT NULL::text)
+ RETURNS integer
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$notify_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pack_workflows(name text)
  RETURNS TABLE(workflow text, title text, kind text, part text, description text)
  LANGUAGE c
@@ -333,6 +337,10 @@ CREATE OR REPLACE FUNCTION usher.read_notice(notice uuid)
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$read_notice_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.read_notifications(notifications uuid[] DEFAULT NULL::uuid[])
+ RETURNS bigint
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$read_notifications_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.reader_organizations(protection uuid)
  RETURNS uuid[]
  LANGUAGE c
@@ -578,6 +586,20 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -751,6 +773,24 @@ BEGIN
     RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
 END
 $function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
  RETURNS integer
  LANGUAGE plpgsql
@@ -909,24 +949,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -974,20 +996,6 @@ BEGIN
     END IF;
     DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
 END
 $function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
@@ -1328,6 +1336,7 @@ REVOKE ALL ON FUNCTION usher.mask_value(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pack_workflows(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_migration(uuid) FROM PUBLIC;
@@ -1338,6 +1347,7 @@ REVOKE ALL ON FUNCTION usher.protect_column(regclass,text,text,text[],text) FROM
 REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.read_notice(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.read_notifications(uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reader_organizations(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reconcile(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.refer_secret(text,text,uuid,text[]) FROM PUBLIC;
@@ -1395,15 +1405,15 @@ REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1486,6 +1496,7 @@ GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pack_workflows(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_member;
@@ -1499,6 +1510,7 @@ GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.read_notice(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.read_notifications(uuid[]) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.reconcile(text,text) TO usher_member;
@@ -1566,16 +1578,16 @@ GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1653,6 +1665,7 @@ COMMENT ON FUNCTION usher.mask_value(text) IS 'what a masked value looks like';
 COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) IS 'internal: dead letters of a merge become conflicts of its pairs';
+COMMENT ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) IS 'tells people something, in their inbox usher.notifications; for admins of the organization and its flows';
 COMMENT ON FUNCTION usher.pack_workflows(text) IS 'the workflows that a pack is made of, each with its flows and overlap rules';
 COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_migration(uuid) IS 'holds a migration where it is';
@@ -1663,6 +1676,7 @@ COMMENT ON FUNCTION usher.protect_column(regclass,text,text,text[],text) IS 'sea
 COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
 COMMENT ON FUNCTION usher.read_notice(uuid) IS 'marks a notice as read; true when it was unread';
+COMMENT ON FUNCTION usher.read_notifications(uuid[]) IS 'marks the caller''s notifications as read, all of them or those named; returns how many were unread';
 COMMENT ON FUNCTION usher.reader_organizations(uuid) IS 'internal: the organizations whose masked values the caller reads';
 COMMENT ON FUNCTION usher.reconcile(text,text) IS 'compares both tables of a merge, writes nothing there, and returns the id of a plan of what would be done; see docs/migration.md';
 COMMENT ON FUNCTION usher.refer_secret(text,text,uuid,text[]) IS 'names a secret that Supabase Vault keeps';
@@ -1720,15 +1734,15 @@ COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session 
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
 COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';

@@ -167,7 +167,7 @@ COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how 
 
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
-    usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.ticket_revenue_ingestions TO usher_member;
+    usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.notifications, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
 GRANT SELECT ON usher.conflicts TO usher_member;
 GRANT SELECT ON usher.migrations, usher.migration_items TO usher_member;
@@ -190,6 +190,7 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.systems":          {"read": "everybody"},
         "usher.pause_orders":     {"read": "shared"},
         "usher.notices":          {"read": "admin"},
+        "usher.notifications":    {"read": "recipient"},
         "usher.migrations":       {"read": "admin"},
         "usher.migration_items":  {"read": "admin"},
         "usher.secrets":          {"read": "admin"},

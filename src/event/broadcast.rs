@@ -47,8 +47,8 @@ pub fn broadcast(installed: Installed, organization: Uuid, event_type: String, d
     let id = ids::uuid_v7();
     let acting = role::internal(installed.owner);
     spi::run(
-        "INSERT INTO usher.broadcasts (organization_id, event_id, type, broadcast_by, due_at)
-         VALUES ($1, $2, $3, $4, pg_catalog.clock_timestamp() + $5 * interval '1 second')",
+        "INSERT INTO usher.broadcasts (organization_id, event_id, type, broadcast_by, broadcast_at, due_at)
+         SELECT $1, $2, $3, $4, now.at, now.at + $5 * interval '1 second' FROM (SELECT pg_catalog.clock_timestamp() AS at OFFSET 0) AS now",
         &[spi::arg(organization), spi::arg(id), spi::arg(event_type.as_str()), spi::arg(by), spi::arg(seconds)],
     )?;
     drop(acting);

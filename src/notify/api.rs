@@ -1,14 +1,16 @@
 //! SQL functions for notices.
 
+use super::inbox::{self, Message};
 use super::store;
 use crate::error::UsherError;
 use crate::guard::audit;
 use crate::pg::role;
+use crate::rates;
 use crate::registry::identity::{self, Right};
 use crate::setup;
-use pgrx::Uuid;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use pgrx::{JsonB, Uuid};
 
 /// Marks a notice as read; failures that follow are counted anew and make a notice of their own. True when it was unread.
 ///
@@ -31,4 +33,48 @@ fn read_notice(notice: Option<Uuid>) -> Result<bool, ErrorReport> {
         audit::note_legend("read_notice", organization)?;
     }
     Ok(unread)
+}
+
+/// Tells people something: a row in `usher.notifications` for each of them, which they read where they are signed in.
+///
+/// Arguments: `organization` (slug or id); `recipients`: ids of people, as `usher.actor()` names them, or the groups `admins` and `members` of the
+/// organization; `title`; `kind`, what it is about; `severity` (info, warning, critical); `body` (object); `key`: the same key reaches a person once.
+/// Returns how many were told. For admins of the organization, and for its flows.
+/// Errors: 42501 unless the caller is an admin of the organization, 22023 for an empty or malformed argument.
+#[pg_extern(volatile, parallel_unsafe)]
+fn notify(
+    organization: Option<String>,
+    recipients: Option<Vec<Option<String>>>,
+    title: Option<String>,
+    kind: default!(Option<String>, "'notice'"),
+    severity: default!(Option<String>, "'info'"),
+    body: default!(Option<JsonB>, "'{}'"),
+    key: default!(Option<String>, "NULL"),
+) -> Result<i32, ErrorReport> {
+    let installed = setup::current()?;
+    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    audit::note_legend("notify", organization)?;
+    rates::take("notify", Some(organization))?;
+    let message = Message {
+        title: UsherError::given(title, "the title")?,
+        kind: kind.unwrap_or_else(|| "notice".to_owned()),
+        severity: severity.unwrap_or_else(|| "info".to_owned()),
+        body: body.unwrap_or_else(|| JsonB(serde_json::json!({}))),
+        key,
+    };
+    let message = message.checked()?;
+    let people = inbox::people(installed, organization, &recipients.unwrap_or_default())?;
+    let _acting = role::internal(installed.owner);
+    Ok(inbox::tell(organization, people, message)?)
+}
+
+/// Marks the caller's own notifications as read: those with these ids, or all of them. Returns how many were unread.
+///
+/// Arguments: `notifications`, ids in `usher.notifications`; those that are not the caller's are passed over. Errors: none of its own.
+#[pg_extern(volatile, parallel_unsafe)]
+fn read_notifications(notifications: default!(Option<Vec<Uuid>>, "NULL")) -> Result<i64, ErrorReport> {
+    let installed = setup::current()?;
+    let person = identity::actor();
+    let _acting = role::internal(installed.owner);
+    Ok(inbox::read(&person, notifications)?)
 }

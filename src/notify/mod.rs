@@ -1,10 +1,12 @@
-//! Failures reach a person: many of a flow in one organization make one notice.
+//! Failures reach a person: many of a flow in one organization make one notice. And the inbox, where people are told what flows and admins
+//! have to tell them.
 //!
-//! Owns `usher.notices` and `usher.failure_streaks`. Called by `worker` with what a batch could not do, in the batch's own
+//! Owns `usher.notices`, `usher.failure_streaks` and `usher.notifications`. Called by `worker` with what a batch could not do, in the batch's own
 //! transaction, so that what is counted is what has happened. A flow that becomes broken makes a notice by a trigger on
 //! `usher.flows` (`sql/notices.sql`), whoever found it out.
 
 mod api;
+mod inbox;
 mod store;
 
 pub use store::{open_conflicts, prune, unreceived};

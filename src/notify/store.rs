@@ -154,6 +154,7 @@ pub fn prune(keep_days: i32) -> Result<()> {
         "DELETE FROM usher.notices WHERE read_at IS NOT NULL AND last_at < pg_catalog.now() - $1 * interval '1 day'",
         &[spi::arg(keep_days)],
     )?;
+    super::inbox::prune(keep_days)?;
     // Not one that a batch is just writing: it would wait for us while we wait for it.
     spi::run(
         "DELETE FROM usher.failure_streaks

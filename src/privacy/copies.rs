@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 22] = [
+const COPIES: [&str; 23] = [
     "data",
     "input",
     "new",
@@ -30,6 +30,7 @@ const COPIES: [&str; 22] = [
     "body",
     "message",
     "detail",
+    "title",
     // Of conflicts and what is to be looked at for them.
     "left_key",
     "right_key",

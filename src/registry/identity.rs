@@ -236,6 +236,20 @@ fn may(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<b
     Ok(own.legend)
 }
 
+/// The people who have a right in an organization by membership, ours or the application's.
+pub fn people(installed: Installed, organization: pgrx::Uuid, right: Right) -> Result<Vec<String>> {
+    let _acting = role::internal(installed.owner);
+    let mut people = spi::read::<Vec<String>>(
+        "SELECT pg_catalog.array_agg(m.user_id) FROM usher.memberships AS m WHERE m.organization_id = $1 AND ($2 OR m.role = 'admin')",
+        &[spi::arg(organization), spi::arg(right == Right::Read)],
+    )?
+    .unwrap_or_default();
+    if let Some(adopted) = adopted(installed)? {
+        people.extend(adopted.people(organization, right)?);
+    }
+    Ok(people)
+}
+
 /// Whether the session acts for a person or a flow, not for a database role itself.
 pub fn acts_for_another() -> bool {
     in_flow() || user().is_some()

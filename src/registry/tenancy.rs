@@ -27,6 +27,8 @@ enum Read {
     Member,
     Shared,
     Everybody,
+    /// Whoever a row is for, by its column `recipient`, member or not.
+    Recipient,
 }
 
 /// Who writes rows of an organization.
@@ -121,7 +123,7 @@ impl Policy {
         let Some(name) = self.name.strip_prefix(place.prefix()) else { return false };
         matches!(
             name.split('_').collect::<Vec<_>>()[..],
-            ["member" | "admin" | "shared" | "everybody" | "reader", "reads"]
+            ["member" | "admin" | "shared" | "everybody" | "recipient" | "reader", "reads"]
                 | ["member" | "admin", "inserts" | "updates" | "deletes"]
         ) || name == "flows" && matches!(place, Place::Pack { .. })
     }
@@ -168,6 +170,7 @@ fn wanted(read: Read, write: Write, column: &str, place: Place<'_>) -> Vec<Polic
         Read::Member => Some(("member_reads", of_members.clone())),
         Read::Shared => Some(("shared_reads", format!("(({column} IS NULL) OR {of_members})"))),
         Read::Everybody => Some(("everybody_reads", "true".to_owned())),
+        Read::Recipient => Some(("recipient_reads", "(recipient = ( SELECT usher.actor() AS actor))".to_owned())),
     };
     policies.extend(reads.map(|(name, condition)| policy(name, 'r', "usher_member", &condition)));
     let writes = match write {

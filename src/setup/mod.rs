@@ -26,6 +26,7 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/audit.sql"),
             include_str!("../../sql/setup/shadow.sql"),
             include_str!("../../sql/setup/notices.sql"),
+            include_str!("../../sql/setup/notifications.sql"),
             include_str!("../../sql/setup/expose.sql"),
             include_str!("../../sql/setup/external.sql"),
             include_str!("../../sql/setup/worker.sql"),

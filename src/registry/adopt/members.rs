@@ -69,6 +69,8 @@ pub struct Members {
     user: User,
     /// SQL for the organizations of `$1`, as `id`.
     sql: String,
+    /// SQL for the people of organization `$1`, as `person`.
+    people: String,
     /// The roles that manage; those that may read.
     manage: Vec<String>,
     read: Vec<String>,
@@ -99,9 +101,16 @@ pub fn bind(adoption: &Adoption, table: &Table) -> Result<Members> {
         table.sql,
         quote_identifier(&person.name)
     );
+    let mut people = format!(
+        "SELECT {} AS person FROM {} AS x WHERE x.{} OPERATOR(pg_catalog.=) $1",
+        text_of(person),
+        table.sql,
+        quote_identifier(&organization.name)
+    );
     conditions.iter().for_each(|condition| sql.push_str(&format!(" AND {condition}")));
+    conditions.iter().for_each(|condition| people.push_str(&format!(" AND {condition}")));
     let (manage, read) = mapped(adoption.roles.as_ref())?;
-    Ok(Members { table: table.clone(), user, sql, manage, read, roles: role.is_some() })
+    Ok(Members { table: table.clone(), user, sql, people, manage, read, roles: role.is_some() })
 }
 
 /// Names of roles that manage, and of those that may read.
@@ -182,6 +191,22 @@ impl Members {
         );
         let _guarded = Nest::open().data_only();
         Ok(spi::read::<Vec<pgrx::Uuid>>(&sql, &args)?.unwrap_or_default())
+    }
+
+    /// The people who have the right in an organization. Runs with the owner's rights.
+    pub fn people(&self, organization: pgrx::Uuid, right: Right) -> Result<Vec<String>> {
+        let mut args = vec![spi::arg(organization)];
+        if self.roles {
+            args.push(spi::arg(if right == Right::Manage { self.manage.clone() } else { self.read.clone() }));
+        } else if right == Right::Manage {
+            return Ok(Vec::new());
+        }
+        let sql = format!(
+            "SELECT pg_catalog.array_agg(m.person) FROM ({}) AS m WHERE m.person <> '' AND EXISTS (SELECT FROM usher.organizations AS o WHERE o.id = $1 AND {MEANT})",
+            self.people
+        );
+        let _guarded = Nest::open().data_only();
+        Ok(spi::read::<Vec<String>>(&sql, &args)?.unwrap_or_default())
     }
 
     /// True when a person has the right in this organization. Runs with the owner's rights.

@@ -2,7 +2,7 @@
 
 use std::thread;
 use std::time::Duration;
-use usher_clients::{Client, Database, Value, flow, json, number, refused, reload, role, run, settled, text, value, wait};
+use usher_clients::{Client, Database, Value, flow, json, number, page, refused, reload, role, run, settled, text, value, wait};
 
 const LONG: Duration = wait::LONG;
 
@@ -279,4 +279,37 @@ fn the_doctor_finds_nothing_in_good_health_and_says_what_is_wrong() {
     run(here, "CREATE ROLE clients_doctor_nobody; SET ROLE clients_doctor_nobody");
     assert_eq!(refused(here, "SELECT usher.doctor()").code().code(), "42501");
     run(here, "RESET ROLE; DROP ROLE clients_doctor_nobody");
+}
+
+#[test]
+fn the_page_about_the_inbox_runs_and_each_person_reads_their_own() {
+    let database = Database::create("usher_test_inbox");
+    let mut client = database.connect();
+    let here = &mut client;
+    for block in page::blocks("inbox.md") {
+        run(here, &block.sql);
+        settled(here, LONG);
+    }
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(concat_ws(' ', recipient, kind, severity, title, body), ', ' ORDER BY recipient, kind) FROM usher.notifications"
+        ),
+        "ann low_stock warning T-1 runs low {\"sku\": \"T-1\", \"on_hand\": 3}, ann schedule info Doors at six {}, bob schedule info Doors at six {}"
+    );
+    // Signed in by a gateway, as PostgREST does it.
+    role(here, "authenticator", "LOGIN NOINHERIT");
+    role(here, "clients_signed_in", "NOLOGIN");
+    run(here, "GRANT usher_member TO clients_signed_in; GRANT clients_signed_in TO authenticator");
+    let mut gateway = database.connect_as("authenticator");
+    for (person, messages) in [("ann", 2), ("bob", 1), ("cyd", 0)] {
+        let claims = format!("SELECT set_config('request.jwt.claims', '{{\"sub\": \"{person}\"}}', false)");
+        run(&mut gateway, &format!("RESET ROLE; {claims}; SET ROLE clients_signed_in"));
+        assert_eq!(number(&mut gateway, "SELECT count(*) FROM usher.notifications"), messages, "{person}");
+        assert_eq!(number(&mut gateway, "SELECT usher.read_notifications()"), messages, "{person}");
+        assert_eq!(number(&mut gateway, "SELECT usher.read_notifications()"), 0, "{person}");
+    }
+    // What is rolled back was never said.
+    run(here, "BEGIN; SELECT usher.notify('default', '{members}', 'Nothing'); ROLLBACK");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.notifications WHERE read_at IS NULL"), 0);
 }

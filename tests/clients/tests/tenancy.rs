@@ -357,6 +357,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.enqueue_sync_jobs($1, 'left', 'right', ARRAY['{\"action\": \"ask\", \"id\": 3}'::jsonb])",
         ),
         ("emit_event", "SELECT usher.emit_event($1, 'things.counted')"),
+        ("notify", "SELECT usher.notify($1, '{admins}', 'something')"),
         ("broadcast_event", "SELECT usher.broadcast_event($1, 'things.burn')"),
         ("create_subscription", "SELECT usher.create_subscription('outside', '{\"events\": \"things.*\"}', $1)"),
         ("drop_subscription", "SELECT usher.drop_subscription('outside', $1)"),
