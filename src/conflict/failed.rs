@@ -17,7 +17,7 @@ const KINDS: &str =
       WHEN d.error_message LIKE '%links\\_%\\_pair\\_key%' THEN NULL WHEN d.sqlstate LIKE '22%' OR d.sqlstate LIKE '23%' THEN 'validation_failure' END";
 
 /// What can be decided of them: it stays as it is.
-pub const ACCEPT: &str = "accept";
+const ACCEPT: &str = "accept";
 
 /// Whether a kind is one of these.
 pub fn is_kind(kind: &str) -> bool {

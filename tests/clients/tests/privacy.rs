@@ -75,6 +75,7 @@ fn house(name: &str) -> (House, Client) {
     );
     let payload = json!({"action": "welcome", "to": MARKER, "text": format!("Dear {MARKER}!")}).to_string();
     run(here, &format!("SELECT usher.enqueue_sync_job('north', 'shop', 'crm', '{payload}')"));
+    run(here, &format!("SELECT usher.notify('north', '{{desk}}', 'Who has written: {MARKER}', body => '{payload}')"));
     // Nobody listens: it is kept all the same.
     run(
         here,
@@ -153,6 +154,10 @@ fn a_person_is_erased_everywhere_and_the_chain_still_verifies() {
 
     quiet(here);
     assert_eq!(shown(&house, &north), Vec::<String>::new());
+    assert!(
+        text(here, "SELECT title FROM usher.notifications").ends_with(&format!("has written: {pseudonym}")),
+        "the desk keeps its message"
+    );
     // The event is kept, and so is everybody else.
     assert_eq!(
         text(here, &format!("SELECT name FROM shop.guests WHERE organization_id = '{north}' AND id = '{ANN}'")),

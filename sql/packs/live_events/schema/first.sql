@@ -8,9 +8,6 @@
 
 -- A table of the same name that somebody else made is refused before this runs: the pack's own tables say so in their comments.
 
--- Times that must not overlap, and search by likeness. They come with PostgreSQL, and whoever owns a database may make them there.
-CREATE EXTENSION IF NOT EXISTS btree_gist SCHEMA public;
-
 CREATE SCHEMA IF NOT EXISTS atlvs;
 CREATE SCHEMA IF NOT EXISTS compvss;
 CREATE SCHEMA IF NOT EXISTS gvteway;
