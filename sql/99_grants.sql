@@ -18,7 +18,7 @@ GRANT EXECUTE ON FUNCTION usher.status, usher.actor, usher.version TO usher_read
 GRANT EXECUTE ON FUNCTION
     usher.setup, usher.create_organization, usher.create_system,
     usher.create_flow, usher.alter_flow, usher.enable_flow, usher.disable_flow, usher.drop_flow, usher.explain_flow, usher.preview_flow,
-    usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.pack_workflows, usher.attach_all, usher.detach_all, usher.remove
+    usher.process_jobs, usher.hold_lane, usher.resume, usher.install_pack, usher.remove_pack, usher.pack_workflows, usher.plan_pack, usher.pack_tables, usher.attach_all, usher.detach_all, usher.remove
     TO usher_operator;
 GRANT EXECUTE ON FUNCTION
     usher.audit_table, usher.unaudit_table, usher.expose_api, usher.hide_api, usher.renew_api, usher.drop_api
@@ -72,8 +72,9 @@ COMMENT ON FUNCTION usher.wake_waiting IS 'internal: has the workers look at wai
 COMMENT ON FUNCTION usher.try_settling IS 'internal: tells those that end jobs from those that look afterwards';
 
 -- Failures and what to do about them; shadow, versions and the transfer of flows.
-GRANT EXECUTE ON FUNCTION usher.read_notice, usher.notify, usher.read_notifications TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.read_notice, usher.notify, usher.forward_notifications, usher.read_notifications TO usher_member;
 COMMENT ON FUNCTION usher.notify IS 'tells people something, in their inbox usher.notifications; for admins of the organization and its flows';
+COMMENT ON FUNCTION usher.forward_notifications IS 'hands what was told to one name on to another, such as a guest who has signed in since; for flows and operators';
 COMMENT ON FUNCTION usher.read_notifications IS 'marks the caller''s notifications as read, all of them or those named; returns how many were unread';
 GRANT EXECUTE ON FUNCTION usher.doctor, usher.shadow_report TO usher_reader;
 GRANT EXECUTE ON FUNCTION
@@ -150,7 +151,9 @@ COMMENT ON FUNCTION usher.hold_lane IS 'keeps the workers away from a lane until
 COMMENT ON FUNCTION usher.resume IS 'says what a restored, cloned or upgraded database is: ''moved'' (it takes the original''s place) or ''copy''; its jobs go on';
 COMMENT ON FUNCTION usher.status IS 'one screen: workers, lanes, flows, last errors, as far as the caller may see';
 COMMENT ON FUNCTION usher.pack_workflows IS 'the workflows that a pack is made of, each with its flows and overlap rules';
-COMMENT ON FUNCTION usher.install_pack IS 'installs a pack or brings it to this version: tables, role, flows';
+COMMENT ON FUNCTION usher.install_pack IS 'installs a pack or brings it to this version: tables, role, flows; bind points them at an application''s own tables';
+COMMENT ON FUNCTION usher.plan_pack IS 'what install_pack with this bind would install: which workflows can run, and what the others lack';
+COMMENT ON FUNCTION usher.pack_tables IS 'the columns of a pack''s tables, as bind may name them';
 COMMENT ON FUNCTION usher.remove_pack IS 'removes a pack''s flows; its tables and rows stay';
 COMMENT ON FUNCTION usher.attach_all IS 'creates missing capture triggers and drops those no flow needs; returns how many changed';
 COMMENT ON FUNCTION usher.detach_all IS 'drops every capture trigger; usher.setup() attaches them again';

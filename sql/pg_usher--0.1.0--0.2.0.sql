@@ -18,6 +18,7 @@ CREATE TYPE usher.ticket_revenue_ingestion AS (
     possible_duplicate_of uuid,
     reverses uuid
 );
+DROP FUNCTION usher.install_pack(text,text);
 DROP FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[]);
 DROP FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text);
 CREATE OR REPLACE FUNCTION usher.follow_ddl()
@@ -212,6 +213,10 @@ CREATE OR REPLACE FUNCTION usher.flow_history(name text)
  RETURNS TABLE(version integer, created_at timestamp with time zone, created_by text, run_as text, difference text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$flow_history_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.forward_notifications(organization text, recipient text, becomes text)
+ RETURNS bigint
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$forward_notifications_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.hide_api(schema text)
  RETURNS text
  LANGUAGE c
@@ -229,6 +234,10 @@ CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, projec
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.install_pack(name text, run_as text DEFAULT NULL::text, bind jsonb DEFAULT NULL::jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$install_pack_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.isolate_tables(schemas text[], declaration jsonb)
  RETURNS bigint
  LANGUAGE c
@@ -293,6 +302,11 @@ CREATE OR REPLACE FUNCTION usher.notify(organization text, recipients text[], ti
  RETURNS integer
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$notify_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.pack_tables(name text)
+ RETURNS TABLE(table_name text, column_name text, type text, words text[], workflows text[])
+ LANGUAGE c
+ STABLE
+AS 'MODULE_PATHNAME', $function$pack_tables_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.pack_workflows(name text)
  RETURNS TABLE(workflow text, title text, kind text, part text, description text)
  LANGUAGE c
@@ -319,6 +333,10 @@ CREATE OR REPLACE FUNCTION usher.plan_erasure(organization text, kind text, key 
  RETURNS TABLE(place text, action text, rows bigint, columns text[])
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$plan_erasure_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.plan_pack(name text, bind jsonb DEFAULT NULL::jsonb)
+ RETURNS TABLE(workflow text, title text, runs boolean, lacks text[], remedies text[], notes text[])
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$plan_pack_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.protect_column("table" regclass, "column" text, how text, readers text[], mask text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
@@ -586,6 +604,270 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    ours uuid[];
+    free uuid[];
+BEGIN
+    -- Locked or gone: passed over.
+    SELECT array_agg(l.id) INTO ours
+      FROM (SELECT w.id FROM usher.queue_waiting AS w
+             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+               AND w.waiting_for = 'other jobs'
+               FOR UPDATE SKIP LOCKED) AS l;
+    INSERT INTO usher.job_checks (organization_id, job_id)
+    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
+     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
+       AND w.waiting_for = 'other jobs'
+       AND (w.id <> ALL (COALESCE(ours, '{}'))
+            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
+                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+    IF ours IS NULL THEN
+        RETURN;
+    END IF;
+    WITH f AS (
+        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
+         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
+         ORDER BY d.organization_id, d.job_id, d.after_id),
+    w AS (
+        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
+        RETURNING w.*, f.after_id, f.failed),
+    gone AS (
+        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
+    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
+           w.attempts, w.last_attempted_at,
+           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
+           'US002', w.source_system, w.target_system
+      FROM w;
+    WITH r AS (
+        UPDATE usher.queue_waiting AS w
+           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
+               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
+          FROM unnest(organizations, jobs) AS e (organization_id, id)
+          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
+           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
+        RETURNING w.id)
+    SELECT array_agg(r.id) INTO free FROM r;
+    IF free IS NOT NULL THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
+    done AS (
+        DELETE FROM usher.job_dependencies AS d USING e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
+        RETURNING d.organization_id, d.job_id),
+    failed AS (
+        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
+         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
+        RETURNING d.organization_id, d.job_id)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
+      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    seen boolean;
+    touched record;
+BEGIN
+    IF fate <> 'synced' THEN
+        PERFORM usher.tally(organizations, jobs, fate, 1);
+        PERFORM usher.note_steps_ended(organizations, jobs, fate);
+    END IF;
+    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
+    -- transaction with one snapshot may not see who waits.
+    -- A long chain of jobs that die one after another goes on afterwards, in slices.
+    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
+    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
+        RETURN;
+    END IF;
+    IF but IS NOT NULL THEN
+        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
+          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
+    END IF;
+    IF NOT seen THEN
+        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
+        PERFORM usher.wake_waiting();
+        RETURN;
+    END IF;
+    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
+    IF touched.dependants IS NOT NULL THEN
+        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.settle_dependants()
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+    fates record;
+    touched record;
+BEGIN
+    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
+        RETURN false;
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
+        RETURN true;
+    END IF;
+    -- From here on nobody is between looking and committing.
+    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
+    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
+      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
+            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
+             WHERE c.ended) AS t;
+    IF jobs IS NULL THEN
+        RETURN false;
+    END IF;
+    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
+      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
+              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
+      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
+                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
+     WHERE j.status IN ('synced', 'dead', 'cancelled');
+    IF fates.jobs IS NOT NULL THEN
+        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
+        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
+        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
+          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
+                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
+    END IF;
+    PERFORM usher.look_at_dependants(organizations, jobs, false);
+    RETURN false;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.workflow_runs') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
+    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
+      FROM unnest(organizations, jobs) AS e (o, j)
+     CROSS JOIN LATERAL (
+           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
+            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
+           UNION ALL
+           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
+            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
+      JOIN usher.flows AS f ON f.id = w.flow_id
+     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF pg_relation_size('usher.batch_definitions') = 0 THEN
+        RETURN;
+    END IF;
+    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
+    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
+           many * count(*) FILTER (WHERE fate = 'cancelled')
+      FROM unnest(organizations, jobs) AS e (organization_id, id)
+      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
+     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
+    IF FOUND THEN
+        PERFORM usher.wake_waiting();
+    END IF;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    organizations uuid[];
+    jobs uuid[];
+BEGIN
+    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
+    IF jobs IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
+        PERFORM usher.note_merges_failed(m.flow_id, m.organizations, m.jobs)
+           FROM (SELECT f.id AS flow_id, array_agg(e.organization_id) AS organizations, array_agg(e.id) AS jobs
+                   FROM ended AS e JOIN usher.flows AS f ON f.id = e.flow_id AND jsonb_exists(f.definition -> 'then', 'merge') GROUP BY f.id) AS m;
+    ELSE
+        PERFORM usher.tally(organizations, jobs, 'dead', -1);
+    END IF;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
+ RETURNS timestamp with time zone
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    last timestamptz;
+BEGIN
+    WITH e AS (
+        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
+         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
+         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
+    w AS (
+        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
+         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
+           -- What somebody outside is at work on has started in time; given back, it is too late.
+           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
+           FOR UPDATE SKIP LOCKED),
+    gone AS (
+        DELETE FROM usher.job_expiries AS x USING e
+         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
+           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
+                -- Locked by a batch that is at work on it: looked at again within a minute.
+                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
+    d AS (
+        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
+    dead AS (
+        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
+                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
+        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
+               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
+          FROM d)
+    SELECT max(e.expires_at) INTO last FROM e;
+    RETURN last;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -998,270 +1280,6 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    ours uuid[];
-    free uuid[];
-BEGIN
-    -- Locked or gone: passed over.
-    SELECT array_agg(l.id) INTO ours
-      FROM (SELECT w.id FROM usher.queue_waiting AS w
-             WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-               AND w.waiting_for = 'other jobs'
-               FOR UPDATE SKIP LOCKED) AS l;
-    INSERT INTO usher.job_checks (organization_id, job_id)
-    SELECT w.organization_id, w.id FROM usher.queue_waiting AS w
-     WHERE (w.organization_id, w.id) IN (SELECT e.organization_id, e.id FROM unnest(organizations, jobs) AS e (organization_id, id))
-       AND w.waiting_for = 'other jobs'
-       AND (w.id <> ALL (COALESCE(ours, '{}'))
-            OR again AND EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-                     AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d
-                                      WHERE d.organization_id = w.organization_id AND d.job_id = w.id AND d.failed IS NOT NULL));
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-    IF ours IS NULL THEN
-        RETURN;
-    END IF;
-    WITH f AS (
-        SELECT DISTINCT ON (d.organization_id, d.job_id) d.organization_id, d.job_id, d.after_id, d.failed
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id
-         WHERE d.failed IS NOT NULL AND d.job_id = ANY (ours)
-         ORDER BY d.organization_id, d.job_id, d.after_id),
-    w AS (
-        DELETE FROM usher.queue_waiting AS w USING f WHERE w.organization_id = f.organization_id AND w.id = f.job_id
-        RETURNING w.*, f.after_id, f.failed),
-    gone AS (
-        DELETE FROM usher.job_dependencies AS d USING f WHERE d.organization_id = f.organization_id AND d.job_id = f.job_id)
-    INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                    attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-    SELECT w.organization_id, w.id, w.seq, w.row_key, w.created_at, w.cause, w.flow_id, w.flow_version, w.lane, w.hop, w.op, w.trail, w.new, w.old,
-           w.attempts, w.last_attempted_at,
-           format('job %s, which it waited for, %s', w.after_id, CASE w.failed WHEN 'dead' THEN 'is a dead letter' ELSE 'was cancelled' END),
-           'US002', w.source_system, w.target_system
-      FROM w;
-    WITH r AS (
-        UPDATE usher.queue_waiting AS w
-           SET waiting_for = CASE WHEN w.flow_id IS NULL THEN 'external worker' ELSE 'run_at' END,
-               due_at = CASE WHEN w.flow_id IS NULL THEN o.run_at ELSE COALESCE(GREATEST(o.run_at, clock_timestamp()), clock_timestamp()) END
-          FROM unnest(organizations, jobs) AS e (organization_id, id)
-          LEFT JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-         WHERE w.organization_id = e.organization_id AND w.id = e.id AND w.waiting_for = 'other jobs' AND w.id = ANY (ours)
-           AND NOT EXISTS (SELECT FROM usher.job_dependencies AS d WHERE d.organization_id = w.organization_id AND d.job_id = w.id)
-        RETURNING w.id)
-    SELECT array_agg(r.id) INTO free FROM r;
-    IF free IS NOT NULL THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.mark_dependencies(organizations uuid[], jobs uuid[], fates text[], OUT dependant_organizations uuid[], OUT dependants uuid[])
- RETURNS record
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    WITH e AS (SELECT * FROM unnest(organizations, jobs, fates) AS e (organization_id, id, fate)),
-    done AS (
-        DELETE FROM usher.job_dependencies AS d USING e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND (e.fate = 'synced' OR d.run_anyway)
-        RETURNING d.organization_id, d.job_id),
-    failed AS (
-        UPDATE usher.job_dependencies AS d SET failed = e.fate FROM e
-         WHERE d.organization_id = e.organization_id AND d.after_id = e.id AND e.fate <> 'synced' AND NOT d.run_anyway
-        RETURNING d.organization_id, d.job_id)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO dependant_organizations, dependants
-      FROM (SELECT done.organization_id, done.job_id FROM done UNION SELECT failed.organization_id, failed.job_id FROM failed) AS t;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.jobs_ended(organizations uuid[], jobs uuid[], fate text, but integer[] DEFAULT NULL::integer[])
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    seen boolean;
-    touched record;
-BEGIN
-    IF fate <> 'synced' THEN
-        PERFORM usher.tally(organizations, jobs, fate, 1);
-        PERFORM usher.note_steps_ended(organizations, jobs, fate);
-    END IF;
-    -- Whoever looks after a commit waits until all that could not see it have ended; that is what the lock tells. A
-    -- transaction with one snapshot may not see who waits.
-    -- A long chain of jobs that die one after another goes on afterwards, in slices.
-    seen := usher.try_settling(false) AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') AND pg_trigger_depth() < 16;
-    IF seen AND pg_relation_size('usher.job_dependencies') = 0 THEN
-        RETURN;
-    END IF;
-    IF but IS NOT NULL THEN
-        SELECT array_agg(e.o ORDER BY e.n), array_agg(e.j ORDER BY e.n) INTO organizations, jobs
-          FROM unnest(organizations, jobs) WITH ORDINALITY AS e (o, j, n) WHERE e.n NOT IN (SELECT unnest(but));
-    END IF;
-    IF NOT seen THEN
-        INSERT INTO usher.job_checks (organization_id, job_id, ended) SELECT e.o, e.j, true FROM unnest(organizations, jobs) AS e (o, j);
-        PERFORM usher.wake_waiting();
-        RETURN;
-    END IF;
-    touched := usher.mark_dependencies(organizations, jobs, array_fill(fate, ARRAY[COALESCE(cardinality(jobs), 0)]));
-    IF touched.dependants IS NOT NULL THEN
-        PERFORM usher.look_at_dependants(touched.dependant_organizations, touched.dependants, true);
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.settle_dependants()
- RETURNS boolean
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-    fates record;
-    touched record;
-BEGIN
-    IF pg_relation_size('usher.job_checks') = 0 OR NOT EXISTS (SELECT FROM usher.job_checks) THEN
-        RETURN false;
-    END IF;
-    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') OR NOT usher.try_settling(true) THEN
-        RETURN true;
-    END IF;
-    -- From here on nobody is between looking and committing.
-    WITH c AS (DELETE FROM usher.job_checks RETURNING *)
-    SELECT array_agg(t.organization_id), array_agg(t.job_id) INTO organizations, jobs
-      FROM (SELECT c.organization_id, c.job_id FROM c WHERE NOT c.ended
-            UNION SELECT d.organization_id, d.job_id FROM c JOIN usher.job_dependencies AS d ON d.organization_id = c.organization_id AND d.after_id = c.job_id
-             WHERE c.ended) AS t;
-    IF jobs IS NULL THEN
-        RETURN false;
-    END IF;
-    SELECT array_agg(j.organization_id) AS organizations, array_agg(j.id) AS jobs, array_agg(j.status) AS words INTO fates
-      FROM (SELECT DISTINCT d.organization_id, d.after_id FROM unnest(organizations, jobs) AS e (organization_id, id)
-              JOIN usher.job_dependencies AS d ON d.organization_id = e.organization_id AND d.job_id = e.id) AS p
-      CROSS JOIN LATERAL (SELECT s.organization_id, s.id, s.status FROM usher.sync_jobs AS s
-                           WHERE s.organization_id = p.organization_id AND s.id = p.after_id) AS j
-     WHERE j.status IN ('synced', 'dead', 'cancelled');
-    IF fates.jobs IS NOT NULL THEN
-        -- Those of a job that ended after the notes were read, too: its own note will find nobody any more.
-        touched := usher.mark_dependencies(fates.organizations, fates.jobs, fates.words);
-        SELECT array_agg(t.o), array_agg(t.j) INTO organizations, jobs
-          FROM (SELECT e.o, e.j FROM unnest(organizations, jobs) AS e (o, j)
-                UNION SELECT e.o, e.j FROM unnest(touched.dependant_organizations, touched.dependants) AS e (o, j)) AS t;
-    END IF;
-    PERFORM usher.look_at_dependants(organizations, jobs, false);
-    RETURN false;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.note_steps_ended(organizations uuid[], jobs uuid[], fate text)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF pg_relation_size('usher.workflow_runs') = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO usher.workflow_checks (organization_id, job_id, fate, payload, error_message, sqlstate)
-    SELECT e.o, e.j, fate, w.new, w.error_message, w.sqlstate
-      FROM unnest(organizations, jobs) AS e (o, j)
-     CROSS JOIN LATERAL (
-           SELECT d.flow_id, d.new, d.error_message, d.sqlstate FROM usher.dead_letters AS d
-            WHERE fate = 'dead' AND d.organization_id = e.o AND d.id = e.j
-           UNION ALL
-           SELECT h.flow_id, h.new, CASE WHEN h.cancelled THEN COALESCE(h.error_message, 'its job was cancelled') END, NULL FROM usher.job_history AS h
-            WHERE fate <> 'dead' AND h.organization_id = e.o AND h.id = e.j) AS w
-      JOIN usher.flows AS f ON f.id = w.flow_id
-     WHERE jsonb_exists(f.definition -> 'when', 'step') AND jsonb_exists(w.new, 'run');
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.tally(organizations uuid[], jobs uuid[], fate text, many integer)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF pg_relation_size('usher.batch_definitions') = 0 THEN
-        RETURN;
-    END IF;
-    INSERT INTO usher.batch_tallies (organization_id, batch_id, done, failed, cancelled)
-    SELECT o.organization_id, o.batch_id, many * count(*) FILTER (WHERE fate = 'synced'), many * count(*) FILTER (WHERE fate = 'dead'),
-           many * count(*) FILTER (WHERE fate = 'cancelled')
-      FROM unnest(organizations, jobs) AS e (organization_id, id)
-      JOIN usher.job_options AS o ON o.organization_id = e.organization_id AND o.job_id = e.id
-     WHERE o.batch_id IS NOT NULL GROUP BY o.organization_id, o.batch_id;
-    IF FOUND THEN
-        PERFORM usher.wake_waiting();
-    END IF;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.dead_letters_changed()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    organizations uuid[];
-    jobs uuid[];
-BEGIN
-    SELECT array_agg(e.organization_id), array_agg(e.id) INTO organizations, jobs FROM ended AS e;
-    IF jobs IS NULL THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP = 'INSERT' THEN
-        PERFORM usher.jobs_ended(organizations, jobs, 'dead');
-        PERFORM usher.note_merges_failed(m.flow_id, m.organizations, m.jobs)
-           FROM (SELECT f.id AS flow_id, array_agg(e.organization_id) AS organizations, array_agg(e.id) AS jobs
-                   FROM ended AS e JOIN usher.flows AS f ON f.id = e.flow_id AND jsonb_exists(f.definition -> 'then', 'merge') GROUP BY f.id) AS m;
-    ELSE
-        PERFORM usher.tally(organizations, jobs, 'dead', -1);
-    END IF;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.expire_jobs(since timestamp with time zone)
- RETURNS timestamp with time zone
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    last timestamptz;
-BEGIN
-    WITH e AS (
-        SELECT x.organization_id, x.job_id, x.expires_at FROM usher.job_expiries AS x
-         WHERE x.expires_at > since AND x.expires_at <= clock_timestamp()
-         ORDER BY x.expires_at LIMIT 10000 FOR UPDATE SKIP LOCKED),
-    w AS (
-        SELECT q.organization_id, q.id FROM usher.queue_waiting AS q
-         WHERE (q.organization_id, q.id) IN (SELECT e.organization_id, e.job_id FROM e)
-           -- What somebody outside is at work on has started in time; given back, it is too late.
-           AND (q.leased_by IS NULL OR q.due_at <= clock_timestamp())
-           FOR UPDATE SKIP LOCKED),
-    gone AS (
-        DELETE FROM usher.job_expiries AS x USING e
-         WHERE x.organization_id = e.organization_id AND x.job_id = e.job_id
-           AND (EXISTS (SELECT FROM w WHERE w.organization_id = e.organization_id AND w.id = e.job_id)
-                -- Locked by a batch that is at work on it: looked at again within a minute.
-                OR NOT EXISTS (SELECT FROM usher.queue_waiting AS q WHERE q.organization_id = e.organization_id AND q.id = e.job_id))),
-    d AS (
-        DELETE FROM usher.queue_waiting AS q USING w WHERE q.organization_id = w.organization_id AND q.id = w.id RETURNING q.*),
-    dead AS (
-        INSERT INTO usher.dead_letters (organization_id, id, seq, row_key, created_at, cause, flow_id, flow_version, lane, hop, op, trail, new, old,
-                                        attempts, last_attempted_at, error_message, sqlstate, source_system, target_system)
-        SELECT d.organization_id, d.id, d.seq, d.row_key, d.created_at, d.cause, d.flow_id, d.flow_version, d.lane, d.hop, d.op, d.trail, d.new, d.old,
-               d.attempts, d.last_attempted_at, 'it expired before it could run', 'US001', d.source_system, d.target_system
-          FROM d)
-    SELECT max(e.expires_at) INTO last FROM e;
-    RETURN last;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1319,10 +1337,12 @@ REVOKE ALL ON FUNCTION usher.extend_lease(uuid,uuid,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.finish_job(uuid,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.flow_history(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.forward_notifications(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hold_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.install_pack(text,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.isolate_tables(text[],jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) FROM PUBLIC;
@@ -1337,12 +1357,14 @@ REVOKE ALL ON FUNCTION usher.metrics() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.pack_tables(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pack_workflows(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.plan_erasure(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.plan_pack(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_column(regclass,text,text,text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
@@ -1405,6 +1427,14 @@ REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
@@ -1414,14 +1444,6 @@ REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM P
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.settle_dependants() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1474,11 +1496,13 @@ GRANT EXECUTE ON FUNCTION usher.extend_lease(uuid,uuid,interval) TO usher_member
 GRANT EXECUTE ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.finish_job(uuid,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.flow_history(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.forward_notifications(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.hide_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.hold_subject(text,text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.install_pack(text,text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.isolate_tables(text[],jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) TO usher_operator;
@@ -1497,6 +1521,7 @@ GRANT EXECUTE ON FUNCTION usher.metrics() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.pack_tables(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.pack_workflows(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.pause_migration(uuid) TO usher_member;
@@ -1505,6 +1530,7 @@ GRANT EXECUTE ON FUNCTION usher.pause_work(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.plan_erasure(text,text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.plan_pack(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_column(regclass,text,text,text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
@@ -1578,6 +1604,14 @@ GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
@@ -1588,14 +1622,6 @@ GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO 
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.settle_dependants() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1648,10 +1674,12 @@ COMMENT ON FUNCTION usher.extend_lease(uuid,uuid,interval) IS 'gives a worker ou
 COMMENT ON FUNCTION usher.fail_job(uuid,uuid,text,interval,boolean) IS 'a worker outside could not do a job: it is tried again, or dead after the last try';
 COMMENT ON FUNCTION usher.finish_job(uuid,uuid,jsonb) IS 'a worker outside has done a job; a result, if given, is kept';
 COMMENT ON FUNCTION usher.flow_history(text) IS 'the versions of a flow and what differs between them';
+COMMENT ON FUNCTION usher.forward_notifications(text,text,text) IS 'hands what was told to one name on to another, such as a guest who has signed in since; for flows and operators';
 COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() made in a schema';
 COMMENT ON FUNCTION usher.hold_subject(text,text,text,text) IS 'keeps a person, or everybody of a kind, from being erased';
 COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.install_pack(text,text,jsonb) IS 'installs a pack or brings it to this version: tables, role, flows; bind points them at an application''s own tables';
 COMMENT ON FUNCTION usher.isolate_tables(text[],jsonb) IS 'internal: gives the tables of some schemas the policies that a declaration says';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
 COMMENT ON FUNCTION usher.limit_queue(bigint,text,text,text,text,text,text,boolean) IS 'limits the ready jobs of a lane, flow, system or organization; more are refused, delayed or shed to a lower lane';
@@ -1666,12 +1694,14 @@ COMMENT ON FUNCTION usher.metrics() IS 'figures for a monitor in the text format
 COMMENT ON FUNCTION usher.next_runs(text,text,timestamp with time zone,integer) IS 'the next times of a schedule in a time zone';
 COMMENT ON FUNCTION usher.note_merges_failed(integer,uuid[],uuid[]) IS 'internal: dead letters of a merge become conflicts of its pairs';
 COMMENT ON FUNCTION usher.notify(text,text[],text,text,text,jsonb,text) IS 'tells people something, in their inbox usher.notifications; for admins of the organization and its flows';
+COMMENT ON FUNCTION usher.pack_tables(text) IS 'the columns of a pack''s tables, as bind may name them';
 COMMENT ON FUNCTION usher.pack_workflows(text) IS 'the workflows that a pack is made of, each with its flows and overlap rules';
 COMMENT ON FUNCTION usher.pause_jobs(text,text,text,timestamp with time zone,text) IS 'has the jobs of a flow, of a system or of an organization wait, until a time or until usher.resume_jobs()';
 COMMENT ON FUNCTION usher.pause_migration(uuid) IS 'holds a migration where it is';
 COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where it is';
 COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 COMMENT ON FUNCTION usher.plan_erasure(text,text,text) IS 'what usher.erase_subject() would do';
+COMMENT ON FUNCTION usher.plan_pack(text,jsonb) IS 'what install_pack with this bind would install: which workflows can run, and what the others lack';
 COMMENT ON FUNCTION usher.protect_column(regclass,text,text,text[],text) IS 'seals or masks a column; only the readers that are named get its clear text';
 COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
@@ -1734,6 +1764,14 @@ COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session 
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
+COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
+COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
+COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
+COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: notes for the runs of workflows that jobs of their steps have ended';
+COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
+COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
+COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
@@ -1743,12 +1781,4 @@ COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'inter
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
-COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
-COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
-COMMENT ON FUNCTION usher.settle_dependants() IS 'internal: looks at the jobs that wait for others after a commit';
-COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: notes for the runs of workflows that jobs of their steps have ended';
-COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
-COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
-COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

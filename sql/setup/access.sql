@@ -244,7 +244,7 @@ BEGIN
     FOR own IN SELECT * FROM (VALUES
         ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
-        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('overlap_rules', '{name,definition}'), ('adoptions', '{kind,relation,columns,roles,condition}'),
+        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('overlap_rules', '{name,definition}'), ('adoptions', '{kind,relation,columns,roles,condition}'), ('pack_bindings', '{pack,bind,run_as}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
     LOOP
         FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP

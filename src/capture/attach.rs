@@ -88,7 +88,7 @@ pub fn sync_within(given: &str, patience: i64) -> Result<usize> {
            FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
            CROSS JOIN LATERAL (SELECT c.oid AS id UNION SELECT t.relid::oid FROM pg_catalog.pg_partition_tree(c.oid) t) AS part
            JOIN pg_catalog.pg_class r ON r.oid = part.id JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
-          WHERE s.nspname = $1 AND c.relname = $2",
+          WHERE s.nspname = $1 AND c.relname = $2 AND c.relkind IN ('r', 'p')",
         &[spi::arg(schema.as_str()), spi::arg(name.as_str())],
         |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID), row.get::<String>(2)?.unwrap_or_default())),
     )?;

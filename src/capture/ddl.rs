@@ -175,6 +175,33 @@ fn changed(audience: Audience) -> Outcome<()> {
     }
     drift::follow_renames(Some(&objects))?;
     look_at(&classes, &objects, audience)?;
+    attach_where_changed(objects)
+}
+
+/// Looks once at all that may stand on the tables and functions of schemas: whoever has just run a pack's hundreds of statements does so with
+/// nobody looking after each of them.
+pub fn look_over(schemas: &[&str]) {
+    follow(|audience| {
+        let (classes, objects) = both(spi::read_all(
+            "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid, c.oid FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+              WHERE n.nspname = ANY ($1) AND c.relkind IN ('r', 'p', 'v', 'm')
+              UNION ALL
+             SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid, p.oid FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+              WHERE n.nspname = ANY ($1)",
+            &[spi::arg(schemas.to_vec())],
+            pair,
+        )?);
+        drift::follow_renames(Some(&objects))?;
+        look_at(&classes, &objects, audience)?;
+        attach_where_changed(objects)
+    });
+    follow_protections();
+    follow_overlaps();
+    follow_audits(|_| Ok(()));
+}
+
+/// The capture triggers of tables, and of those that they are partitions of.
+fn attach_where_changed(objects: Vec<Oid>) -> Outcome<()> {
     attach_to(
         "SELECT DISTINCT f.definition -> 'when' ->> 'change', NULL::text
            FROM unnest($1::oid[]) AS t (id) CROSS JOIN LATERAL (SELECT t.id UNION SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors(t.id) AS a) AS r

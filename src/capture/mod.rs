@@ -19,3 +19,5 @@ mod nesting;
 mod statement;
 mod transactional;
 mod trigger;
+
+pub use ddl::look_over;

@@ -10,8 +10,9 @@ pub use crate::registry::tables::{Column, Table, by_oid, read, row_key, split};
 /// Where a definition names its source.
 const SOURCE: &str = "\"when\"";
 
-/// What flows may listen to in our own schema; they write none of it.
-const OWN_SOURCES: [&str; 1] = ["ticket_revenue_ingestions"];
+/// What flows may listen to in our own schema; they write none of it. Who belongs where, so that what people may do in an application ends
+/// with their membership; notices, so that they reach people where those read everything else.
+const OWN_SOURCES: [&str; 3] = ["memberships", "notices", "ticket_revenue_ingestions"];
 
 /// Reads a table that a definition names, or says why it cannot be used.
 pub fn table(name: &str, at: &str) -> Result<Table> {

@@ -230,11 +230,23 @@ impl Writer<'_> {
                 if table.has_organization() { format!("{name}.organization_id = b.organization_id AND ") } else { String::new() };
             let _ = write!(
                 sql,
-                " LEFT JOIN LATERAL (SELECT {name}.* FROM {} AS {name} WHERE {mine}({}\n) LIMIT 1) AS {name} ON true",
-                table.sql, join.on
+                " LEFT JOIN LATERAL (SELECT {} FROM {} AS {name} WHERE {mine}({}\n) LIMIT 1) AS {name} ON true",
+                self.joined(name),
+                table.sql,
+                join.on
             );
         }
         sql
+    }
+
+    /// Of a joined table only what is used: the flow's role needs no right on the rest.
+    fn joined(&self, name: &str) -> String {
+        let uses: Vec<&ColumnUse> = self.all.uses().filter(|used| used.alias == name).collect();
+        let named: BTreeSet<&str> = uses.iter().filter_map(|used| used.column.as_deref()).collect();
+        if named.is_empty() || uses.iter().any(|used| used.column.is_none()) {
+            return format!("{name}.*");
+        }
+        named.iter().map(|column| format!("{name}.{}", quote_identifier(*column))).collect::<Vec<_>>().join(", ")
     }
 
     pub(super) fn range(&self) -> String {

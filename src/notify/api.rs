@@ -68,6 +68,30 @@ fn notify(
     Ok(inbox::tell(organization, people, message)?)
 }
 
+/// What was told to one name is from now on another's: a guest was told under the number of a ticket's holder, and has signed in since. What the
+/// other has been told already, by the same key, is not there twice. Returns how many have moved.
+///
+/// Arguments: `organization` (slug or id); `recipient`, whose they are; `becomes`, whose they will be. For flows and operators: nobody else
+/// reaches into people's inboxes. Errors: 42501 for all others, 22023 for an empty argument.
+#[pg_extern(volatile, parallel_unsafe)]
+fn forward_notifications(
+    organization: Option<String>,
+    recipient: Option<String>,
+    becomes: Option<String>,
+) -> Result<i64, ErrorReport> {
+    let installed = setup::current()?;
+    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    if !identity::in_flow() && !identity::is_operator() {
+        return Err(UsherError::forbidden("only flows and operators may hand on what people were told")
+            .hint("Ask an operator, or have a flow call it.")
+            .into());
+    }
+    let recipient = UsherError::given(recipient, "the recipient")?;
+    let becomes = UsherError::given(becomes, "the new recipient")?;
+    let _acting = role::internal(installed.owner);
+    Ok(inbox::forward(organization, &recipient, &becomes)?)
+}
+
 /// Marks the caller's own notifications as read: those with these ids, or all of them. Returns how many were unread.
 ///
 /// Arguments: `notifications`, ids in `usher.notifications`; those that are not the caller's are passed over. Errors: none of its own.

@@ -93,6 +93,24 @@ pub fn tell(organization: Uuid, people: Vec<String>, message: Message) -> Result
     Ok(i32::try_from(told).unwrap_or(i32::MAX))
 }
 
+/// Hands a person's messages on to another; what that one has by the same key is dropped. Returns how many have moved. Runs with the owner's rights.
+pub fn forward(organization: Uuid, recipient: &str, becomes: &str) -> Result<i64> {
+    if recipient == becomes {
+        return Ok(0);
+    }
+    let arguments = || [spi::arg(organization), spi::arg(recipient), spi::arg(becomes)];
+    spi::run(
+        "DELETE FROM usher.notifications AS n WHERE n.organization_id = $1 AND n.recipient = $2
+            AND EXISTS (SELECT FROM usher.notifications AS o WHERE o.organization_id = $1 AND o.recipient = $3 AND o.key = n.key)",
+        &arguments(),
+    )?;
+    let moved = spi::run(
+        "UPDATE usher.notifications AS n SET recipient = $3 WHERE n.organization_id = $1 AND n.recipient = $2",
+        &arguments(),
+    )?;
+    Ok(i64::try_from(moved).unwrap_or(i64::MAX))
+}
+
 /// Marks a person's messages as read; None: all of them. Returns how many were unread. Runs with the owner's rights.
 pub fn read(person: &str, notifications: Option<Vec<Uuid>>) -> Result<i64> {
     let read = spi::run(

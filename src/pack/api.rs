@@ -3,8 +3,10 @@
 use super::{install, workflow};
 use crate::error::UsherError;
 use crate::registry::identity;
+use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
+use std::collections::BTreeSet;
 
 fn given(name: Option<String>) -> Result<String, UsherError> {
     name.ok_or_else(|| UsherError::invalid("the pack's name is missing").hint("SELECT usher.install_pack('live_events');"))
@@ -12,13 +14,77 @@ fn given(name: Option<String>) -> Result<String, UsherError> {
 
 /// Installs a pack or brings it to this version: its tables, its role, its flows, and what it books. Safe to repeat.
 ///
-/// Arguments: `name`; `run_as`, the role that its flows run as (by default `usher_<name>`, made here, NOLOGIN).
-/// Errors: 42501 for callers who are no operators or for a superuser in run_as, 42704 for an unknown pack or role.
+/// Arguments: `name`; `run_as`, the role that its flows run as (by default `usher_<name>`, made here, NOLOGIN); `bind`, which of the pack's
+/// tables are tables of the application: {"atlvs.deals": {"table": "public.deals", "columns": {"title": "name"}}}. Without it a binding that
+/// stands is kept; '{}' ends it.
+/// Errors: 42501 for callers who are no operators, for a superuser in run_as, or for a bound table that is not the caller's; 42704 for an
+/// unknown pack or role; 22023 for a bind that names what is not there; 55000 where a table of the pack that is bound has rows.
 #[pg_extern(volatile, parallel_unsafe)]
-fn install_pack(name: Option<String>, run_as: default!(Option<String>, "NULL")) -> Result<String, ErrorReport> {
+fn install_pack(
+    name: Option<String>,
+    run_as: default!(Option<String>, "NULL"),
+    bind: default!(Option<JsonB>, "NULL"),
+) -> Result<String, ErrorReport> {
     identity::require_operator("install packs")?;
     let installed = crate::setup::current()?;
-    Ok(install::install(installed, &given(name)?, run_as.as_deref())?)
+    Ok(install::install(installed, &given(name)?, run_as.as_deref(), bind.map(|bind| bind.0))?)
+}
+
+/// What `usher.install_pack(name, bind => …)` would install: each workflow, and whether it can run there. Changes nothing.
+///
+/// Arguments: as of `install_pack`. Comes back as `workflow`, `title`, `runs`, `lacks` (why not), `remedies` (SQL that would give it what it
+/// lacks, where SQL can), `notes` (what is otherwise than with the pack's own tables). Errors: 42501, 42704, 22023.
+#[pg_extern(volatile, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn plan_pack(
+    name: Option<String>,
+    bind: default!(Option<JsonB>, "NULL"),
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(workflow, String),
+            name!(title, String),
+            name!(runs, bool),
+            name!(lacks, Vec<String>),
+            name!(remedies, Vec<String>),
+            name!(notes, Vec<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    identity::require_operator("plan packs")?;
+    let adopted = install::look(crate::setup::current()?, &given(name)?, bind.map(|bind| bind.0))?;
+    let rows = adopted.plan.lines.into_iter().map(|line| {
+        let runs = line.runs();
+        let list = |texts: BTreeSet<String>| texts.into_iter().collect::<Vec<_>>();
+        (line.workflow, line.title, runs, list(line.lacks), list(line.remedies), list(line.notes))
+    });
+    Ok(TableIterator::new(rows.collect::<Vec<_>>()))
+}
+
+/// The columns of a pack's tables, as `bind` may name them.
+///
+/// Arguments: `name`. Comes back as `table_name`, `column_name`, `type`, `words` (those that it knows; NULL: any value) and `workflows`
+/// (that use it). Errors: 42704.
+#[pg_extern(stable, parallel_unsafe)]
+#[allow(clippy::type_complexity, reason = "the columns of the result")]
+fn pack_tables(
+    name: Option<String>,
+) -> std::result::Result<
+    TableIterator<
+        'static,
+        (
+            name!(table_name, String),
+            name!(column_name, String),
+            name!(type, String),
+            name!(words, Option<Vec<String>>),
+            name!(workflows, Vec<String>),
+        ),
+    >,
+    ErrorReport,
+> {
+    Ok(TableIterator::new(install::columns(&given(name)?)?))
 }
 
 /// Removes a pack's flows; its tables and their rows stay. Errors: 42501, 42704.

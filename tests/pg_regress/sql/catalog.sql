@@ -121,5 +121,5 @@ DROP VIEW public.violations;
 
 SET client_min_messages = warning;
 SELECT usher.remove_pack('live_events') IS NOT NULL AS removed;
-DROP SCHEMA atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA atlvs, compvss, gvteway, live_events CASCADE;
 DROP ROLE usher_live_events;

@@ -3,7 +3,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_usher;
 SELECT usher.setup() AS done \gset
-DROP SCHEMA IF EXISTS ex, ex2, atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA IF EXISTS ex, ex2, atlvs, compvss, gvteway, live_events CASCADE;
 DROP ROLE IF EXISTS regress_usher_op, regress_usher_admin, regress_usher_member, regress_usher_stranger, regress_usher_legend, regress_usher_reader, regress_usher_nobody;
 RESET client_min_messages;
 CREATE SCHEMA ex;
@@ -354,7 +354,7 @@ SELECT usher.renew_api();
 SELECT count(*) AS objects FROM usher.exposed_objects;
 
 SET client_min_messages = warning;
-DROP SCHEMA atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA atlvs, compvss, gvteway, live_events CASCADE;
 DELETE FROM usher.dead_letters;
 DELETE FROM usher.organizations WHERE slug LIKE 'ex-%';
 DELETE FROM usher.systems WHERE name LIKE 'ex%';

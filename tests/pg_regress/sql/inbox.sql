@@ -58,6 +58,15 @@ SELECT title, read FROM ib.inbox;
 SELECT usher.read_notifications('{}'), usher.read_notifications();
 RESET ROLE;
 SELECT recipient, read FROM ib.inbox WHERE slug = 'inbox-north' ORDER BY 1, 2;
+-- What was told to a name becomes a person's: by operators and flows only.
+SELECT public.try(format('SELECT usher.forward_notifications(%s)', w)) FROM unnest(ARRAY['NULL, ''a'', ''b''', '''inbox-north'', NULL, ''b''', '''inbox-north'', ''a'', '' ''', '''inbox-nowhere'', ''a'', ''b''']) AS w;
+SET ROLE regress_usher_host;
+SELECT public.try($$SELECT usher.forward_notifications('inbox-north', 'guest-8', 'role:regress_usher_host')$$);
+RESET ROLE;
+SELECT usher.notify('inbox-north', '{guest-8}', 'Gates open', key => 'gates');
+SELECT usher.forward_notifications('inbox-north', 'guest-8', 'role:regress_usher_guest'), usher.forward_notifications('inbox-north', 'guest-8', 'role:regress_usher_guest');
+SELECT usher.forward_notifications('inbox-south', 'role:regress_usher_guest', 'role:regress_usher_elsewhere');
+SELECT recipient, title, key, read FROM ib.inbox WHERE recipient IN ('guest-8', 'role:regress_usher_guest') ORDER BY title, recipient;
 -- Flows tell, too; those of another organization are not among them.
 CREATE TABLE ib.stock (organization_id uuid NOT NULL, sku text, on_hand integer, PRIMARY KEY (organization_id, sku));
 SELECT usher.create_flow('ib_low', '{"run_as": "regress_usher_flows", "when": {"change": "ib.stock"}, "if": "new.on_hand < 5", "then": {"call": "usher.notify"},

@@ -2,7 +2,7 @@
 SET client_min_messages = warning;
 CREATE EXTENSION IF NOT EXISTS pg_usher;
 SELECT usher.setup() AS done \gset
-DROP SCHEMA IF EXISTS atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA IF EXISTS atlvs, compvss, gvteway, live_events CASCADE;
 DROP ROLE IF EXISTS usher_live_events, regress_usher_op, regress_usher_super, regress_usher_admin, regress_usher_worker;
 RESET client_min_messages;
 SELECT usher.install_pack('live_event');
@@ -25,20 +25,21 @@ CREATE TABLE compvss.productions (id integer);
 SELECT usher.install_pack('live_events');
 \set VERBOSITY default
 \echo :LAST_ERROR_SQLSTATE
-SELECT nspname FROM pg_namespace WHERE nspname IN ('atlvs', 'gvteway');
+SELECT nspname FROM pg_namespace WHERE nspname IN ('atlvs', 'gvteway', 'live_events');
 SELECT rolname FROM pg_roles WHERE rolname = 'usher_live_events';
 DROP TABLE compvss.productions;
 DROP SCHEMA compvss;
 -- Twice: the second time nothing is new.
-SELECT regexp_replace(usher.install_pack('live_events'), ' \d+\.\d+\.\d+', ' VERSION') AS installed;
-SELECT regexp_replace(usher.install_pack('live_events'), ' \d+\.\d+\.\d+', ' VERSION') AS again;
-SELECT name, pack, version, enabled, state, run_as, definition->>'mode' AS mode FROM usher.flows WHERE pack = 'live_events' ORDER BY name;
+SELECT regexp_replace(regexp_replace(usher.install_pack('live_events'), ' \d+\.\d+\.\d+', ' VERSION'), '\d{2,} flows', 'N flows') AS installed;
+SELECT regexp_replace(regexp_replace(usher.install_pack('live_events'), ' \d+\.\d+\.\d+', ' VERSION'), '\d{2,} flows', 'N flows') AS again;
+SELECT version, enabled, state, run_as, definition->>'mode' AS mode, count(*) > 0 AS flows FROM usher.flows WHERE pack = 'live_events' AND strpos(name, ':') = 0 GROUP BY 1, 2, 3, 4, 5 ORDER BY 5;
+SELECT count(*) AS flows_of_no_workflow FROM usher.flows f WHERE pack = 'live_events' AND strpos(name, ':') = 0 AND NOT EXISTS (SELECT FROM usher.pack_workflows('live_events') w WHERE w.part = f.name);
 SELECT rolcanlogin, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = 'usher_live_events';
-SELECT tgrelid::regclass AS relation, tgname FROM pg_trigger WHERE tgfoid IN ('usher.capture()'::regprocedure, 'usher.capture_statement()'::regprocedure) ORDER BY tgrelid::regclass::text, 2;
-SELECT n.nspname, c.relname, c.relrowsecurity FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway') AND c.relkind = 'r' ORDER BY 1, 2;
+SELECT tgrelid::regclass AS relation, string_agg(tgname, ' ' ORDER BY tgname) AS triggers FROM pg_trigger WHERE tgfoid IN ('usher.capture()'::regprocedure, 'usher.capture_statement()'::regprocedure) GROUP BY 1 ORDER BY tgrelid::regclass::text;
+SELECT n.nspname, c.relrowsecurity, count(*) AS tables FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway', 'live_events') AND c.relkind = 'r' GROUP BY 1, 2 ORDER BY 1, 2;
 SELECT p.oid::regprocedure AS open_to_public FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
- WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway') AND has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1;
+ WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway', 'live_events') AND has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1;
 
 SELECT usher.create_organization('pk-acme') AS acme \gset
 SELECT usher.create_organization('pk-beta') AS beta \gset
@@ -136,19 +137,19 @@ CALL public.drain() \gset
 SELECT count(*) AS events FROM gvteway.events WHERE title LIKE 'deal %';
 
 -- Removing: the flows go, tables and rows stay. Installing again goes on from there.
-SELECT usher.remove_pack('live_events');
+SELECT regexp_replace(usher.remove_pack('live_events'), '\d{2,} flows', 'N flows') AS removed;
 SELECT usher.remove_pack('live_events');
 SELECT count(*) AS flows FROM usher.flows WHERE pack = 'live_events';
 SELECT count(*) AS triggers FROM pg_trigger WHERE tgfoid = 'usher.capture()'::regprocedure;
 SELECT count(*) > 1000 AS events FROM gvteway.events;
 CREATE ROLE regress_usher_worker NOLOGIN;
-SELECT regexp_replace(usher.install_pack('live_events', 'regress_usher_worker'), ' \d+\.\d+\.\d+', ' VERSION') AS installed;
+SELECT regexp_replace(regexp_replace(usher.install_pack('live_events', 'regress_usher_worker'), ' \d+\.\d+\.\d+', ' VERSION'), '\d{2,} flows', 'N flows') AS installed;
 SELECT DISTINCT run_as FROM usher.flows WHERE pack = 'live_events';
 INSERT INTO atlvs.deals (organization_id, title, value, event_date, status) VALUES (:'beta', 'by another role', 1, '2031-01-01', 'won');
 CALL public.drain() \gset
 SELECT count(*) AS events FROM gvteway.events WHERE title = 'by another role';
-SELECT usher.remove_pack('live_events');
+SELECT regexp_replace(usher.remove_pack('live_events'), '\d{2,} flows', 'N flows') AS removed;
 SET client_min_messages = warning;
-DROP SCHEMA atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA atlvs, compvss, gvteway, live_events CASCADE;
 DELETE FROM usher.organizations WHERE slug LIKE 'pk-%';
 DROP ROLE usher_live_events, regress_usher_admin, regress_usher_worker;

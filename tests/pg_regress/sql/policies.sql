@@ -9,8 +9,11 @@ CREATE VIEW public.policies AS
 SELECT schemaname || '.' || tablename AS relation, policyname, cmd, roles::text,
        replace(replace(COALESCE(qual, with_check), 'organization_id = ANY (( SELECT usher.member_organizations() AS member_organizations)::uuid[])', 'member'),
                'organization_id = ANY (( SELECT usher.managed_organizations() AS managed_organizations)::uuid[])', 'admin') AS rows
-  FROM pg_policies WHERE schemaname IN ('usher', 'atlvs', 'compvss', 'gvteway');
-SELECT * FROM public.policies WHERE relation !~ '^usher\.' ORDER BY 1, 2;
+  FROM pg_policies WHERE schemaname IN ('usher', 'atlvs', 'compvss', 'gvteway', 'live_events');
+-- Each set of policies, and the tables that have it.
+SELECT policies, string_agg(relation, E'\n' ORDER BY relation) AS relations
+  FROM (SELECT relation, string_agg(concat_ws(' ', policyname, cmd, roles, rows), E'\n' ORDER BY policyname) AS policies
+          FROM public.policies WHERE relation !~ '^usher\.' GROUP BY 1) AS p GROUP BY 1 ORDER BY count(*) DESC, 1;
 SELECT rows, cmd, count(*) FROM public.policies WHERE relation ~ '^usher\.' GROUP BY 1, 2 ORDER BY 1, 2;
 
 -- Doing it again makes nothing anew, so that it locks nobody out.
@@ -39,7 +42,7 @@ SELECT usher.setup() IS NOT NULL AS again, usher.install_pack('live_events') IS 
 RESET client_min_messages;
 TABLE public.declared EXCEPT TABLE public.policies;
 TABLE public.policies EXCEPT TABLE public.declared;
-SELECT c.oid::regclass AS open FROM pg_class c WHERE c.relnamespace IN ('usher'::regnamespace, 'gvteway'::regnamespace) AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity;
+SELECT c.oid::regclass AS open FROM pg_class c WHERE c.relnamespace IN ('usher'::regnamespace, 'gvteway'::regnamespace, 'live_events'::regnamespace) AND c.relkind IN ('r', 'p') AND NOT c.relrowsecurity;
 SELECT polpermissive FROM pg_policy WHERE polrelid = 'atlvs.deals'::regclass AND polname = 'usher_admin_deletes';
 
 -- A table of the application's own in a pack's schema is left alone.

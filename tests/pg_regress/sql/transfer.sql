@@ -90,7 +90,7 @@ SELECT public.try(format('SELECT * FROM usher.apply_flows(%L)', usher.export_flo
 SELECT flow, change, difference FROM usher.apply_flows(jsonb_set(usher.export_flows(packs => true), '{flows,live_events.create_event,enabled}', 'false')) WHERE change <> 'unchanged';
 RESET ROLE;
 SELECT usher.remove_pack('live_events') IS NOT NULL AS removed;
-DROP SCHEMA IF EXISTS atlvs, compvss, gvteway CASCADE;
+DROP SCHEMA IF EXISTS atlvs, compvss, gvteway, live_events CASCADE;
 DROP OWNED BY usher_live_events;
 DROP ROLE usher_live_events;
 RESET client_min_messages;

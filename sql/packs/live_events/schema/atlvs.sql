@@ -27,12 +27,15 @@ CREATE TABLE IF NOT EXISTS atlvs.deals (
 );
 CREATE INDEX IF NOT EXISTS deals_status_idx ON atlvs.deals (organization_id, status);
 COMMENT ON TABLE atlvs.deals IS 'Pack live_events: What is being sold. A deal that becomes won becomes a project, once.';
-COMMENT ON COLUMN atlvs.deals.contact_id IS 'The client; contacts are not in the pack yet';
+COMMENT ON COLUMN atlvs.deals.contact_id IS 'The client, an id in atlvs.contacts; no foreign key, because version 0.1 had no contacts';
 COMMENT ON COLUMN atlvs.deals.venue_timezone IS 'Zone in which the event date is a day, such as Europe/Berlin';
 COMMENT ON COLUMN atlvs.deals.expected_attendance IS 'Becomes capacity and projected attendance of the production';
 COMMENT ON COLUMN atlvs.deals.won_at IS 'When the deal was first won; filled in if left empty';
 COMMENT ON COLUMN atlvs.deals.metadata IS
     'Carried to the project and the production; "lineup" (an array) reaches the event';
+
+ALTER TABLE atlvs.deals ADD COLUMN IF NOT EXISTS publish_when_won boolean NOT NULL DEFAULT false;
+COMMENT ON COLUMN atlvs.deals.publish_when_won IS 'W39: the event is published as soon as the deal is won and its event is there, and what fails before that is undone';
 
 -- No foreign key: the trail stays when the deal goes.
 CREATE TABLE IF NOT EXISTS atlvs.deal_status_changes (
@@ -85,6 +88,8 @@ CREATE INDEX IF NOT EXISTS projects_phase_idx ON atlvs.projects (organization_id
 COMMENT ON TABLE atlvs.projects IS 'Pack live_events: The business side of a job: budget and dates. At most one per deal.';
 COMMENT ON COLUMN atlvs.projects.code IS 'P-<year>-<number>, counted per organization and year of the win';
 COMMENT ON COLUMN atlvs.projects.phase IS 'Follows the status of the production (W9), until it is closed';
+ALTER TABLE atlvs.projects ADD COLUMN IF NOT EXISTS closing_run uuid;
+COMMENT ON COLUMN atlvs.projects.closing_run IS 'The run of the closeout that closes it, or has (W12)';
 
 -- One row per organization and year. reserved_* say for which statement the last numbers were taken.
 CREATE TABLE IF NOT EXISTS atlvs.project_codes (
@@ -182,11 +187,12 @@ AS $$
 DECLARE
     off record;
 BEGIN
-    SELECT e.journal_id, sum(e.debit) AS debit, sum(e.credit) AS credit INTO off
-      FROM (SELECT DISTINCT i.organization_id, i.journal_id FROM inserted i) AS touched
-      JOIN atlvs.ledger_entries e ON e.organization_id = touched.organization_id AND e.journal_id = touched.journal_id
-     GROUP BY e.organization_id, e.journal_id
-    HAVING sum(e.debit) <> sum(e.credit)
+    -- Journal by journal: a plan that was made while the ledger was small must not read all of it when it has grown.
+    SELECT touched.journal_id, e.debit, e.credit INTO off
+      FROM (SELECT DISTINCT i.organization_id, i.journal_id FROM inserted i) AS touched,
+           LATERAL (SELECT sum(x.debit) AS debit, sum(x.credit) AS credit FROM atlvs.ledger_entries x
+                     WHERE x.organization_id = touched.organization_id AND x.journal_id = touched.journal_id) AS e
+     WHERE e.debit <> e.credit
      LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'journal % does not balance', off.journal_id
@@ -218,3 +224,170 @@ CREATE OR REPLACE TRIGGER keep_ledger BEFORE UPDATE OR DELETE OR TRUNCATE ON atl
     FOR EACH STATEMENT EXECUTE FUNCTION atlvs.keep_ledger();
 CREATE OR REPLACE TRIGGER keep_ledger BEFORE UPDATE OR DELETE OR TRUNCATE ON atlvs.ledger_entries
     FOR EACH STATEMENT EXECUTE FUNCTION atlvs.keep_ledger();
+
+-- Contacts, artists, campaigns: whom the company works with and for.
+CREATE TABLE IF NOT EXISTS atlvs.contacts (
+    organization_id   uuid          NOT NULL,
+    id                uuid          NOT NULL DEFAULT gen_random_uuid(),
+    company           text,
+    first_name        text,
+    last_name         text,
+    email             text,
+    phone             text,
+    marketing_consent boolean       NOT NULL DEFAULT false,
+    satisfaction_avg  numeric(4,2),
+    satisfaction_n    integer       NOT NULL DEFAULT 0,
+    lifetime_value    numeric(14,2) NOT NULL DEFAULT 0,
+    currency          char(3)       NOT NULL DEFAULT 'USD',
+    erased_at         timestamptz,
+    version           bigint        NOT NULL DEFAULT 1,
+    created_at        timestamptz   NOT NULL DEFAULT now(),
+    updated_at        timestamptz   NOT NULL DEFAULT now(),
+    CONSTRAINT contacts_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT contacts_email_given CHECK (btrim(email) <> ''),
+    CONSTRAINT contacts_satisfaction_range CHECK (satisfaction_n >= 0 AND satisfaction_avg BETWEEN 1 AND 10 AND (satisfaction_n = 0) = (satisfaction_avg IS NULL)),
+    CONSTRAINT contacts_lifetime_value_range CHECK (lifetime_value > -1e12 AND lifetime_value < 1e12),
+    CONSTRAINT contacts_currency_code CHECK (currency ~ '^[A-Z]{3}$')
+);
+CREATE UNIQUE INDEX IF NOT EXISTS contacts_email_key ON atlvs.contacts (organization_id, lower(email));
+COMMENT ON TABLE atlvs.contacts IS 'Pack live_events: People at clients, agencies and artists';
+COMMENT ON COLUMN atlvs.contacts.satisfaction_avg IS 'Mean score of the surveys about this contact''s productions (W14); empty without one';
+COMMENT ON COLUMN atlvs.contacts.lifetime_value IS 'What the contact has brought in, in currency (W19)';
+
+CREATE TABLE IF NOT EXISTS atlvs.artists (
+    organization_id  uuid        NOT NULL,
+    id               uuid        NOT NULL DEFAULT gen_random_uuid(),
+    name             text        NOT NULL,
+    agent_contact_id uuid,
+    version          bigint      NOT NULL DEFAULT 1,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    updated_at       timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT artists_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT artists_agent_fkey FOREIGN KEY (organization_id, agent_contact_id)
+        REFERENCES atlvs.contacts (organization_id, id) ON DELETE SET NULL (agent_contact_id),
+    CONSTRAINT artists_name_given CHECK (btrim(name) <> '')
+);
+CREATE INDEX IF NOT EXISTS artists_agent_idx ON atlvs.artists (organization_id, agent_contact_id);
+COMMENT ON TABLE atlvs.artists IS 'Pack live_events: Who performs';
+
+CREATE TABLE IF NOT EXISTS atlvs.artist_bookings (
+    organization_id uuid          NOT NULL,
+    id              uuid          NOT NULL DEFAULT gen_random_uuid(),
+    artist_id       uuid          NOT NULL,
+    deal_id         uuid,
+    event_on        date          NOT NULL,
+    venue_name      text,
+    fee             numeric(14,2) NOT NULL DEFAULT 0,
+    currency        char(3)       NOT NULL DEFAULT 'USD',
+    status          text          NOT NULL DEFAULT 'hold',
+    version         bigint        NOT NULL DEFAULT 1,
+    created_at      timestamptz   NOT NULL DEFAULT now(),
+    updated_at      timestamptz   NOT NULL DEFAULT now(),
+    CONSTRAINT artist_bookings_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT artist_bookings_artist_fkey FOREIGN KEY (organization_id, artist_id) REFERENCES atlvs.artists (organization_id, id),
+    CONSTRAINT artist_bookings_deal_fkey FOREIGN KEY (organization_id, deal_id) REFERENCES atlvs.deals (organization_id, id),
+    CONSTRAINT artist_bookings_status_known CHECK (status IN ('hold', 'confirmed', 'cancelled')),
+    CONSTRAINT artist_bookings_fee_range CHECK (fee >= 0 AND fee < 1e12),
+    CONSTRAINT artist_bookings_currency_code CHECK (currency ~ '^[A-Z]{3}$')
+);
+CREATE INDEX IF NOT EXISTS artist_bookings_status_idx ON atlvs.artist_bookings (organization_id, status);
+CREATE INDEX IF NOT EXISTS artist_bookings_artist_idx ON atlvs.artist_bookings (organization_id, artist_id, event_on);
+CREATE INDEX IF NOT EXISTS artist_bookings_deal_idx ON atlvs.artist_bookings (organization_id, deal_id);
+COMMENT ON TABLE atlvs.artist_bookings IS 'Pack live_events: An artist on a day; confirmed, it becomes a draft event (W22)';
+
+CREATE TABLE IF NOT EXISTS atlvs.campaigns (
+    organization_id    uuid        NOT NULL,
+    id                 uuid        NOT NULL DEFAULT gen_random_uuid(),
+    campaign_ref       uuid,
+    name               text        NOT NULL,
+    channel            text,
+    budget             numeric     NOT NULL DEFAULT 0,
+    spend              numeric     NOT NULL DEFAULT 0,
+    currency           char(3)     NOT NULL DEFAULT 'USD',
+    attributed_orders  integer     NOT NULL DEFAULT 0,
+    attributed_revenue numeric     NOT NULL DEFAULT 0,
+    version            bigint      NOT NULL DEFAULT 1,
+    created_at         timestamptz NOT NULL DEFAULT now(),
+    updated_at         timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT campaigns_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT campaigns_ref_key UNIQUE (organization_id, campaign_ref),
+    CONSTRAINT campaigns_name_given CHECK (btrim(name) <> ''),
+    CONSTRAINT campaigns_amounts_range CHECK (budget >= 0 AND budget < 1e15 AND spend > -1e15 AND spend < 1e15
+        AND attributed_orders >= 0 AND attributed_revenue > -1e15 AND attributed_revenue < 1e15),
+    CONSTRAINT campaigns_currency_code CHECK (currency ~ '^[A-Z]{3}$')
+);
+COMMENT ON TABLE atlvs.campaigns IS 'Pack live_events: A campaign as the books see it: what it has cost (W18) and brought (W42)';
+COMMENT ON COLUMN atlvs.campaigns.campaign_ref IS 'Id in gvteway.campaigns';
+
+-- What the books take from outside, and what somebody should see. Plain numeric, as in the ledger.
+CREATE TABLE IF NOT EXISTS atlvs.settlements (
+    organization_id uuid        NOT NULL,
+    id              uuid        NOT NULL DEFAULT gen_random_uuid(),
+    payout_ref      text        NOT NULL,
+    gross           numeric     NOT NULL,
+    fees            numeric     NOT NULL DEFAULT 0,
+    refunds         numeric     NOT NULL DEFAULT 0,
+    net             numeric     NOT NULL,
+    currency        char(3)     NOT NULL DEFAULT 'USD',
+    status          text        NOT NULL DEFAULT 'pending',
+    journal_id      uuid,
+    version         bigint      NOT NULL DEFAULT 1,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT settlements_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT settlements_payout_key UNIQUE (organization_id, payout_ref),
+    CONSTRAINT settlements_journal_fkey FOREIGN KEY (organization_id, journal_id) REFERENCES atlvs.journals (organization_id, id),
+    CONSTRAINT settlements_status_known CHECK (status IN ('pending', 'booked', 'difference')),
+    CONSTRAINT settlements_amounts_range CHECK (
+        gross >= 0 AND gross < 1e15 AND fees >= 0 AND fees < 1e15 AND refunds >= 0 AND refunds < 1e15 AND net > -1e15 AND net < 1e15),
+    CONSTRAINT settlements_currency_code CHECK (currency ~ '^[A-Z]{3}$')
+);
+CREATE INDEX IF NOT EXISTS settlements_status_idx ON atlvs.settlements (organization_id, status);
+COMMENT ON TABLE atlvs.settlements IS 'Pack live_events: Payouts of payment providers as they were booked, once each (W20)';
+COMMENT ON COLUMN atlvs.settlements.payout_ref IS 'payout_ref in gvteway.payouts';
+
+CREATE TABLE IF NOT EXISTS atlvs.tax_lines (
+    organization_id uuid        NOT NULL,
+    id              uuid        NOT NULL DEFAULT gen_random_uuid(),
+    period          date        NOT NULL,
+    jurisdiction    text        NOT NULL,
+    kind            text        NOT NULL,
+    currency        char(3)     NOT NULL DEFAULT 'USD',
+    taxable         numeric     NOT NULL DEFAULT 0,
+    tax             numeric     NOT NULL DEFAULT 0,
+    version         bigint      NOT NULL DEFAULT 1,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT tax_lines_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT tax_lines_period_key UNIQUE (organization_id, period, jurisdiction, kind, currency),
+    CONSTRAINT tax_lines_names_given CHECK (btrim(jurisdiction) <> '' AND btrim(kind) <> ''),
+    CONSTRAINT tax_lines_amounts_range CHECK (taxable > -1e15 AND taxable < 1e15 AND tax > -1e15 AND tax < 1e15),
+    CONSTRAINT tax_lines_currency_code CHECK (currency ~ '^[A-Z]{3}$')
+);
+COMMENT ON TABLE atlvs.tax_lines IS 'Pack live_events: Tax by month, jurisdiction and kind (W24)';
+COMMENT ON COLUMN atlvs.tax_lines.period IS 'First day of the month';
+
+CREATE TABLE IF NOT EXISTS atlvs.alerts (
+    organization_id uuid        NOT NULL,
+    id              uuid        NOT NULL DEFAULT gen_random_uuid(),
+    source_ref      uuid        NOT NULL,
+    project_id      uuid,
+    kind            text        NOT NULL,
+    severity        text        NOT NULL DEFAULT 'medium',
+    title           text        NOT NULL,
+    status          text        NOT NULL DEFAULT 'open',
+    version         bigint      NOT NULL DEFAULT 1,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    CONSTRAINT alerts_pkey PRIMARY KEY (organization_id, id),
+    CONSTRAINT alerts_source_key UNIQUE (organization_id, source_ref),
+    CONSTRAINT alerts_project_fkey FOREIGN KEY (organization_id, project_id) REFERENCES atlvs.projects (organization_id, id),
+    CONSTRAINT alerts_words_given CHECK (btrim(kind) <> '' AND btrim(title) <> ''),
+    CONSTRAINT alerts_severity_known CHECK (severity IN ('low', 'medium', 'high', 'critical')),
+    CONSTRAINT alerts_status_known CHECK (status IN ('open', 'acknowledged', 'resolved'))
+);
+CREATE INDEX IF NOT EXISTS alerts_status_idx ON atlvs.alerts (organization_id, status, severity);
+CREATE INDEX IF NOT EXISTS alerts_project_idx ON atlvs.alerts (organization_id, project_id);
+COMMENT ON TABLE atlvs.alerts IS 'Pack live_events: What somebody in the office should look at, once for each source';
+COMMENT ON COLUMN atlvs.alerts.source_ref IS 'Id of what it is about: an alert or survey in compvss, a settlement, an invoice';
+COMMENT ON COLUMN atlvs.alerts.kind IS 'risk, compliance (W8), follow_up (W14), invoice_over_order (W7), and what other workflows raise';

@@ -14,3 +14,8 @@ CREATE SCHEMA IF NOT EXISTS gvteway;
 COMMENT ON SCHEMA atlvs IS 'Pack live_events: deals, projects, ledger';
 COMMENT ON SCHEMA compvss IS 'Pack live_events: productions';
 COMMENT ON SCHEMA gvteway IS 'Pack live_events: what guests see';
+
+-- Reservations of one asset must not overlap: an exclusion constraint over uuids and periods needs it.
+CREATE EXTENSION IF NOT EXISTS btree_gist SCHEMA public;
+-- Search finds what is spelt alike.
+CREATE EXTENSION IF NOT EXISTS pg_trgm SCHEMA public;

@@ -5,7 +5,7 @@ DO $touch$
 DECLARE
     s text;
 BEGIN
-    FOREACH s IN ARRAY ARRAY['atlvs', 'compvss', 'gvteway'] LOOP
+    FOREACH s IN ARRAY ARRAY['atlvs', 'compvss', 'gvteway', 'live_events'] LOOP
         EXECUTE format($ddl$
             CREATE OR REPLACE FUNCTION %1$I.touch_row() RETURNS trigger
                 LANGUAGE plpgsql
@@ -31,7 +31,7 @@ BEGIN
     FOR t IN
         SELECT n.nspname AS nsp, c.relname AS rel
           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-         WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway') AND c.relkind IN ('r', 'p') AND obj_description(c.oid, 'pg_class') LIKE 'Pack live_events:%'
+         WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway', 'live_events') AND c.relkind IN ('r', 'p') AND obj_description(c.oid, 'pg_class') LIKE 'Pack live_events:%'
            AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped)
     LOOP
         -- An UPDATE that changes nothing leaves the row as it is: it is no news to any flow.

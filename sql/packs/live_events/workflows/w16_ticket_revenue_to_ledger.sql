@@ -1,40 +1,5 @@
 -- W16: from an order to ticket revenue, and from there into the ledger.
 
--- Finds the accounts of codes, in their order, and makes the usual ones of an organization when one is missing.
-CREATE OR REPLACE FUNCTION atlvs.account_ids(organization_id uuid, codes text[]) RETURNS uuid[]
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    found uuid[];
-BEGIN
-    FOR attempt IN 1..2 LOOP
-        SELECT array_agg(a.id ORDER BY c.n) INTO found
-          FROM unnest(codes) WITH ORDINALITY AS c (code, n)
-          JOIN atlvs.ledger_accounts a ON a.organization_id = account_ids.organization_id AND a.code = c.code;
-        EXIT WHEN cardinality(found) = cardinality(codes) OR attempt = 2;
-        -- Others who make them at the same time are waited for.
-        INSERT INTO atlvs.ledger_accounts (organization_id, code, name, kind)
-        SELECT account_ids.organization_id, u.code, u.name, u.kind
-          FROM (VALUES ('1100', 'Ticket clearing', 'asset'),
-                       ('2200', 'Sales tax payable', 'liability'),
-                       ('4000', 'Ticket revenue', 'revenue'),
-                       ('4100', 'Merchandise revenue', 'revenue'),
-                       ('4200', 'Parking revenue', 'revenue'),
-                       ('4300', 'Fee revenue', 'revenue')) AS u (code, name, kind)
-         ORDER BY u.code
-        ON CONFLICT ON CONSTRAINT ledger_accounts_code_key DO NOTHING;
-    END LOOP;
-    IF cardinality(found) IS DISTINCT FROM cardinality(codes) THEN
-        RAISE EXCEPTION 'an account of % is missing', array_to_string(codes, ', ')
-            USING ERRCODE = 'undefined_object', HINT = 'Insert it into atlvs.ledger_accounts, or try again in READ COMMITTED.';
-    END IF;
-    RETURN found;
-END
-$$;
-REVOKE ALL ON FUNCTION atlvs.account_ids(uuid, text[]) FROM PUBLIC;
-COMMENT ON FUNCTION atlvs.account_ids(uuid, text[]) IS 'Ids of accounts by their codes; makes the usual accounts of an organization on first use';
-
 -- The one way from an order into ticket revenue. The order's id is the key, so it may be called again.
 CREATE OR REPLACE FUNCTION gvteway.ingest_order(organization uuid, order_id uuid) RETURNS uuid
     LANGUAGE plpgsql VOLATILE
@@ -158,12 +123,13 @@ CREATE OR REPLACE FUNCTION atlvs.book_ticket_revenue(
 AS $$
 DECLARE
     org       CONSTANT uuid := organization_id;
-    journal   CONSTANT uuid := usher.uuid_v7();
+    journal   uuid;
     breakdown CONSTANT jsonb := NULLIF(payload -> 'breakdown', 'null');
     original  uuid;
     codes     text[];
     credits   numeric[];
-    accounts  uuid[];
+    worth     numeric;
+    day       date;
     wrong     text;
 BEGIN
     IF reverses IS NOT NULL THEN
@@ -177,7 +143,7 @@ BEGIN
         END IF;
     ELSIF breakdown IS NULL THEN
         codes := ARRAY['4000'];
-        credits := ARRAY[gross_amount];
+        credits := ARRAY[-gross_amount];
     ELSE
         IF jsonb_typeof(breakdown) <> 'object' THEN
             RAISE EXCEPTION 'payload.breakdown is not a JSON object'
@@ -195,42 +161,27 @@ BEGIN
                       HINT = format('The parts are tickets, merch, parking, fees and tax, each an amount of at least 0 with at most %s decimal places.',
                                     scale(gross_amount));
         END IF;
-        SELECT array_agg(a.code ORDER BY a.code), array_agg(round(b.value::numeric, scale(gross_amount)) ORDER BY a.code) INTO codes, credits
+        SELECT array_agg(a.code ORDER BY a.code), array_agg(-round(b.value::numeric, scale(gross_amount)) ORDER BY a.code),
+               COALESCE(sum(round(b.value::numeric, scale(gross_amount))), 0)
+          INTO codes, credits, worth
           FROM jsonb_each_text(breakdown) AS b
           JOIN (VALUES ('tickets', '4000'), ('merch', '4100'), ('parking', '4200'), ('fees', '4300'), ('tax', '2200')) AS a (part, code)
             ON a.part = b.key;
-        IF COALESCE((SELECT sum(c) FROM unnest(credits) AS c), 0) IS DISTINCT FROM gross_amount THEN
+        IF worth <> gross_amount THEN
             RAISE EXCEPTION 'payload.breakdown does not sum up to gross_amount'
                 USING ERRCODE = 'invalid_parameter_value',
-                      DETAIL = format('Its parts are worth %s, the sale %s.', COALESCE((SELECT sum(c) FROM unnest(credits) AS c), 0), gross_amount),
+                      DETAIL = format('Its parts are worth %s, the sale %s.', worth, gross_amount),
                       HINT = 'gross_amount is what the guest paid: tickets, merch, parking, fees and tax together.';
         END IF;
     END IF;
 
+    day := (ingested_at AT TIME ZONE COALESCE((SELECT o.timezone FROM usher.organizations o WHERE o.id = org), 'UTC'))::date;
     IF original IS NOT NULL THEN
-        WITH j AS (
-            INSERT INTO atlvs.journals (organization_id, id, project_id, entry_on, memo, currency, source_system, source_ref, reverses)
-            SELECT org, journal, book_ticket_revenue.project_id,
-                   (book_ticket_revenue.ingested_at AT TIME ZONE COALESCE((SELECT o.timezone FROM usher.organizations o WHERE o.id = org), 'UTC'))::date,
-                   concat_ws(' ', 'Reversal of ticket revenue', book_ticket_revenue.event_code), book_ticket_revenue.currency,
-                   'ticket_revenue', book_ticket_revenue.ingestion_id::text, original)
-        INSERT INTO atlvs.ledger_entries (organization_id, journal_id, line, account_id, debit, credit)
-        SELECT org, journal, e.line, e.account_id, e.credit, e.debit
-          FROM atlvs.ledger_entries e
-         WHERE e.organization_id = org AND e.journal_id = original;
+        journal := atlvs.reverse_journal(org, original, day, concat_ws(' ', 'Reversal of ticket revenue', event_code), 'ticket_revenue', ingestion_id::text);
     ELSE
-        accounts := atlvs.account_ids(org, array_prepend('1100', codes));
-        WITH j AS (
-            INSERT INTO atlvs.journals (organization_id, id, project_id, entry_on, memo, currency, source_system, source_ref)
-            SELECT org, journal, book_ticket_revenue.project_id,
-                   (book_ticket_revenue.ingested_at AT TIME ZONE COALESCE((SELECT o.timezone FROM usher.organizations o WHERE o.id = org), 'UTC'))::date,
-                   concat_ws(' ', 'Ticket revenue', book_ticket_revenue.event_code), book_ticket_revenue.currency,
-                   'ticket_revenue', book_ticket_revenue.ingestion_id::text)
-        -- The first line is the debit. What is 0 is no line: free tickets have a journal without entries.
-        INSERT INTO atlvs.ledger_entries (organization_id, journal_id, line, account_id, debit, credit)
-        SELECT org, journal, l.line, l.account_id, CASE WHEN l.line = 1 THEN l.amount ELSE 0 END, CASE WHEN l.line = 1 THEN 0 ELSE l.amount END
-          FROM unnest(accounts, array_prepend(gross_amount, credits)) WITH ORDINALITY AS l (account_id, amount, line)
-         WHERE l.amount > 0;
+        -- The first line is the debit.
+        journal := atlvs.post_journal(org, project_id, day, concat_ws(' ', 'Ticket revenue', event_code), currency, 'ticket_revenue', ingestion_id::text,
+                                      array_prepend('1100', codes), array_prepend(gross_amount, credits));
     END IF;
     RETURN journal;
 END

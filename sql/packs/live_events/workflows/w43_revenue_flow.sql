@@ -11,3 +11,33 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION compvss.tickets_sold(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION compvss.tickets_sold(uuid, uuid) IS 'Tickets of all ticket revenue of a project, reversals taken off';
+
+CREATE OR REPLACE FUNCTION compvss.staffing_target(organization_id uuid, attendance integer) RETURNS integer
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT LEAST(ceil(staffing_target.attendance
+                      * COALESCE((SELECT s.staffing_ratio FROM atlvs.settings s WHERE s.organization_id = staffing_target.organization_id), 0.02)),
+                 2147483647)::integer
+$$;
+REVOKE ALL ON FUNCTION compvss.staffing_target(uuid, integer) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.staffing_target(uuid, integer) IS 'Staff for an attendance: times the ratio of the organization, by default one for fifty, rounded up';
+
+CREATE OR REPLACE FUNCTION compvss.set_staffing_targets(organization uuid) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    changed integer;
+BEGIN
+    UPDATE compvss.productions p
+       SET staffing_target = compvss.staffing_target(p.organization_id, GREATEST(p.projected_attendance, p.tickets_sold))
+     WHERE p.organization_id = set_staffing_targets.organization AND p.status NOT IN ('wrapped', 'cancelled')
+       AND (p.projected_attendance IS NOT NULL OR p.tickets_sold > 0)
+       AND p.staffing_target IS DISTINCT FROM compvss.staffing_target(p.organization_id, GREATEST(p.projected_attendance, p.tickets_sold));
+    GET DIAGNOSTICS changed = ROW_COUNT;
+    RETURN changed;
+END
+$$;
+REVOKE ALL ON FUNCTION compvss.set_staffing_targets(uuid) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.set_staffing_targets(uuid) IS 'Staffing targets of productions that are still to come, by the present ratio; returns how many have changed';

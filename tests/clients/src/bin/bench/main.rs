@@ -20,6 +20,8 @@ mod overlaps;
 mod peer;
 mod pipe;
 mod scale;
+mod season;
+mod showday;
 mod tenants;
 mod urgent;
 mod wal;
@@ -113,7 +115,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 21] = [
+const GROUPS: [Group; 23] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -135,10 +137,12 @@ const GROUPS: [Group; 21] = [
     ("merges", merges::METHOD, merges::measure),
     ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
+    ("a show day", showday::METHOD, showday::measure),
+    ("a season of a million orders", season::METHOD, season::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 7] = [
+const SIZES: [(&str, i64); 10] = [
     ("BENCH_JOBS", 100_000),
     ("BENCH_CHURN", 1_000_000),
     ("BENCH_WAITING", 10_000_000),
@@ -146,6 +150,9 @@ const SIZES: [(&str, i64); 7] = [
     ("BENCH_ENTRIES", 1_000_000),
     ("BENCH_ROWS", 1_000_000),
     ("BENCH_EVENTS", 20_000),
+    ("BENCH_SHOW_SECONDS", 300),
+    ("BENCH_ORDERS", 1_000_000),
+    ("BENCH_BACKFILL", 1_000_000),
 ];
 
 fn main() {

@@ -1,0 +1,58 @@
+-- W33: how many came in.
+
+-- Takes the scans of a batch and looks at each as it is now. What was counted for a scan is remembered, so that the counts are
+-- the same however often it comes, and are not counted anew from all scans of a gate each second.
+CREATE OR REPLACE FUNCTION compvss.count_scans(payload jsonb) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    org   uuid := (payload -> 0 ->> 'organization')::uuid;
+    scans uuid[] := ARRAY(SELECT DISTINCT (j ->> 'scan')::uuid FROM jsonb_array_elements(payload) AS j ORDER BY 1);
+    gone  jsonb;
+BEGIN
+    WITH places AS MATERIALIZED (SELECT * FROM compvss.places_of_scans(org, scans)),
+    away AS (
+        DELETE FROM compvss.counted_scans c
+         WHERE c.organization_id = org AND c.scan_ref = ANY (scans)
+           AND NOT EXISTS (SELECT FROM places p
+                            WHERE p.scan = c.scan_ref AND p.production_id = c.production_id AND p.gate = c.gate AND p.bucket_at = c.bucket_at)
+        RETURNING c.production_id, c.gate, c.bucket_at)
+    SELECT jsonb_agg(to_jsonb(a)) INTO gone FROM (SELECT w.production_id, w.gate, w.bucket_at, count(*) AS n FROM away w GROUP BY 1, 2, 3) AS a;
+
+    -- In one order, so that two batches do not wait for each other crosswise.
+    WITH come AS (
+        INSERT INTO compvss.counted_scans (organization_id, scan_ref, production_id, gate, bucket_at)
+        SELECT org, p.scan, p.production_id, p.gate, p.bucket_at FROM compvss.places_of_scans(org, scans) AS p ORDER BY p.scan
+        ON CONFLICT ON CONSTRAINT counted_scans_pkey DO NOTHING
+        RETURNING production_id, gate, bucket_at)
+    INSERT INTO compvss.access_counts AS a (organization_id, production_id, gate, bucket_at, scanned)
+    SELECT org, c.production_id, c.gate, c.bucket_at, count(*) FROM come c GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+    ON CONFLICT ON CONSTRAINT access_counts_bucket_key DO UPDATE SET scanned = a.scanned + excluded.scanned;
+
+    IF gone IS NOT NULL THEN
+        UPDATE compvss.access_counts a SET scanned = a.scanned - g.n
+          FROM jsonb_to_recordset(gone) AS g (production_id uuid, gate text, bucket_at timestamptz, n integer)
+         WHERE a.organization_id = org AND a.production_id = g.production_id AND a.gate = g.gate AND a.bucket_at = g.bucket_at;
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION compvss.count_scans(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.count_scans(jsonb) IS 'Counts scans by gate and five minutes, each once, as they are now';
+
+CREATE OR REPLACE FUNCTION compvss.places_of_scans(organization uuid, scans uuid[])
+    RETURNS TABLE (scan uuid, production_id uuid, gate text, bucket_at timestamptz)
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT s.id, e.production_ref, s.gate, date_bin('5 minutes', s.scanned_at, timestamptz '2000-01-01 00:00:00+00')
+      FROM gvteway.ticket_scans s
+      JOIN gvteway.tickets t ON t.organization_id = s.organization_id AND t.id = s.ticket_id
+      JOIN gvteway.order_items i ON i.organization_id = t.organization_id AND i.id = t.item_id
+      JOIN gvteway.orders o ON o.organization_id = i.organization_id AND o.id = i.order_id
+      JOIN gvteway.events e ON e.organization_id = o.organization_id AND e.id = o.event_id
+      JOIN compvss.productions p ON p.organization_id = e.organization_id AND p.id = e.production_ref
+     WHERE s.organization_id = places_of_scans.organization AND s.id = ANY (scans) AND s.result = 'ok'
+$$;
+REVOKE ALL ON FUNCTION compvss.places_of_scans(uuid, uuid[]) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.places_of_scans(uuid, uuid[]) IS 'Where scans that let somebody in are counted: production, gate, five minutes';

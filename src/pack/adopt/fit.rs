@@ -1,0 +1,175 @@
+//! What the catalog says of the application's tables that are bound.
+
+use super::fitted::{self, Fitted, Theirs};
+use super::model::Model;
+use super::parse::{Bind, Source};
+use crate::error::{Result, UsherError, did_you_mean};
+use crate::pg::{catalog, spi};
+use crate::registry::tables::split;
+use pgrx::pg_sys::Oid;
+use std::collections::BTreeMap;
+
+fn refuse<T>(at: &[&str], what: String, hint: String) -> Result<T> {
+    let place: String = at.iter().map(|key| format!("[{key:?}]")).collect();
+    Err(UsherError::invalid(format!("bind{place}: {what}")).hint(hint))
+}
+
+fn relation(key: &str, name: &str) -> Result<Oid> {
+    let found = split(name).and_then(|(schema, table)| catalog::relation(&schema, &table));
+    let kind = match found {
+        None => None,
+        Some(oid) => {
+            spi::read::<String>("SELECT c.relkind::text FROM pg_catalog.pg_class AS c WHERE c.oid = $1", &[spi::arg(oid)])?
+        }
+    };
+    match (found, kind.as_deref()) {
+        (Some(oid), Some("r" | "p")) if !name.starts_with("usher.") => Ok(oid),
+        (Some(_), Some(_)) => refuse(
+            &[key, "table"],
+            format!("{name} is not an ordinary or partitioned table of the application"),
+            "Name the table itself: changes of views cannot be followed.".to_owned(),
+        ),
+        _ => {
+            let near = spi::read_all(
+                "SELECT n.nspname || '.' || c.relname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+                  WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'usher') ORDER BY 1 LIMIT 5000",
+                &[],
+                |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
+            )?;
+            let near: Vec<&str> = near.iter().map(String::as_str).collect();
+            let hint = did_you_mean(name, &near);
+            let hint =
+                if hint.is_empty() { "Name one that is there, or null if the application has none." } else { hint.trim_end() };
+            refuse(&[key, "table"], format!("table {name} does not exist"), hint.to_owned())
+        }
+    }
+}
+
+const COLUMNS: &str = "
+WITH RECURSIVE base AS (
+    SELECT a.attnum, a.attname::text AS name, pg_catalog.format_type(a.atttypid, a.atttypmod) AS type_sql, a.attnotnull,
+           a.atthasdef OR a.attidentity <> '' AS has_default, a.attgenerated <> '' OR a.attidentity = 'a' AS generated, a.atttypid AS base
+      FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attnum, b.name, b.type_sql, b.attnotnull OR t.typnotnull, b.has_default OR t.typdefault IS NOT NULL, b.generated, t.typbasetype
+      FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.base WHERE t.typtype = 'd')
+SELECT b.name, b.type_sql, pg_catalog.format_type(t.oid, NULL),
+       CASE WHEN t.typtype = 'e' THEN ARRAY(SELECT e.enumlabel::text FROM pg_catalog.pg_enum AS e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder) END,
+       b.attnotnull, b.has_default, b.generated
+  FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.base
+ WHERE t.typtype <> 'd' ORDER BY b.attnum";
+
+/// Unique indexes that an ON CONFLICT can name.
+const UNIQUES: &str = "
+SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, n)
+               JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts)
+  FROM pg_catalog.pg_index AS i
+ WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+ ORDER BY i.indexrelid";
+
+fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
+    let Some(bound) = bind.bound(key) else { return Ok(None) };
+    let oid = relation(key, &bound.table)?;
+    let theirs = spi::read_all(COLUMNS, &[spi::arg(oid)], |row| {
+        Ok(Theirs {
+            name: row.get::<String>(1)?.unwrap_or_default(),
+            type_sql: row.get::<String>(2)?.unwrap_or_default(),
+            base_sql: row.get::<String>(3)?.unwrap_or_default(),
+            labels: row.get::<Vec<String>>(4)?,
+            not_null: row.get::<bool>(5)?.unwrap_or(false),
+            has_default: row.get::<bool>(6)?.unwrap_or(false),
+            generated: row.get::<bool>(7)?.unwrap_or(false),
+        })
+    })?;
+    let names: Vec<&str> = theirs.iter().map(|column| column.name.as_str()).collect();
+    let expect = |name: &String, at: &[&str]| {
+        if names.contains(&name.as_str()) {
+            return Ok(());
+        }
+        let near = did_you_mean(name, &names);
+        let hint = if near.is_empty() { format!("It has: {}.", names.join(", ")) } else { near.trim_end().to_owned() };
+        refuse(at, format!("{} has no column \"{name}\"", bound.table), hint)
+    };
+    for (column, source) in &bound.columns {
+        if let Source::Column(name) = source {
+            expect(name, &[key, "columns", column])?;
+        }
+    }
+    for name in bound.fill.keys() {
+        expect(name, &[key, "fill"])?;
+    }
+    let said = |name: &str| {
+        let everywhere =
+            bind.everywhere.get(name).filter(|source| !matches!(source, Source::Column(name) if !names.contains(&name.as_str())));
+        bound.columns.get(name).or(everywhere).cloned()
+    };
+    let columns = fitted::columns(&model.tables[key], &theirs, &said, &bound.words);
+    let facts = spi::read_all(
+        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_has_role(c.relowner, 'USAGE'),
+                ARRAY(SELECT a.attname::text FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)
+                       WHERE k.conrelid = c.oid AND k.contype = 'p' ORDER BY a.attnum)
+           FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = $1",
+        &[spi::arg(oid)],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true), row.get::<Vec<String>>(3)?.unwrap_or_default())),
+    )?;
+    let (sql, owned, primary) = facts.into_iter().next().ok_or_else(|| UsherError::internal("a table is gone"))?;
+    let uniques =
+        spi::read_all(UNIQUES, &[spi::arg(oid)], |row| Ok(row.get::<Vec<String>>(1)?.unwrap_or_default().into_iter().collect()))?;
+    let fitted = Fitted {
+        name: key.to_owned(),
+        table: bound.table.clone(),
+        sql,
+        oid: oid.to_u32(),
+        owned,
+        theirs,
+        columns,
+        uniques,
+        key: primary,
+        fill: bound.fill.clone(),
+    };
+    words(&fitted, bound)?;
+    Ok(Some(fitted))
+}
+
+/// Words that an enum does not have, and words of it that would be taken for another.
+fn words(fitted: &Fitted, bound: &super::parse::Bound) -> Result<()> {
+    for (column, words) in &bound.words {
+        let Some(labels) = fitted.column(column).and_then(|name| fitted.theirs(name)).and_then(|theirs| theirs.labels.as_ref())
+        else {
+            continue;
+        };
+        let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
+        for (ours, list) in words {
+            if let Some(unknown) = list.iter().find(|word| !labels.contains(&word.as_str())) {
+                let near = did_you_mean(unknown, &labels);
+                let hint = if near.is_empty() { format!("It has: {}.", labels.join(", ")) } else { near.trim_end().to_owned() };
+                return refuse(
+                    &[&fitted.name, "values", column, ours],
+                    format!("{}.{} has no word \"{unknown}\"", fitted.table, fitted.column(column).unwrap_or_default()),
+                    hint,
+                );
+            }
+        }
+        if let Some(word) = fitted.mistaken(column).first() {
+            return refuse(
+                &[&fitted.name, "values", column],
+                format!("{} has a word \"{word}\" of its own, which would be taken for the pack's", fitted.table),
+                format!(
+                    "Say what it stands for, beside what is written: \"values\": {{{column:?}: {{\"won\": [\"closed_won\", {word:?}]}}}}."
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Every bound table by the pack's name of it.
+pub fn all(bind: &Bind, model: &Model) -> Result<BTreeMap<String, Fitted>> {
+    let mut found = BTreeMap::new();
+    for key in bind.tables.keys() {
+        if let Some(fitted) = table(key, bind, model)? {
+            found.insert(key.clone(), fitted);
+        }
+    }
+    Ok(found)
+}
