@@ -391,12 +391,12 @@ const MANY: i64 = 200_000;
 const COUNT: &str = "
 SELECT c.flow_id, c.organization_id, pg_catalog.count(*)
   FROM (SELECT q.flow_id, q.organization_id FROM usher.jobs AS q
-         WHERE q.lane = $1 AND q.seq > $2 AND ($3::text IS NULL OR NOT q.seq <@ $3::text::int8multirange) ORDER BY q.seq LIMIT $4) AS c
+         WHERE q.lane = $1 AND q.seq > $2 AND ($3::text IS NULL OR NOT q.seq <@ (SELECT $3::text::int8multirange)) ORDER BY q.seq LIMIT $4) AS c
  GROUP BY c.flow_id, c.organization_id";
 const COUNT_WHOLE: &str = "
 SELECT 0, NULL::uuid, pg_catalog.count(*)
   FROM (SELECT FROM usher.jobs AS q
-         WHERE q.lane = $1 AND q.seq > $2 AND ($3::text IS NULL OR NOT q.seq <@ $3::text::int8multirange) ORDER BY q.seq LIMIT $4) AS c";
+         WHERE q.lane = $1 AND q.seq > $2 AND ($3::text IS NULL OR NOT q.seq <@ (SELECT $3::text::int8multirange)) ORDER BY q.seq LIMIT $4) AS c";
 
 /// The gauges of a lane, with their rules.
 fn gauges_of(lane: usize, rules: &[Rule]) -> impl Iterator<Item = (Handle, &Rule)> {

@@ -64,6 +64,8 @@ fn drop_dependents(pack: &str, table: &str) -> Result<()> {
 /// A table of the pack's own makes way for the application's, if nothing is in it.
 fn make_way(pack: &str, table: &str) -> Result<()> {
     let name = sql(table);
+    // Nobody writes into it between this look and its end.
+    spi::script(&format!("LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE"))?;
     if spi::one::<bool>(&format!("SELECT EXISTS (SELECT FROM {name})"), &[])? == Some(true) {
         return Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -203,6 +205,18 @@ pub fn grant(installed: Installed, pack: &str, role: &str, fits: &Fits, needs: &
             }
             schemas.push(schema.to_owned());
         }
+        // What was there before would be taken away with the binding.
+        let has = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.rolname = $2
+                                   WHERE c.oid = $1 AND (c.relowner = r.oid OR EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a WHERE a.grantee = r.oid)
+                                      OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS t, pg_catalog.aclexplode(t.attacl) AS a
+                                                  WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped AND a.grantee = r.oid)))";
+        if spi::one::<bool>(has, &[spi::arg(Oid::from(fitted.oid)), spi::arg(role)])? == Some(true) {
+            return Err(UsherError::new(
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("{role} has rights of its own on {}, which would go with the binding", fitted.table),
+            )
+            .hint("Give run_as a role that is the pack's alone, or leave it out."));
+        }
         spi::script(&rights(pack, role, fitted, needs))?;
         if needs.inserts.contains_key(&fitted.name) {
             number(role, fitted)?;
@@ -235,6 +249,9 @@ fn number(role: &str, fitted: &Fitted) -> Result<()> {
 
 /// Takes back what [`grant`] gave at an earlier time. A table that is gone has taken it along.
 pub fn revoke(installed: Installed, pack: &str, stored: &Stored) -> Result<()> {
+    if roles::by_name(&stored.run_as).is_none() {
+        return Ok(());
+    }
     let role = quote_identifier(&stored.run_as);
     let tables = spi::all(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace

@@ -1,6 +1,6 @@
 //! What the catalog says of the application's tables that are bound.
 
-use super::fitted::{self, Fitted, Theirs};
+use super::fitted::{self, Fitted, Mapped, Theirs};
 use super::model::Model;
 use super::parse::{Bind, Source};
 use crate::error::{Result, UsherError, did_you_mean};
@@ -104,6 +104,19 @@ fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
         bound.columns.get(name).or(everywhere).cloned()
     };
     let columns = fitted::columns(&model.tables[key], &theirs, &said, &bound.words);
+    let mut taken: BTreeMap<&str, &str> = BTreeMap::new();
+    for (ours, mapped) in &columns {
+        let (Mapped::Same(name) | Mapped::Words { column: name, .. }) = mapped else { continue };
+        if let Some(other) = taken.insert(name, ours) {
+            let hint = "Say null for the one that the table does not have.".to_owned();
+            return refuse(&[key, "columns", ours], format!("column \"{name}\" of {} is {other} already", bound.table), hint);
+        }
+    }
+    for name in bound.fill.keys() {
+        if let Some(ours) = taken.get(name.as_str()) {
+            return refuse(&[key, "fill", name], format!("flows write {ours} there"), "Leave it out of fill.".to_owned());
+        }
+    }
     let facts = spi::read_all(
         "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_has_role(c.relowner, 'USAGE'),
                 ARRAY(SELECT a.attname::text FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_attribute AS a ON a.attrelid = k.conrelid AND a.attnum = ANY (k.conkey)

@@ -101,7 +101,7 @@ pub fn subject(pieces: &[Piece<'_>]) -> Subject {
     } else if begins(pieces, &["create", "or", "replace", "trigger"]) {
         let function = behind(pieces, &["execute", "function"]).and_then(|at| qualified(pieces, at));
         behind(pieces, &["on"]).and_then(table).zip(function).map(|(table, function)| Subject::Calls(table, function))
-    } else if begins(pieces, &["comment", "on", "function"]) || begins(pieces, &["revoke"]) {
+    } else if begins(pieces, &["comment", "on", "function"]) || begins(pieces, &["revoke"]) || begins(pieces, &["grant"]) {
         behind(pieces, &["on", "function"]).and_then(|at| qualified(pieces, at)).map(Subject::Of)
     } else if begins(pieces, &["create", "index"]) || begins(pieces, &["create", "unique"]) {
         behind(pieces, &["on"]).and_then(table).map(Subject::Adds)

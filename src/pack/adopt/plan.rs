@@ -1,12 +1,13 @@
 //! Which workflows can run at an application's tables, and what the others lack. Pure, but for where the tables were looked at.
 
-use super::fitted::{Fitted, Mapped, behind, loses};
+use super::fitted::{Fitted, Mapped, loses};
 use super::model::Model;
 use super::needs::{Clash, Name, Needs, of_flow, of_rule};
 use super::parse::Bind;
 use super::rewrite::Fits;
 use super::views::{Writes, identity};
 use crate::pack::workflow::Parts;
+use pgrx::spi::quote_identifier;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -142,7 +143,7 @@ impl Judge<'_> {
                 continue;
             }
             line.lacks.insert(format!("{} lacks a unique index on ({})", fitted.table, columns.join(", ")));
-            let columns: Vec<String> = columns.iter().map(|name| behind(name)).collect();
+            let columns: Vec<String> = columns.iter().map(quote_identifier).collect();
             line.remedies.insert(format!("CREATE UNIQUE INDEX ON {} ({});", fitted.sql, columns.join(", ")));
         }
     }

@@ -12,6 +12,8 @@ pub struct Clashes<'a> {
     pub by_function: &'a dyn Fn(&str) -> bool,
     /// Functions that are not made: they name a table that is not there.
     pub without: &'a BTreeSet<String>,
+    /// Tables that are not there: views of them are not made either.
+    pub absent: &'a dyn Fn(&str) -> bool,
 }
 
 /// True if `schema.table` of those that are taken stands in it, also within texts of a DO.
@@ -109,9 +111,18 @@ fn without_constraints(statement: &str, clashes: &Clashes<'_>) -> String {
     statement.replacen(body, &new, 1)
 }
 
+/// The view that a statement makes, if it is of tables that are not there.
+fn view_of_nothing(statement: &str, absent: &dyn Fn(&str) -> bool) -> Option<String> {
+    let found = solid(statement);
+    let makes = ["create", "or", "replace", "view"].iter().zip(&found).all(|(word, piece)| piece.is(word));
+    qualified(&found, 4).filter(|_| makes && names_taken(statement, absent))
+}
+
 /// The script for what is left to the pack.
 pub fn left(script: &str, takes: &dyn Fn(&str) -> bool, clashes: &Clashes<'_>) -> String {
     let mut out = String::new();
+    let nowhere: BTreeSet<String> =
+        statements(script).into_iter().filter_map(|statement| view_of_nothing(statement, clashes.absent)).collect();
     for statement in statements(script) {
         match subject(&solid(statement)) {
             Subject::Makes(table) | Subject::Adds(table) | Subject::Calls(table, _) if takes(&table) => {}
@@ -119,6 +130,8 @@ pub fn left(script: &str, takes: &dyn Fn(&str) -> bool, clashes: &Clashes<'_>) -
             Subject::Makes(_) => out.push_str(&without_references(statement, takes)),
             Subject::Do => out.push_str(&without_branches(statement, takes)),
             Subject::Function(_) => out.push_str(&without_constraints(statement, clashes)),
+            // A view of nothing, and what is said and granted of it.
+            Subject::Other if names_taken(statement, &|name| nowhere.contains(name)) => {}
             Subject::Adds(_) | Subject::Calls(..) | Subject::Of(_) | Subject::Other => out.push_str(statement),
         }
     }
@@ -136,6 +149,7 @@ mod unit {
             bound: &|name| name == "s.a",
             by_function: &|_| by_function,
             without: &BTreeSet::from(["s.gone".to_owned()]),
+            absent: &|name| name == "s.a",
         };
         left(script, &|name| name == "s.a", &clashes)
     }
@@ -145,6 +159,9 @@ mod unit {
         let script = "CREATE TABLE s.a (id uuid); COMMENT ON COLUMN s.a.id IS ';'; CREATE INDEX i ON s.a (id); ALTER TABLE s.a ADD COLUMN b text;
 CREATE OR REPLACE TRIGGER t BEFORE INSERT ON s.a FOR EACH ROW EXECUTE FUNCTION s.f(); CREATE INDEX j ON s.b (id);";
         assert_eq!(left_of(script, false).trim(), "CREATE INDEX j ON s.b (id);");
+        let views = "CREATE OR REPLACE VIEW s.v AS SELECT FROM s.a; COMMENT ON VIEW s.v IS 'v'; GRANT SELECT ON s.v TO x;
+GRANT EXECUTE ON FUNCTION s.gone(text) TO x; CREATE OR REPLACE VIEW s.w AS SELECT FROM s.b; GRANT SELECT ON s.w TO x;";
+        assert_eq!(left_of(views, false).trim(), "CREATE OR REPLACE VIEW s.w AS SELECT FROM s.b; GRANT SELECT ON s.w TO x;");
         let table = "CREATE TABLE s.b (id uuid, CONSTRAINT one FOREIGN KEY (id) REFERENCES s.a (id, n) ON DELETE CASCADE, CONSTRAINT two CHECK (id IS NOT NULL));";
         assert_eq!(left_of(table, false), "CREATE TABLE s.b (id uuid, CONSTRAINT two CHECK (id IS NOT NULL));");
         let function = "CREATE OR REPLACE FUNCTION s.gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; REVOKE ALL ON FUNCTION s.gone() FROM PUBLIC;
@@ -174,7 +191,7 @@ COMMENT ON FUNCTION s.gone() IS 'x'; CREATE OR REPLACE TRIGGER t BEFORE INSERT O
     fn other_scripts_stay_as_they_are() {
         for pack in crate::pack::PACKS {
             let model = Model::read(crate::pack::scripts_of(pack));
-            let clashes = Clashes { model: &model, bound: &|_| false, by_function: &|_| false, without: &BTreeSet::new() };
+            let clashes = Clashes { model: &model, bound: &|_| false, by_function: &|_| false, without: &BTreeSet::new(), absent: &|_| false };
             for script in crate::pack::scripts_of(pack) {
                 let kept = left(script, &|_| false, &clashes);
                 assert!(script.starts_with(&kept) && script[kept.len()..].trim().is_empty());

@@ -91,4 +91,5 @@ SELECT p.organization_id, p.id AS project_id, p.code, p.name, p.phase, p.health,
   LEFT JOIN compvss.productions c ON c.organization_id = p.organization_id AND c.project_ref = p.id
   LEFT JOIN gvteway.events e ON e.organization_id = c.organization_id AND e.production_ref = c.id;
 COMMENT ON VIEW live_events.project_kpis IS 'Pack live_events: A project from deal to door in one row: names and states as they are, figures at most a minute old';
-GRANT SELECT ON live_events.kpis, live_events.project_kpis TO usher_member, usher_reader;
+GRANT SELECT ON live_events.kpis TO usher_member, usher_reader;
+GRANT SELECT ON live_events.project_kpis TO usher_member, usher_reader;

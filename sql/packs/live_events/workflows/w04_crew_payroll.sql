@@ -120,11 +120,17 @@ BEGIN
            gross = excluded.gross, currency = excluded.currency, status = excluded.status
      WHERE i.status = 'void'
         OR (i.kind, i.hours, i.overtime, i.rate, i.gross, i.currency) IS DISTINCT FROM
-           (excluded.kind, excluded.hours, excluded.overtime, excluded.rate, excluded.gross, excluded.currency);
+           (excluded.kind, excluded.hours, excluded.overtime, excluded.rate, excluded.gross, excluded.currency)
+           -- A day that is paid was paid at the rate of its time.
+           AND NOT (i.status = 'paid' AND (i.kind, i.hours, i.overtime, i.currency) = (excluded.kind, excluded.hours, excluded.overtime, excluded.currency));
     SELECT COALESCE(sum(i.gross), 0) AS gross, max(i.currency::text) AS currency INTO after
       FROM atlvs.payroll_items i
      WHERE i.organization_id = org AND i.employee_id = member.employee_ref AND i.project_id IS NOT DISTINCT FROM project
        AND i.kind = 'hours' AND i.status <> 'void';
+    IF after.gross <> before.gross AND EXISTS (SELECT FROM atlvs.projects p WHERE p.organization_id = org AND p.id = project AND p.phase = 'closed') THEN
+        RAISE EXCEPTION 'the project of the hours of "%" is closed', member.name
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Enter them for another project.';
+    END IF;
     PERFORM compvss.add_actual(org, plan_payroll.production_id, 'crew', COALESCE(after.currency, before.currency), after.gross - before.gross);
 END
 $$;

@@ -172,6 +172,11 @@ BEGIN
     SELECT project.budget_total - COALESCE(sum(i.total), 0) INTO rest
       FROM atlvs.invoices i
      WHERE i.organization_id = org AND i.project_id = bill_rest.project_id AND i.status <> 'void';
+    IF EXISTS (SELECT FROM atlvs.invoices i
+                WHERE i.organization_id = org AND i.project_id = bill_rest.project_id AND i.status <> 'void' AND i.currency <> project.currency) THEN
+        RAISE EXCEPTION 'project "%" has invoices in another currency than %', project.code, project.currency
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct or void them, then begin anew with usher.retry_workflow().';
+    END IF;
     IF rest <= 0 THEN
         RETURN NULL;
     END IF;

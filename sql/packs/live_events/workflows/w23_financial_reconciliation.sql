@@ -61,7 +61,10 @@ AS $$
                  WHERE e.organization_id = find_differences.organization) AS t (currency, revenue, settled, balance, trial)
          GROUP BY t.currency
     )
-    SELECT 'event_day', s.event_id, NULL::text, s.day, s.currency, sum(s.of_order), sum(s.of_ledger), NULL::numeric, sum(s.of_ledger) - sum(s.of_order)
+    SELECT 'event_day', s.event_id, NULL::text, s.day, s.currency, sum(s.of_order), sum(s.of_ledger), NULL::numeric,
+           -- Orders whose differences take each other away differ all the same: then it is what they differ by in all.
+           CASE WHEN sum(abs(s.of_ledger - s.of_order)) > abs(sum(s.of_ledger - s.of_order))
+                THEN sum(abs(s.of_ledger - s.of_order)) ELSE sum(s.of_ledger - s.of_order) END
       FROM sold s WHERE s.day <= find_differences.up_to
      GROUP BY s.event_id, s.day, s.currency
     UNION ALL
@@ -128,7 +131,11 @@ BEGIN
     )
     UPDATE atlvs.alerts a SET status = 'resolved'
      WHERE a.organization_id = reconcile.organization AND a.kind = 'reconciliation' AND a.status <> 'resolved'
-       AND NOT EXISTS (SELECT FROM standing s WHERE s.source_ref = a.source_ref);
+       AND NOT EXISTS (SELECT FROM standing s WHERE s.source_ref = a.source_ref)
+       -- Days behind the one up to which was looked are left as a later run has found them.
+       AND NOT EXISTS (SELECT FROM atlvs.reconciliation_items i
+                        WHERE i.organization_id = a.organization_id AND i.day > reconcile.up_to
+                          AND md5(concat_ws('|', 'reconciliation', i.kind, i.event_ref, i.payout_ref, i.day, i.currency))::uuid = a.source_ref);
     -- A settlement says whether its payout agrees with its orders as they are named now.
     UPDATE atlvs.settlements s SET status = w.status
       FROM (SELECT p.payout_ref, CASE WHEN sum(o.total) <> p.gross THEN 'difference' ELSE 'booked' END AS status

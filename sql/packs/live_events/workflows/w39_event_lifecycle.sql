@@ -79,9 +79,12 @@ CREATE OR REPLACE FUNCTION atlvs.reopen_deal(organization uuid, deal_id uuid) RE
 AS $$
     UPDATE atlvs.deals d SET status = 'proposal'
      WHERE d.organization_id = reopen_deal.organization AND d.id = reopen_deal.deal_id AND d.status = 'won'
+       AND NOT EXISTS (SELECT FROM gvteway.events e
+                        WHERE e.organization_id = d.organization_id AND e.production_ref = compvss.production_of_deal(d.organization_id, d.id)
+                          AND e.status NOT IN ('draft', 'cancelled'))
 $$;
 REVOKE ALL ON FUNCTION atlvs.reopen_deal(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION atlvs.reopen_deal(uuid, uuid) IS 'Makes a won deal a proposal again';
+COMMENT ON FUNCTION atlvs.reopen_deal(uuid, uuid) IS 'Makes a won deal a proposal again, unless its event is public';
 
 CREATE OR REPLACE FUNCTION compvss.hold_production(organization uuid, deal_id uuid) RETURNS uuid
     LANGUAGE plpgsql STABLE
@@ -100,22 +103,28 @@ BEGIN
         RAISE EXCEPTION 'production "%" is cancelled', held.name
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Set its status to planning, then win the deal again.';
     END IF;
+    IF (SELECT d.status FROM atlvs.deals d WHERE d.organization_id = hold_production.organization AND d.id = hold_production.deal_id) IS DISTINCT FROM 'won' THEN
+        RAISE EXCEPTION 'deal % is not won any more', deal_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Winning it again begins its lifecycle anew.';
+    END IF;
     RETURN held.id;
 END
 $$;
 REVOKE ALL ON FUNCTION compvss.hold_production(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION compvss.hold_production(uuid, uuid) IS 'The production of a deal; refused if there is none or it is cancelled';
 
--- What has begun on the ground is not stopped by a lifecycle that failed.
+-- What has begun on the ground, and what guests already see, is not stopped by a lifecycle that failed.
 CREATE OR REPLACE FUNCTION compvss.release_production(organization uuid, production_id uuid) RETURNS void
     LANGUAGE sql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
     UPDATE compvss.productions q SET status = 'cancelled'
      WHERE q.organization_id = release_production.organization AND q.id = release_production.production_id AND q.status IN ('planning', 'advancing')
+       AND NOT EXISTS (SELECT FROM gvteway.events e
+                        WHERE e.organization_id = q.organization_id AND e.production_ref = q.id AND e.status NOT IN ('draft', 'cancelled'))
 $$;
 REVOKE ALL ON FUNCTION compvss.release_production(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION compvss.release_production(uuid, uuid) IS 'Cancels a production that is still being planned';
+COMMENT ON FUNCTION compvss.release_production(uuid, uuid) IS 'Cancels a production that is still being planned, unless its event is public';
 
 CREATE OR REPLACE FUNCTION gvteway.publish_event(organization uuid, production_id uuid) RETURNS uuid
     LANGUAGE plpgsql VOLATILE
@@ -129,7 +138,14 @@ BEGIN
       FROM compvss.productions q LEFT JOIN gvteway.events e ON e.organization_id = q.organization_id AND e.production_ref = q.id
      WHERE q.organization_id = publish_event.organization AND q.id = publish_event.production_id
        FOR NO KEY UPDATE OF q;
-    lacks := CASE WHEN show.production = 'cancelled' THEN 'its production is cancelled'
+    -- Somebody was there first.
+    IF show.status IN ('published', 'on_sale', 'live', 'delayed') THEN
+        RETURN show.id;
+    END IF;
+    lacks := CASE WHEN EXISTS (SELECT FROM atlvs.deals d
+                                WHERE d.organization_id = publish_event.organization AND d.status <> 'won'
+                                  AND d.id = gvteway.deal_of_production(publish_event.organization, publish_event.production_id)) THEN 'its deal is not won any more'
+                  WHEN show.production = 'cancelled' THEN 'its production is cancelled'
                   WHEN show.id IS NULL THEN 'it is not there'
                   WHEN show.status IN ('ended', 'cancelled') THEN 'it is ' || show.status
                   WHEN show.starts_at IS NULL THEN 'it has no start'

@@ -21,7 +21,7 @@ BEGIN
                    c.erased_at IS NULL AND c.email IS NOT NULL AS here, NULL::uuid AS employee INTO seen
               FROM atlvs.contacts c WHERE c.organization_id = org AND c.id = link_account.ref;
         WHEN 'crew_member' THEN
-            SELECT NULL::text AS email, m.name, 'compvss' AS platform, COALESCE(NULLIF(btrim(m.role), ''), 'crew') AS role, m.status = 'active' AS here,
+            SELECT NULL::text AS email, m.name, 'compvss' AS platform, COALESCE(NULLIF(btrim(m.role), ''), 'crew') AS role, m.status = 'active' AND NOT EXISTS (SELECT FROM atlvs.employees e WHERE e.organization_id = m.organization_id AND e.id = m.employee_ref AND e.status = 'left') AS here,
                    m.employee_ref AS employee INTO seen
               FROM compvss.crew_members m WHERE m.organization_id = org AND m.id = link_account.ref;
         WHEN 'guest' THEN

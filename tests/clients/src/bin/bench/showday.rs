@@ -326,8 +326,8 @@ fn writer_of(kind: &str, client: &mut Client, stage: &Arc<Stage>, waiting: Optio
             );
             Box::new(move |client, n| {
                 let (item, public) = stage.sets[n as usize % stage.sets.len()];
-                // Another delay each time, so that each is news.
-                let minutes = (n % 600) as i32 + 1;
+                // Another delay each time, and in each day, so that each is news.
+                let minutes = (n / 100_000_000 * 600 + n % 600) as i32 + 1;
                 let sent = Instant::now();
                 let version: i64 = client.query_one(&delay, &[&stage.organization, &item, &minutes]).expect("a delay").get(0);
                 if public {
