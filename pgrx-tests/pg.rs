@@ -3,7 +3,9 @@
 #[pgrx::pg_schema]
 mod tests {
     use crate::error::UsherError;
-    use crate::pg::{expr, guc, ids, role, spi, subxact};
+    use crate::pg::definitions::Definitions;
+    use crate::pg::relcache::Asker;
+    use crate::pg::{catalog, expr, guc, ids, role, spi, subxact};
     use pgrx::prelude::*;
 
     fn count(table: &str) -> i64 {
@@ -133,5 +135,46 @@ mod tests {
         let ids: Vec<_> = (0..1000).map(|_| *ids::uuid_v7().as_bytes()).collect();
         assert!(ids.windows(2).all(|pair| pair[0] < pair[1]));
         assert!(ids.iter().all(|id| id[6] >> 4 == 7));
+    }
+
+    /// Tables that a process watches, as changed since it last asked: names, in order.
+    fn changed(definitions: &mut Definitions) -> String {
+        let changed = definitions.changed().unwrap().expect("few relations have changed");
+        let names =
+            "SELECT coalesce(string_agg(relname, ' ' ORDER BY relname), '') FROM pg_class WHERE oid = ANY ($1) AND relkind = 'r'";
+        spi::one::<String>(names, &[spi::arg(changed)]).unwrap().unwrap_or_default()
+    }
+
+    #[pg_test]
+    fn statistics_are_no_change_of_a_definition() {
+        spi::script(
+            "CREATE TABLE watched (n int PRIMARY KEY, note text); CREATE TABLE other (n int REFERENCES watched);
+             INSERT INTO watched SELECT n, 'x' FROM generate_series(1, 1000) AS n",
+        )
+        .unwrap();
+        let mut definitions = Definitions::new(Asker::Flows);
+        definitions.learn().unwrap();
+        for (what, then) in [
+            ("ANALYZE watched", ""),
+            ("ALTER TABLE watched ADD COLUMN more int", "watched"),
+            ("INSERT INTO watched SELECT n, 'y' FROM generate_series(1001, 9000) AS n; ANALYZE watched", ""),
+            (
+                "INSERT INTO watched SELECT n, 'y' FROM generate_series(9001, 20000) AS n; ANALYZE watched; GRANT SELECT ON watched TO PUBLIC",
+                "watched",
+            ),
+            ("CREATE INDEX ON watched (note)", "watched"),
+            ("DROP TABLE other", "watched"),
+            ("ALTER TABLE watched ENABLE ROW LEVEL SECURITY", "watched"),
+            ("CREATE POLICY p ON watched USING (true)", "watched"),
+            ("CREATE TABLE fresh (n int)", "fresh"),
+        ] {
+            spi::script(what).unwrap();
+            assert_eq!(changed(&mut definitions), then, "{what}");
+        }
+        // Somebody says so on purpose: nothing that can be seen is otherwise.
+        let watched = spi::one::<pgrx::pg_sys::Oid>("SELECT 'watched'::regclass::oid", &[]).unwrap().unwrap();
+        catalog::invalidate(watched);
+        spi::script("CREATE TEMP TABLE any_command (n int)").unwrap();
+        assert!(changed(&mut definitions).contains("watched"));
     }
 }

@@ -5,7 +5,7 @@
 //! `usher_new` and `usher_old`; of an UPDATE the two are paired by their order, and rows that did not change are skipped.
 
 use crate::flow::catalog::{Table, row_key};
-use crate::flow::compile::condition_is_safe;
+use crate::flow::compile::{condition_is_safe, text_is_safe};
 use crate::flow::definition::Change;
 use crate::flow::store::Flow;
 use crate::flow::switches;
@@ -119,7 +119,10 @@ pub(super) fn parts(flow: &Flow, table: &Table, change: Change, default_organiza
     let all: Vec<String> = table.columns.iter().map(|column| column.name.clone()).collect();
     let condition = match &flow.definition.condition {
         Some(condition) if fits && condition_is_safe(&flow.definition, table) => format!("({condition}\n)"),
-        _ => "true".to_owned(),
+        _ => match &compiled.part {
+            Some(part) if fits && text_is_safe(part, table) => format!("({part})"),
+            _ => "true".to_owned(),
+        },
     };
     let condition =
         if flow.switched { format!("{condition} AND {}", switches::is_on(flow.id, &organization)) } else { condition };

@@ -103,6 +103,9 @@ fn explain_flow(name: Option<String>) -> Sql<String> {
     if let Some(condition) = &definition.condition {
         let place = if flow.compiled.simple { "in the writer's statement" } else { "by the worker" };
         let _ = writeln!(out, "  if:      {condition}   -- evaluated {place}");
+        if let Some(part) = &flow.compiled.part {
+            let _ = writeln!(out, "           {}   -- of it, first, in the writer's statement", part.replace('\n', ""));
+        }
     }
     let mode = match definition.mode {
         Mode::Transactional => "transactional: in the writer's transaction",

@@ -11,6 +11,7 @@
 use super::call_statement::call;
 use super::catalog::{self, Column, Table};
 use super::collect::collect;
+use super::conjuncts;
 use super::definition::{Definition, Then, When};
 use super::emit_statement;
 use super::expressions::Expressions;
@@ -48,6 +49,9 @@ pub struct Compiled {
     pub old: Vec<String>,
     /// The condition is evaluated by the writer.
     pub simple: bool,
+    /// What the writer evaluates of a condition of which not everything is simple: of the parts joined by AND those that are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part: Option<String>,
     /// `schema.table` of source and target, for seeing circles.
     pub source: Option<String>,
     pub target: Option<String>,
@@ -345,6 +349,12 @@ pub fn compile(definition: &Definition) -> Result<Program> {
         .collect::<Result<BTreeMap<_, _>>>()?;
     let simple = definition.condition.is_none()
         || all.shape("if").is_some_and(|shape| source.as_ref().is_some_and(|table| safe_in_writer(shape, table)));
+    let part = match (&definition.condition, &source) {
+        (Some(condition), Some(source)) if !simple => {
+            conjuncts::part(condition, |part| text_is_safe(part, source), |whole, parts| same_meaning(whole, parts))
+        }
+        _ => None,
+    };
     let organization = organization(definition, source.as_ref(), &all)?;
     let target = target(definition)?;
 
@@ -386,6 +396,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let compiled = Compiled {
         row_determines_key,
         simple,
+        part,
         source: source.as_ref().map(|table| table.name.clone()),
         target: target.as_ref().map(|target| target.table.name.clone()),
         organization,
@@ -398,6 +409,19 @@ pub fn compile(definition: &Definition) -> Result<Program> {
 /// True when a flow's condition can be evaluated by the writer, as the table is now.
 pub fn condition_is_safe(definition: &Definition, source: &Table) -> bool {
     definition.condition.as_deref().is_none_or(|condition| text_is_safe(condition, source))
+}
+
+/// True when PostgreSQL reads both texts as one expression; where in the text something stands is no part of it.
+fn same_meaning(one: &str, other: &str) -> bool {
+    let nodes = |text: &str| pg::subxact::rehearse(|| pg::expr::parse(text)).ok().map(|nodes| without_places(&nodes));
+    nodes(one).is_some_and(|nodes_of_one| nodes(other) == Some(nodes_of_one))
+}
+
+fn without_places(nodes: &str) -> String {
+    let mut parts = nodes.split(" :location ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    parts.for_each(|part| out.push_str(part.trim_start_matches(|c: char| c == '-' || c.is_ascii_digit())));
+    out
 }
 
 /// What is in an expression, from PostgreSQL's node text of it.

@@ -17,6 +17,7 @@ mod circle_check;
 mod coalesce;
 mod collect;
 pub mod compile;
+mod conjuncts;
 pub mod definition;
 mod difference;
 pub mod drift;

@@ -6,6 +6,8 @@ use super::definition::{self, Change, Definition, When};
 use super::event_type::Pattern;
 use super::switches;
 use crate::error::{Result, UsherError};
+use crate::pg::definitions::Definitions;
+use crate::pg::relcache::Asker;
 use crate::pg::{self, spi};
 use pgrx::JsonB;
 use pgrx::pg_sys::Oid;
@@ -72,6 +74,7 @@ struct Known {
 
 thread_local! {
     static KNOWN: RefCell<Known> = RefCell::new(Known::default());
+    static DEFINITIONS: RefCell<Option<Definitions>> = const { RefCell::new(None) };
 }
 
 fn fresh() {
@@ -82,11 +85,29 @@ fn fresh() {
         if known.generation != generation {
             *known = Known { generation, schema_generation: schema, ..Known::default() };
         } else if known.schema_generation != schema {
-            // A table changed somewhere: what was compiled may name what is gone, what was broken may fit again.
             known.schema_generation = schema;
-            known.flows.clear();
+            // A table changed somewhere: what was compiled may name what is gone, what was broken may fit again.
+            if tables_changed() {
+                known.flows.clear();
+            }
         }
     });
+}
+
+/// In a process that runs flows all day: keeps what it has compiled when tables were only counted anew (ANALYZE), which a busy
+/// day does all the time. Sessions hold a few flows for a short time; there it is not worth looking at all tables first.
+pub fn keep_over_statistics() -> Result<()> {
+    let mut definitions = Definitions::new(Asker::Flows);
+    definitions.learn()?;
+    DEFINITIONS.set(Some(definitions));
+    Ok(())
+}
+
+fn tables_changed() -> bool {
+    DEFINITIONS.with_borrow_mut(|definitions| match definitions {
+        Some(definitions) => definitions.changed().map_or(true, |changed| changed.is_none_or(|changed| !changed.is_empty())),
+        None => true,
+    })
 }
 
 /// True when the flow is off or broken and stays so until this transaction has ended: jobs that are put to wait for it will

@@ -329,7 +329,8 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
         fits.get(table).zip(plan.writes.get(table)).is_some_and(|(fitted, writes)| writes.insert_by_function(fitted))
     };
     let without = model.functions_about(&|table| bind.is_absent(table));
-    let clashes = Clashes { model, bound: &bound, by_function: &by_function, without: &without, absent: &|table| bind.is_absent(table) };
+    let clashes =
+        Clashes { model, bound: &bound, by_function: &by_function, without: &without, absent: &|table| bind.is_absent(table) };
     let given = {
         let _nest = Nest::pinned_path().quiet();
         // Each statement would have every flow that stands on its object compiled again.

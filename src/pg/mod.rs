@@ -9,6 +9,7 @@ pub mod buckets;
 pub mod catalog;
 pub mod counters;
 pub mod crash;
+pub mod definitions;
 pub mod depend;
 pub mod event;
 pub mod expr;

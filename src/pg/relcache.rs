@@ -16,7 +16,14 @@ thread_local! {
     static PAUSES_GENERATION: Cell<u64> = const { Cell::new(1) };
     static WATCHED_PAUSES: Cell<u32> = const { Cell::new(0) };
     static SCHEMA_GENERATION: Cell<u64> = const { Cell::new(1) };
-    static CHANGES: RefCell<Changes> = const { RefCell::new(Changes::NotKept) };
+    static CHANGES: RefCell<[Changes; 2]> = const { RefCell::new([Changes::NotKept, Changes::NotKept]) };
+}
+
+/// Who asks which relations have changed; each is told all of them.
+#[derive(Clone, Copy)]
+pub enum Asker {
+    Flows,
+    Maintenance,
 }
 
 /// Which relations have changed since somebody has asked.
@@ -42,12 +49,14 @@ unsafe extern "C-unwind" fn changed(_arg: pg_sys::Datum, relation: Oid) {
         PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);
     }
     SCHEMA_GENERATION.set(SCHEMA_GENERATION.get() + 1);
-    CHANGES.with_borrow_mut(|changes| {
-        if let Changes::These(known) = changes {
-            if relation == Oid::INVALID || known.len() >= MOST_CHANGES {
-                *changes = Changes::Many;
-            } else {
-                known.insert(relation.to_u32());
+    CHANGES.with_borrow_mut(|all| {
+        for changes in all {
+            if let Changes::These(known) = changes {
+                if relation == Oid::INVALID || known.len() >= MOST_CHANGES {
+                    *changes = Changes::Many;
+                } else {
+                    known.insert(relation.to_u32());
+                }
             }
         }
     });
@@ -100,10 +109,10 @@ pub fn accept() {
     unsafe { pg_sys::AcceptInvalidationMessages() }
 }
 
-/// The relations whose definition or statistics have changed since the last call in this process. None: any may have.
-pub fn take_changes() -> Option<Vec<Oid>> {
+/// The relations whose definition or statistics have changed since the asker's last call in this process. None: any may have.
+pub fn take_changes(asker: Asker) -> Option<Vec<Oid>> {
     register();
-    match CHANGES.replace(Changes::These(HashSet::new())) {
+    match CHANGES.with_borrow_mut(|all| std::mem::replace(&mut all[asker as usize], Changes::These(HashSet::new()))) {
         Changes::These(known) => Some(known.into_iter().map(Oid::from).collect()),
         Changes::NotKept | Changes::Many => None,
     }

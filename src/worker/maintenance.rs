@@ -7,8 +7,10 @@ use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, seal};
 use crate::migration;
 use crate::notify;
-use crate::pg::{relcache, shmem, xact};
+use crate::pg::definitions::Definitions;
+use crate::pg::relcache::Asker;
 use crate::pg::{role, spi, subxact};
+use crate::pg::{shmem, xact};
 use crate::privacy::{self, erase, retention};
 use crate::queue::log::Moment;
 use crate::queue::{self, ledger, pressure};
@@ -16,7 +18,7 @@ use crate::registry::adopt::organizations;
 use crate::settings;
 use crate::setup;
 use pgrx::pg_sys::Oid;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
 /// Triggers and renames are looked at where a relation has changed, and everywhere this often.
@@ -25,6 +27,7 @@ const AT_LEAST: Duration = Duration::from_secs(3600);
 thread_local! {
     /// When everything was last looked at, if nothing has been left out since.
     static COMPLETE_AT: Cell<Option<Instant>> = const { Cell::new(None) };
+    static DEFINITIONS: RefCell<Definitions> = RefCell::new(Definitions::new(Asker::Maintenance));
 }
 
 /// Partitions and segments. In a transaction of its own: attaching and dropping them locks out writers until it ends.
@@ -74,7 +77,7 @@ pub fn run() -> Result<()> {
         queue::limits::forget(installed)?;
     }
     let complete = COMPLETE_AT.take().filter(|at| at.elapsed() < AT_LEAST);
-    let changes = relcache::take_changes().filter(|changes| complete.is_some() && !changes.contains(&installed.flows));
+    let changes = changes_since(installed, complete.is_some())?;
     look_at_flows(installed, changes.as_deref())?;
     if installed.up_to_date
         && let Err(failure) = subxact::attempt(|| organizations::reconcile(installed))
@@ -85,6 +88,17 @@ pub fn run() -> Result<()> {
         COMPLETE_AT.set(complete.filter(|_| changes.is_some()).or_else(|| Some(Instant::now())));
     }
     Ok(())
+}
+
+/// The relations that have changed since the last look. None: all are to be looked at.
+fn changes_since(installed: setup::Installed, complete: bool) -> Result<Option<Vec<Oid>>> {
+    DEFINITIONS.with_borrow_mut(|definitions| {
+        let changes = definitions.changed()?.filter(|changes| complete && !changes.contains(&installed.flows));
+        if changes.is_none() {
+            definitions.learn()?;
+        }
+        Ok(changes)
+    })
 }
 
 /// Erased persons whom work that ran meanwhile may have written again. In a transaction of its own: it waits for others' rows.

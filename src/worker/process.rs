@@ -5,6 +5,7 @@ use super::quarantine::{self, Care};
 use super::{batch, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
 use crate::flow::apply::Place;
+use crate::flow::store as flows;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
@@ -137,7 +138,11 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         mine.put_prepared_due();
     }
     state.numbers = state.lanes.iter().map(|lane| lane.number as i16).collect();
-    while state.turn() {}
+    if state.attempt(|_| flows::keep_over_statistics()) {
+        while state.turn() {}
+    } else {
+        state.gone();
+    }
 }
 
 impl Loop {

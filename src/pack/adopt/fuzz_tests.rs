@@ -91,7 +91,11 @@ fuzz_target!(pack_script, |bytes: &[u8]| {
     let clashes = Clashes { model: &read, bound: &|_| false, by_function: &|_| true, without: &none, absent: &|_| false };
     let kept = script::left(&given, &|_| false, &clashes);
     assert!(given.starts_with(&kept), "{given}");
-    script::left(&given, &|_| true, &Clashes { model: &read, bound: &|_| true, by_function: &|_| false, without: &none, absent: &|_| true });
+    script::left(
+        &given,
+        &|_| true,
+        &Clashes { model: &read, bound: &|_| true, by_function: &|_| false, without: &none, absent: &|_| true },
+    );
     // Definitions of flows are the pack's own, but what is not bound stays as it is whatever they are.
     let mut choices = Choices::of(bytes);
     let flow = json!({"when": {"change": choices.text()}, "if": given, "then": {"insert": "crm.deals", "key": [choices.text()]}, "set": {"title": given}});

@@ -191,7 +191,13 @@ COMMENT ON FUNCTION s.gone() IS 'x'; CREATE OR REPLACE TRIGGER t BEFORE INSERT O
     fn other_scripts_stay_as_they_are() {
         for pack in crate::pack::PACKS {
             let model = Model::read(crate::pack::scripts_of(pack));
-            let clashes = Clashes { model: &model, bound: &|_| false, by_function: &|_| false, without: &BTreeSet::new(), absent: &|_| false };
+            let clashes = Clashes {
+                model: &model,
+                bound: &|_| false,
+                by_function: &|_| false,
+                without: &BTreeSet::new(),
+                absent: &|_| false,
+            };
             for script in crate::pack::scripts_of(pack) {
                 let kept = left(script, &|_| false, &clashes);
                 assert!(script.starts_with(&kept) && script[kept.len()..].trim().is_empty());

@@ -234,6 +234,17 @@ INSERT INTO shop.orders VALUES (100);
 CALL public.drain();
 SELECT flow, status, error_message FROM usher.sync_jobs WHERE flow IN ('abort', 'later', 'comment') ORDER BY flow COLLATE "C", status;
 SELECT id FROM books.deferred ORDER BY 1;
+
+-- Of a condition that the worker must evaluate, the writer evaluates what it can: no job for rows that it rules out.
+DELETE FROM books.deferred;
+SELECT usher.create_flow('in_part', '{"when": {"change": "shop.orders", "on": ["insert"]}, "if": "new.id > 200 AND lower(new.customer_name) = ''eve'' AND new.status = ''paid''", "then": {"insert": "books.deferred"}, "set": {"id": "new.id"}}');
+SELECT usher.create_flow('in_no_part', '{"when": {"change": "shop.orders", "on": ["insert"]}, "if": "new.id > 200 AND new.status = ''paid'' OR lower(new.customer_name) = ''nobody''", "then": {"insert": "books.deferred"}, "set": {"id": "new.id + 1000"}}');
+SELECT name, line FROM unnest('{in_no_part,in_part}'::text[]) AS name, string_to_table(usher.explain_flow(name), E'\n') AS line WHERE line ~ '-- ';
+SELECT usher.disable_flow(name) FROM unnest('{abort,later,comment}'::text[]) AS name;
+INSERT INTO shop.orders (id, customer_name, status) VALUES (101, 'Eve', 'paid'), (201, 'Eve', 'paid'), (202, 'Ann', 'paid'), (203, 'Eve', 'open');
+CALL public.drain();
+SELECT flow, count(*) AS jobs FROM usher.sync_jobs WHERE flow LIKE 'in\_%' GROUP BY flow ORDER BY flow;
+SELECT id FROM books.deferred ORDER BY 1;
 RESET ROLE;
 -- Flows that run as superuser are told of.
 SELECT usher.create_flow('super', '{"when": {"change": "shop.orders"}, "then": {"insert": "books.deferred"}, "set": {"id": "new.id"}}');

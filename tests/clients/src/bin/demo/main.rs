@@ -1,9 +1,10 @@
-//! The story of one organization, two deals, three orders, a move and a tour, told by the database itself.
+//! The story of an organization, two deals, three orders, a move, a tour and a season, told by the database itself.
 //!
 //! Every sentence that claims something is checked before it is printed; if one is not true, the demo ends there with
 //! exit code 1. It works in the databases `usher_demo` and `usher_demo_moved`, which it makes anew each time.
 
 mod money;
+mod season;
 mod tour;
 
 use std::panic;
@@ -52,9 +53,9 @@ fn story() {
     let mut there = moved.connect();
     money::an_order_is_given_back(&mut there, organization);
     tour::a_tour_cannot_be_sold(&mut there);
+    season::deals_to_books(&mut there);
 
-    chapter("8. What the hub says about itself");
-    sql("SELECT * FROM usher.status()");
+    chapter("9. What the hub says about itself");
     status(&mut there);
     money::the_doctor_finds_nothing(&mut there);
 }
@@ -198,7 +199,12 @@ fn arrived(here: &mut Client, deal: &[&(dyn ToSql + Sync)]) -> Option<String> {
 }
 
 fn status(here: &mut Client) {
-    let rows = here.query("SELECT section, item, value, coalesce(note, '') FROM usher.status()", &[]).expect("status() answers");
+    let flows = "SELECT count(*) || ' flows, ' || count(*) FILTER (WHERE value = 'on') || ' of them on' FROM usher.status() WHERE section = 'flow'";
+    show(flows, &text(here, flows));
+    sql("SELECT * FROM usher.status() WHERE section <> 'flow'");
+    let rows = here
+        .query("SELECT section, item, value, coalesce(note, '') FROM usher.status() WHERE section <> 'flow'", &[])
+        .expect("status() answers");
     let lines: Vec<[String; 4]> = rows.iter().map(|row| [row.get(0), row.get(1), row.get(2), row.get(3)]).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].len()).max().unwrap_or(0);
     let (first, second, third) = (width(0), width(1), width(2));
