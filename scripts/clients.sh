@@ -6,7 +6,7 @@
 pg_require
 LANES=${CLIENT_LANES:-3}
 # Those that take longest begin, so that no lane is left with one of them at the end.
-LONG="live_workflows migration live_money workflows merges stopping faults standby"
+LONG="worker live_workflows model quarantine migration schedules limits live_money revenue events databases merges workflows stopping faults standby"
 
 files=()
 for name in $LONG; do [ ! -e "tests/clients/tests/$name.rs" ] && [ ! -d "tests/clients/tests/$name" ] || files+=("$name"); done

@@ -2,7 +2,7 @@
 //!
 //! PostgreSQL says "this relation has changed" for `VACUUM` and `ANALYZE`, too, and on a busy day these come to a dozen tables
 //! every minute. What hangs on definitions alone asks here. Only statistics have changed where the statistics in `pg_class` are
-//! others and the versions (`xmin`) of the catalog's rows about the relation are not: they are written in place. Where neither
+//! others and the versions (`xmin`, `ctid`) of the catalog's rows about the relation are not: they are written in place. Where neither
 //! has changed somebody has sent the message on purpose (`catalog::invalidate`), and that counts.
 
 use super::relcache::{self, Asker};
@@ -22,21 +22,21 @@ pub struct Definitions {
 
 /// `$1` the relations, all that are not the system's without it. Names, owner, rights and options are of `pg_class`.
 const PRINTS: &str = "
-SELECT x.relation, pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', x.catalog, x.part, x.version), 0))::text,
+SELECT x.relation, pg_catalog.sum(pg_catalog.hashtextextended(pg_catalog.concat_ws(' ', x.catalog, x.part, x.version, x.place), 0))::text,
        pg_catalog.max(x.statistics)
-  FROM (SELECT c.oid AS relation, 1 AS catalog, c.oid AS part, c.xmin AS version,
+  FROM (SELECT c.oid AS relation, 1 AS catalog, c.oid AS part, c.xmin AS version, c.ctid AS place,
                pg_catalog.concat_ws(' ', c.relpages, c.reltuples, c.relallvisible, c.relfrozenxid, c.relminmxid) AS statistics
           FROM pg_catalog.pg_class AS c
-        UNION ALL SELECT a.attrelid, 2, a.attnum::int4::oid, a.xmin, NULL FROM pg_catalog.pg_attribute AS a WHERE a.attnum > 0
-        UNION ALL SELECT d.adrelid, 3, d.oid, d.xmin, NULL FROM pg_catalog.pg_attrdef AS d
-        UNION ALL SELECT i.indrelid, 4, i.indexrelid, i.xmin, NULL FROM pg_catalog.pg_index AS i
-        UNION ALL SELECT k.conrelid, 5, k.oid, k.xmin, NULL FROM pg_catalog.pg_constraint AS k
-        UNION ALL SELECT k.confrelid, 6, k.oid, k.xmin, NULL FROM pg_catalog.pg_constraint AS k WHERE k.confrelid <> 0
-        UNION ALL SELECT t.tgrelid, 7, t.oid, t.xmin, NULL FROM pg_catalog.pg_trigger AS t
-        UNION ALL SELECT p.polrelid, 8, p.oid, p.xmin, NULL FROM pg_catalog.pg_policy AS p
-        UNION ALL SELECT r.ev_class, 9, r.oid, r.xmin, NULL FROM pg_catalog.pg_rewrite AS r
-        UNION ALL SELECT h.inhrelid, 10, h.inhparent, h.xmin, NULL FROM pg_catalog.pg_inherits AS h
-        UNION ALL SELECT h.inhparent, 11, h.inhrelid, h.xmin, NULL FROM pg_catalog.pg_inherits AS h) AS x";
+        UNION ALL SELECT a.attrelid, 2, a.attnum::int4::oid, a.xmin, a.ctid, NULL FROM pg_catalog.pg_attribute AS a WHERE a.attnum > 0
+        UNION ALL SELECT d.adrelid, 3, d.oid, d.xmin, d.ctid, NULL FROM pg_catalog.pg_attrdef AS d
+        UNION ALL SELECT i.indrelid, 4, i.indexrelid, i.xmin, i.ctid, NULL FROM pg_catalog.pg_index AS i
+        UNION ALL SELECT k.conrelid, 5, k.oid, k.xmin, k.ctid, NULL FROM pg_catalog.pg_constraint AS k
+        UNION ALL SELECT k.confrelid, 6, k.oid, k.xmin, k.ctid, NULL FROM pg_catalog.pg_constraint AS k WHERE k.confrelid <> 0
+        UNION ALL SELECT t.tgrelid, 7, t.oid, t.xmin, t.ctid, NULL FROM pg_catalog.pg_trigger AS t
+        UNION ALL SELECT p.polrelid, 8, p.oid, p.xmin, p.ctid, NULL FROM pg_catalog.pg_policy AS p
+        UNION ALL SELECT r.ev_class, 9, r.oid, r.xmin, r.ctid, NULL FROM pg_catalog.pg_rewrite AS r
+        UNION ALL SELECT h.inhrelid, 10, h.inhparent, h.xmin, h.ctid, NULL FROM pg_catalog.pg_inherits AS h
+        UNION ALL SELECT h.inhparent, 11, h.inhrelid, h.xmin, h.ctid, NULL FROM pg_catalog.pg_inherits AS h) AS x";
 
 impl Definitions {
     pub fn new(asker: Asker) -> Self {

@@ -5,7 +5,6 @@ use super::quarantine::{self, Care};
 use super::{batch, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
 use crate::flow::apply::Place;
-use crate::flow::store as flows;
 use crate::pg::bgw;
 use crate::pg::shmem::{Found, LANES, Mine, NONE, Source};
 use crate::pg::subxact::Failure;
@@ -138,10 +137,8 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         mine.put_prepared_due();
     }
     state.numbers = state.lanes.iter().map(|lane| lane.number as i16).collect();
-    if state.attempt(|_| flows::keep_over_statistics()) {
+    if state.attempt(|_| crate::flow::store::keep_over_statistics()) || state.gone() {
         while state.turn() {}
-    } else {
-        state.gone();
     }
 }
 
