@@ -72,7 +72,7 @@ ALTER DEFAULT PRIVILEGES IN SCHEMA ex REVOKE ALL ON FUNCTIONS FROM regress_usher
 SELECT c.relname, c.reloptions, (SELECT string_agg(a.grantee::regrole || ' ' || lower(a.privilege_type), ', ' ORDER BY 1) FROM aclexplode(c.relacl) AS a WHERE a.grantee <> c.relowner) AS granted
   FROM pg_class c WHERE c.relnamespace = 'ex'::regnamespace AND c.relkind = 'v' ORDER BY 1;
 SELECT p.oid::regprocedure AS function, p.prosecdef, p.proretset, p.proconfig, (SELECT string_agg(a.grantee::regrole || ' ' || lower(a.privilege_type), ', ' ORDER BY 1) FROM aclexplode(p.proacl) AS a WHERE a.grantee <> p.proowner) AS granted
-  FROM pg_proc p WHERE p.pronamespace = 'ex'::regnamespace ORDER BY 1::text COLLATE "C";
+  FROM pg_proc p WHERE p.pronamespace = 'ex'::regnamespace ORDER BY p.oid::regprocedure::text COLLATE "C";
 \d ex.integration_deal_links
 \d ex.integration_project_links
 \d ex.integration_event_links

@@ -1,5 +1,18 @@
 -- W17: what sales take from stock.
 
+-- An application may enter an order as paid and its lines behind it: then they do not make up the subtotal yet.
+CREATE OR REPLACE FUNCTION gvteway.has_all_lines(organization uuid, order_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT o.status <> 'paid' OR (SELECT CASE WHEN count(*) = 0 THEN 0 ELSE sum(i.qty * i.unit_price) END FROM gvteway.order_items i
+                                   WHERE i.organization_id = o.organization_id AND i.order_id = o.id) >= o.subtotal
+      FROM gvteway.orders o
+     WHERE o.organization_id = has_all_lines.organization AND o.id = has_all_lines.order_id
+$$;
+REVOKE ALL ON FUNCTION gvteway.has_all_lines(uuid, uuid) FROM PUBLIC;
+COMMENT ON FUNCTION gvteway.has_all_lines(uuid, uuid) IS 'Whether the lines of a paid order are worth its subtotal, or more; also of an order that is not paid, and empty for none';
+
 -- One row of gvteway.stock_moves for each line, so that a repeated call moves nothing; the products are changed by what is new.
 CREATE OR REPLACE FUNCTION gvteway.move_stock(organization uuid, order_id uuid, back boolean) RETURNS integer
     LANGUAGE plpgsql VOLATILE
@@ -19,6 +32,12 @@ BEGIN
         RAISE EXCEPTION 'no product has the sku %', unknown
             USING ERRCODE = 'undefined_object', HINT = 'Insert the product into gvteway.merch_products, or correct the order''s line; then run the job again.';
     END IF;
+    -- In one order, so that two orders of the same products do not wait for each other crosswise.
+    PERFORM FROM gvteway.merch_products p
+      WHERE p.organization_id = move_stock.organization
+        AND p.sku IN (SELECT i.sku FROM gvteway.order_items i
+                       WHERE i.organization_id = move_stock.organization AND i.order_id = move_stock.order_id AND i.kind = 'merch')
+      ORDER BY p.id FOR NO KEY UPDATE;
     WITH lines AS (
         SELECT i.id, i.qty, p.id AS product
           FROM gvteway.order_items i

@@ -49,19 +49,26 @@ DECLARE
     spent   record;
     journal uuid;
 BEGIN
-    SELECT s.amount, s.currency, s.spent_on, s.source_ref, s.campaign_id, c.name, c.currency AS of_campaign, p.project_ref INTO spent
+    SELECT s.amount, s.currency, s.spent_on, s.source_ref, s.campaign_id, c.name, c.currency AS of_campaign, r.id AS project_id, r.code, r.phase INTO spent
       FROM gvteway.campaign_spend s
       JOIN gvteway.campaigns c ON c.organization_id = s.organization_id AND c.id = s.campaign_id
       LEFT JOIN gvteway.events e ON e.organization_id = c.organization_id AND e.id = c.event_id
       LEFT JOIN compvss.productions p ON p.organization_id = e.organization_id AND p.id = e.production_ref
-     WHERE s.organization_id = book_campaign_spend.organization AND s.id = book_campaign_spend.spend_id;
+      LEFT JOIN atlvs.projects r ON r.organization_id = p.organization_id AND r.id = p.project_ref
+     WHERE s.organization_id = book_campaign_spend.organization AND s.id = book_campaign_spend.spend_id
+       -- Nobody corrects it while it is booked; who has begun to is waited for.
+       FOR NO KEY UPDATE OF s;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'campaign spend % does not exist', spend_id USING ERRCODE = 'undefined_object';
     ELSIF spent.currency <> spent.of_campaign THEN
         RAISE EXCEPTION 'spend % is in %, its campaign "%" in %', spent.source_ref, spent.currency, spent.name, spent.of_campaign
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Correct the one that is wrong and run the job again; amounts are not converted.';
+    ELSIF spent.phase = 'closed' AND NOT EXISTS (SELECT FROM atlvs.journals j WHERE j.organization_id = book_campaign_spend.organization
+                                                    AND j.source_system = 'campaign_spend' AND j.source_ref = book_campaign_spend.spend_id::text) THEN
+        RAISE EXCEPTION 'spend % is for project "%", which is closed', spent.source_ref, spent.code
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Enter it for another campaign, then run the job again.';
     END IF;
-    journal := atlvs.post_journal(book_campaign_spend.organization, spent.project_ref, spent.spent_on,
+    journal := atlvs.post_journal(book_campaign_spend.organization, spent.project_id, spent.spent_on,
                                   concat_ws(' ', 'Campaign', spent.name, spent.source_ref), spent.currency::text,
                                   'campaign_spend', book_campaign_spend.spend_id::text,
                                   ARRAY['5200', '2000'], ARRAY[spent.amount, -spent.amount]);

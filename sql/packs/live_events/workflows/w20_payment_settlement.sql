@@ -11,7 +11,9 @@ DECLARE
 BEGIN
     SELECT p.provider, p.payout_ref, p.gross, p.fees, p.refunds, p.net, p.currency::text AS currency, p.paid_at INTO paid
       FROM gvteway.payouts p
-     WHERE p.organization_id = settle_payout.organization AND p.id = settle_payout.payout_id;
+     WHERE p.organization_id = settle_payout.organization AND p.id = settle_payout.payout_id
+       -- Nobody corrects it while it is booked; who has begun to is waited for.
+       FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'payout % does not exist', payout_id USING ERRCODE = 'undefined_object';
     ELSIF paid.gross - paid.fees - paid.refunds <> paid.net THEN

@@ -124,3 +124,17 @@ END
 $$;
 REVOKE ALL ON FUNCTION gvteway.catch_up_event(uuid, uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION gvteway.catch_up_event(uuid, uuid, uuid) IS 'What a production had before its event was there takes the flows'' way once more';
+
+-- By what is true now: a production that goes on after all keeps its event. Nothing brings a cancelled event back by itself, because its
+-- guests may have been told.
+CREATE OR REPLACE FUNCTION gvteway.cancel_event(organization uuid, production_id uuid) RETURNS void
+    LANGUAGE sql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    UPDATE gvteway.events e SET status = 'cancelled'
+     WHERE e.organization_id = cancel_event.organization AND e.production_ref = cancel_event.production_id
+       AND e.status IN ('published', 'on_sale', 'live', 'delayed')
+       AND EXISTS (SELECT FROM compvss.productions p WHERE p.organization_id = e.organization_id AND p.id = e.production_ref AND p.status = 'cancelled')
+$$;
+REVOKE ALL ON FUNCTION gvteway.cancel_event(uuid, uuid) FROM PUBLIC;
+COMMENT ON FUNCTION gvteway.cancel_event(uuid, uuid) IS 'Cancels the event of a cancelled production, if guests can see it';

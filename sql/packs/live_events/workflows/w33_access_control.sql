@@ -10,7 +10,10 @@ DECLARE
     org   uuid := (payload -> 0 ->> 'organization')::uuid;
     scans uuid[] := ARRAY(SELECT DISTINCT (j ->> 'scan')::uuid FROM jsonb_array_elements(payload) AS j ORDER BY 1);
     gone  jsonb;
+    come  jsonb;
 BEGIN
+    -- Scans and counts each in one order, so that two batches do not wait for each other crosswise.
+    PERFORM FROM compvss.counted_scans c WHERE c.organization_id = org AND c.scan_ref = ANY (scans) ORDER BY c.scan_ref FOR UPDATE;
     WITH places AS MATERIALIZED (SELECT * FROM compvss.places_of_scans(org, scans)),
     away AS (
         DELETE FROM compvss.counted_scans c
@@ -18,22 +21,30 @@ BEGIN
            AND NOT EXISTS (SELECT FROM places p
                             WHERE p.scan = c.scan_ref AND p.production_id = c.production_id AND p.gate = c.gate AND p.bucket_at = c.bucket_at)
         RETURNING c.production_id, c.gate, c.bucket_at)
-    SELECT jsonb_agg(to_jsonb(a)) INTO gone FROM (SELECT w.production_id, w.gate, w.bucket_at, count(*) AS n FROM away w GROUP BY 1, 2, 3) AS a;
-
-    -- In one order, so that two batches do not wait for each other crosswise.
-    WITH come AS (
+    SELECT jsonb_agg(to_jsonb(a)) INTO gone FROM (SELECT w.production_id, w.gate, w.bucket_at, -count(*) AS n FROM away w GROUP BY 1, 2, 3) AS a;
+    WITH new_scans AS (
         INSERT INTO compvss.counted_scans (organization_id, scan_ref, production_id, gate, bucket_at)
         SELECT org, p.scan, p.production_id, p.gate, p.bucket_at FROM compvss.places_of_scans(org, scans) AS p ORDER BY p.scan
         ON CONFLICT ON CONSTRAINT counted_scans_pkey DO NOTHING
         RETURNING production_id, gate, bucket_at)
-    INSERT INTO compvss.access_counts AS a (organization_id, production_id, gate, bucket_at, scanned)
-    SELECT org, c.production_id, c.gate, c.bucket_at, count(*) FROM come c GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
-    ON CONFLICT ON CONSTRAINT access_counts_bucket_key DO UPDATE SET scanned = a.scanned + excluded.scanned;
+    SELECT jsonb_agg(to_jsonb(c)) INTO come FROM (SELECT s.production_id, s.gate, s.bucket_at, count(*) AS n FROM new_scans s GROUP BY 1, 2, 3) AS c;
 
-    IF gone IS NOT NULL THEN
-        UPDATE compvss.access_counts a SET scanned = a.scanned - g.n
-          FROM jsonb_to_recordset(gone) AS g (production_id uuid, gate text, bucket_at timestamptz, n integer)
-         WHERE a.organization_id = org AND a.production_id = g.production_id AND a.gate = g.gate AND a.bucket_at = g.bucket_at;
+    IF gone IS NULL THEN
+        INSERT INTO compvss.access_counts AS a (organization_id, production_id, gate, bucket_at, scanned)
+        SELECT org, c.production_id, c.gate, c.bucket_at, c.n
+          FROM jsonb_to_recordset(COALESCE(come, '[]')) AS c (production_id uuid, gate text, bucket_at timestamptz, n integer) ORDER BY 2, 3, 4
+        ON CONFLICT ON CONSTRAINT access_counts_bucket_key DO UPDATE SET scanned = a.scanned + excluded.scanned;
+    ELSE
+        -- What goes is there; what comes may not be.
+        INSERT INTO compvss.access_counts AS a (organization_id, production_id, gate, bucket_at, scanned)
+        SELECT org, d.production_id, d.gate, d.bucket_at, 0
+          FROM jsonb_to_recordset(gone || COALESCE(come, '[]')) AS d (production_id uuid, gate text, bucket_at timestamptz) GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
+        ON CONFLICT ON CONSTRAINT access_counts_bucket_key DO UPDATE SET scanned = a.scanned;
+        UPDATE compvss.access_counts a SET scanned = a.scanned + d.n
+          FROM (SELECT x.production_id, x.gate, x.bucket_at, sum(x.n)::integer AS n
+                  FROM jsonb_to_recordset(gone || COALESCE(come, '[]')) AS x (production_id uuid, gate text, bucket_at timestamptz, n integer)
+                 GROUP BY 1, 2, 3) AS d
+         WHERE a.organization_id = org AND a.production_id = d.production_id AND a.gate = d.gate AND a.bucket_at = d.bucket_at AND d.n <> 0;
     END IF;
 END
 $$;

@@ -52,7 +52,8 @@ $$;
 REVOKE ALL ON FUNCTION gvteway.is_to_be_sold(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION gvteway.is_to_be_sold(uuid, uuid) IS 'An event is still to come, and nothing of it is sold';
 
-CREATE OR REPLACE FUNCTION atlvs.take_on_deal(organization uuid, deal_id uuid) RETURNS void
+-- A deal that says so is followed from its win: nobody follows it a second time.
+CREATE OR REPLACE FUNCTION atlvs.follow_deal(organization uuid, deal_id uuid, by_hand boolean) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -60,18 +61,20 @@ DECLARE
     taken record;
 BEGIN
     SELECT d.status, d.publish_when_won INTO taken FROM atlvs.deals d
-     WHERE d.organization_id = take_on_deal.organization AND d.id = take_on_deal.deal_id FOR NO KEY UPDATE;
+     WHERE d.organization_id = follow_deal.organization AND d.id = follow_deal.deal_id FOR NO KEY UPDATE;
     IF taken.status IS DISTINCT FROM 'won' THEN
         RAISE EXCEPTION 'deal % is %', COALESCE(deal_id::text, '(none)'), COALESCE(taken.status, 'not there')
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Win the deal; winning it begins its lifecycle anew.';
+    ELSIF by_hand AND taken.publish_when_won THEN
+        RAISE EXCEPTION 'deal % is followed already', deal_id
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'If its run was given up, clear publish_when_won first, then begin anew.';
     END IF;
-    -- Begun by hand for a deal that did not say so.
     UPDATE atlvs.deals d SET publish_when_won = true
-     WHERE d.organization_id = take_on_deal.organization AND d.id = take_on_deal.deal_id AND NOT d.publish_when_won;
+     WHERE d.organization_id = follow_deal.organization AND d.id = follow_deal.deal_id AND NOT d.publish_when_won;
 END
 $$;
-REVOKE ALL ON FUNCTION atlvs.take_on_deal(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION atlvs.take_on_deal(uuid, uuid) IS 'Begins to follow a won deal';
+REVOKE ALL ON FUNCTION atlvs.follow_deal(uuid, uuid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION atlvs.follow_deal(uuid, uuid, boolean) IS 'Begins to follow a won deal; by hand only one that is not followed';
 
 CREATE OR REPLACE FUNCTION atlvs.reopen_deal(organization uuid, deal_id uuid) RETURNS void
     LANGUAGE sql VOLATILE

@@ -12,6 +12,28 @@ $$;
 REVOKE ALL ON FUNCTION compvss.tickets_sold(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION compvss.tickets_sold(uuid, uuid) IS 'Tickets of all ticket revenue of a project, reversals taken off';
 
+-- The same for somebody who is about to write it: under the lock of the production, so that of two who count the one who writes last has seen
+-- what both were about. Who writes compares with the count that was there before (`seen`): if that is the right one again, and another has
+-- been written meanwhile, nothing would differ there; then it is put right here.
+CREATE OR REPLACE FUNCTION compvss.count_tickets(organization uuid, project_id uuid, seen integer) RETURNS integer
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    counted integer;
+BEGIN
+    PERFORM FROM compvss.productions p WHERE p.organization_id = count_tickets.organization AND p.project_ref = count_tickets.project_id FOR NO KEY UPDATE;
+    counted := compvss.tickets_sold(count_tickets.organization, count_tickets.project_id);
+    IF counted = seen THEN
+        UPDATE compvss.productions p SET tickets_sold = counted
+         WHERE p.organization_id = count_tickets.organization AND p.project_ref = count_tickets.project_id AND p.tickets_sold <> counted;
+    END IF;
+    RETURN counted;
+END
+$$;
+REVOKE ALL ON FUNCTION compvss.count_tickets(uuid, uuid, integer) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.count_tickets(uuid, uuid, integer) IS 'Tickets of all ticket revenue of a project, counted while nobody else writes its production';
+
 CREATE OR REPLACE FUNCTION compvss.staffing_target(organization_id uuid, attendance integer) RETURNS integer
     LANGUAGE sql STABLE
     SET search_path = pg_catalog, pg_temp

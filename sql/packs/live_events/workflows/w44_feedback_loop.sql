@@ -58,24 +58,3 @@ AS $$
 $$;
 REVOKE ALL ON FUNCTION compvss.is_open_incident(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION compvss.is_open_incident(uuid, uuid) IS 'Whether somebody still has to see to an incident';
-
-CREATE OR REPLACE FUNCTION gvteway.rate_vendor(organization uuid, vendor_id uuid) RETURNS numeric
-    LANGUAGE plpgsql VOLATILE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    became numeric;
-BEGIN
-    UPDATE atlvs.vendors v
-       SET rating = gvteway.vendor_rating(v.organization_id, v.id), rating_n = gvteway.vendor_rating_count(v.organization_id, v.id)
-     WHERE v.organization_id = rate_vendor.organization AND v.id = rate_vendor.vendor_id
-    RETURNING v.rating INTO became;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'vendor % does not exist', rate_vendor.vendor_id
-            USING ERRCODE = 'undefined_object', HINT = 'Correct vendor_ref of the review; W21 then counts it.';
-    END IF;
-    RETURN became;
-END
-$$;
-REVOKE ALL ON FUNCTION gvteway.rate_vendor(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION gvteway.rate_vendor(uuid, uuid) IS 'Counts the rating of a vendor anew, as W21 does; returns it';

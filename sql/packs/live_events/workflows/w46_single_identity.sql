@@ -1,5 +1,26 @@
 -- W46: which row of which platform is which person.
 
+-- Accounts are made by what a row says, and ended where it changes: whoever makes one holds this until the end of the transaction, and whoever ends
+-- one waits. Without that an account could be made for a person who is erased in the same moment. Not a lock on the row, which the pack need not be
+-- allowed to write; and few of them, however many rows a transaction is about.
+CREATE OR REPLACE FUNCTION live_events.hold_account(organization uuid, kind text, ref uuid, alone boolean) RETURNS void
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    name CONSTANT bigint := hashtextextended(concat_ws(' ', 'live_events.account', hold_account.organization, hashtext(hold_account.kind || hold_account.ref) & 127), 0);
+BEGIN
+    IF alone THEN
+        PERFORM pg_advisory_xact_lock(name);
+    ELSE
+        PERFORM pg_advisory_xact_lock_shared(name);
+    END IF;
+END
+$$;
+REVOKE ALL ON FUNCTION live_events.hold_account(uuid, text, uuid, boolean) FROM PUBLIC;
+COMMENT ON FUNCTION live_events.hold_account(uuid, text, uuid, boolean) IS
+    'Until the end of the transaction nobody ends the account of a row; alone: nobody makes it either';
+
 -- By what is true now, so that it may be called again and in any order. An account that is there keeps its person, whatever becomes of
 -- the address; only at the first meeting the address decides. (Two of one address at once: the second waits for the first.)
 CREATE OR REPLACE FUNCTION live_events.link_account(organization uuid, kind text, ref uuid, old_email text, old_name text) RETURNS uuid
@@ -12,6 +33,7 @@ DECLARE
     person uuid;
     other  uuid;
 BEGIN
+    PERFORM live_events.hold_account(org, link_account.kind, link_account.ref, false);
     CASE link_account.kind
         WHEN 'employee' THEN
             SELECT e.email, e.name, 'atlvs' AS platform, 'employee' AS role, e.status = 'hired' AS here, NULL::uuid AS employee INTO seen
@@ -21,7 +43,7 @@ BEGIN
                    c.erased_at IS NULL AND c.email IS NOT NULL AS here, NULL::uuid AS employee INTO seen
               FROM atlvs.contacts c WHERE c.organization_id = org AND c.id = link_account.ref;
         WHEN 'crew_member' THEN
-            SELECT NULL::text AS email, m.name, 'compvss' AS platform, COALESCE(NULLIF(btrim(m.role), ''), 'crew') AS role, m.status = 'active' AND NOT EXISTS (SELECT FROM atlvs.employees e WHERE e.organization_id = m.organization_id AND e.id = m.employee_ref AND e.status = 'left') AS here,
+            SELECT NULL::text AS email, m.name, 'compvss' AS platform, COALESCE(NULLIF(btrim(m.role), ''), 'crew') AS role, m.status = 'active' AS here,
                    m.employee_ref AS employee INTO seen
               FROM compvss.crew_members m WHERE m.organization_id = org AND m.id = link_account.ref;
         WHEN 'guest' THEN
@@ -31,6 +53,12 @@ BEGIN
     IF NOT FOUND OR NOT seen.here THEN
         -- Gone, or erased: that was done where it happened.
         RETURN NULL;
+    END IF;
+    IF seen.employee IS NOT NULL THEN
+        PERFORM live_events.hold_account(org, 'employee', seen.employee, false);
+        IF EXISTS (SELECT FROM atlvs.employees e WHERE e.organization_id = org AND e.id = seen.employee AND e.status = 'left') THEN
+            RETURN NULL;
+        END IF;
     END IF;
 
     SELECT a.identity_id INTO person
@@ -148,9 +176,11 @@ COMMENT ON FUNCTION live_events.merge_identities(uuid, uuid, uuid) IS
 -- The row is not there any more, or does not count. Of somebody who has left the company what stands on being employed ends too. What is
 -- left of a person who was erased names nobody.
 CREATE OR REPLACE FUNCTION live_events.end_account(organization uuid, kind text, ref uuid, erased boolean) RETURNS void
-    LANGUAGE sql VOLATILE
+    LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
+    PERFORM live_events.hold_account(end_account.organization, end_account.kind, end_account.ref, true);
     UPDATE live_events.platform_accounts a SET status = 'deprovisioned'
      WHERE a.organization_id = end_account.organization AND a.status <> 'deprovisioned'
        AND (a.kind = end_account.kind AND a.ref = end_account.ref
@@ -161,7 +191,15 @@ AS $$
        AND i.id = (SELECT a.identity_id FROM live_events.platform_accounts a
                     WHERE a.organization_id = end_account.organization AND a.kind = end_account.kind AND a.ref = end_account.ref)
        AND NOT EXISTS (SELECT FROM live_events.platform_accounts a
-                        WHERE a.organization_id = i.organization_id AND a.identity_id = i.id AND a.status <> 'deprovisioned')
+                        WHERE a.organization_id = i.organization_id AND a.identity_id = i.id AND a.status <> 'deprovisioned');
+    -- A transaction that sees what was when it began does not see an account that was made since: then it is looked for behind its end.
+    IF current_setting('transaction_isolation') IN ('repeatable read', 'serializable')
+       AND NOT EXISTS (SELECT FROM live_events.platform_accounts a
+                        WHERE a.organization_id = end_account.organization AND a.kind = end_account.kind AND a.ref = end_account.ref) THEN
+        RAISE EXCEPTION 'whether % % has an account cannot be seen in this transaction', end_account.kind, end_account.ref
+            USING ERRCODE = 'serialization_failure', HINT = 'It is tried again after the transaction.';
+    END IF;
+END
 $$;
 REVOKE ALL ON FUNCTION live_events.end_account(uuid, text, uuid, boolean) FROM PUBLIC;
 COMMENT ON FUNCTION live_events.end_account(uuid, text, uuid, boolean) IS

@@ -4,7 +4,8 @@
 //! A file for each workflow says what is there before, what somebody does, and what must have come of it; the cases are put together here.
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
-use usher_clients::{Client, Database, Uuid, role, run, settled, text, value, wait};
+use std::thread;
+use usher_clients::{Client, Database, Uuid, postgres::Error, role, run, settled, text, value, wait};
 
 /// A workflow as its file describes it. SQL is a function of the place, so that the same is said of every organization.
 pub struct Workflow {
@@ -134,7 +135,36 @@ impl Stage {
         places
     }
 
-    fn settle(&mut self) {
+    /// Another session of the owner.
+    pub fn another(&self) -> Client {
+        self.database.connect()
+    }
+
+    /// Does the second while the transaction of the first is open: it waits for that, or is through by then. Returns what came of it.
+    pub fn meanwhile(&mut self, first: &str, begin: &str, second: &str) -> Result<(), Error> {
+        let [mut here, mut other] = [self.another(), self.another()];
+        let process: i32 = value(&mut other, "SELECT pg_backend_pid()", &[]);
+        run(&mut other, begin);
+        run(&mut here, &format!("BEGIN; {first}"));
+        let second = second.to_owned();
+        let session = thread::spawn(move || other.batch_execute(&second));
+        let waits = format!("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {process} AND wait_event_type = 'Lock')");
+        wait::until(wait::LONG, "the other session waits, or is through", || {
+            session.is_finished() || value(&mut self.owner, &waits, &[])
+        });
+        run(&mut here, "COMMIT");
+        session.join().expect("the other session has panicked")
+    }
+
+    /// Somebody waits for a lock.
+    pub fn somebody_waits(&mut self) {
+        wait::until_true(
+            &mut self.owner,
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        );
+    }
+
+    pub fn settle(&mut self) {
         settled(&mut self.owner, wait::LONG);
     }
 
@@ -168,7 +198,7 @@ impl Stage {
     }
 
     /// Dead letters of an organization: none where nothing is wrong.
-    fn dead(&mut self, place: &Place) -> Vec<(String, String)> {
+    pub fn dead(&mut self, place: &Place) -> Vec<(String, String)> {
         let sql = "SELECT f.name, d.error_message FROM usher.dead_letters AS d JOIN usher.flows AS f ON f.id = d.flow_id
                     WHERE d.organization_id = $1 ORDER BY d.created_at, d.id";
         let found = self.owner.query(sql, &[&place.organization]).unwrap_or_else(|error| panic!("{}", wait::describe(&error)));
@@ -277,6 +307,7 @@ impl Stage {
 /// For what a workflow does beside the six cases: the rows of a case of its own, in `north`.
 pub fn alone(prepare: fn(&Place) -> String) -> (MutexGuard<'static, Stage>, Place) {
     let mut stage = stage();
+    run(&mut stage.owner, "DELETE FROM usher.dead_letters");
     let [north, _] = stage.rows(prepare);
     (stage, north)
 }

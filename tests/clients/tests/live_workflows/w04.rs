@@ -1,6 +1,6 @@
 //! W4: a confirmed assignment is a draft on the payroll, day by day, and void when it is cancelled.
 
-use super::six::{Bad, Place, Workflow};
+use super::six::{Bad, Place, Workflow, alone};
 use super::site;
 use usher_clients::{Client, run, settled, text, wait};
 
@@ -71,4 +71,22 @@ fn check(here: &mut Client, place: &Place) {
     run(here, &set(place, "status = 'cancelled', rate = NULL, period = '[2026-12-01 09:00+01, 2026-12-02 18:00+01)'"));
     run(here, &set(place, "status = 'confirmed'"));
     settled(here, wait::LONG);
+}
+
+#[test]
+fn w4_what_was_paid_was_paid_at_the_rate_of_its_time() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let here = &mut stage.owner;
+    run(here, &assign(place, "confirmed"));
+    settled(here, wait::LONG);
+    let paid = |what: &str| format!("UPDATE atlvs.payroll_items SET {what} WHERE employee_id = '{}' AND work_on = '2026-12-01'", place.id("employee"));
+    run(here, &paid("status = 'paid'"));
+    run(here, &format!("UPDATE atlvs.employees SET day_rate = 200 WHERE id = '{}'; {}", place.id("employee"), set(place, "role = 'head rigger'")));
+    settled(here, wait::LONG);
+    assert_eq!(
+        text(here, &payroll(place)),
+        "2026-12-01|assignment|150.00|150.00|EUR|paid|t|t, 2026-12-02|assignment|200.00|200.00|EUR|draft|t|t"
+    );
+    assert_eq!(stage.dead(place), []);
 }

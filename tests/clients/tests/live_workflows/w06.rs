@@ -1,6 +1,6 @@
 //! W6: approved hours replace the draft of their day on the payroll, overtime 1.5 times, and count in the costs.
 
-use super::six::{Bad, Place, Workflow};
+use super::six::{Bad, Place, Workflow, alone};
 use super::site;
 use usher_clients::{Client, run, settled, text, wait};
 
@@ -77,4 +77,19 @@ fn check(here: &mut Client, place: &Place) {
     run(here, &set(place, "status = 'approved'"));
     settled(here, wait::LONG);
     assert_eq!(text(here, &books(place)), paid);
+}
+
+#[test]
+fn w6_a_closed_project_takes_no_hours() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let here = &mut stage.owner;
+    run(here, &format!("UPDATE atlvs.projects SET phase = 'closed' WHERE id = '{}'", place.id("project")));
+    let before = text(here, &books(place));
+    run(here, &work(place, "approved"));
+    settled(here, wait::LONG);
+    assert_eq!(text(here, &books(place)), before);
+    let dead = stage.dead(place);
+    let told = |(flow, error): &(String, String)| flow == WORKFLOW.bad.flow && error.contains("the project of the hours of \"Ann\" is closed");
+    assert!(!dead.is_empty() && dead.iter().all(told), "{dead:?}");
 }

@@ -1,8 +1,8 @@
 //! W12: a wrapped production's project is closed: what is open is waited for, accruals and the final invoice are booked; what fails is undone.
 
-use super::six::{Bad, Place, Workflow};
+use super::six::{Bad, Place, Workflow, alone};
 use super::site;
-use usher_clients::{Client, text};
+use usher_clients::{Client, refused, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W12",
@@ -96,4 +96,21 @@ fn check(here: &mut Client, place: &Place) {
         text(here, &site::booked(place)),
         "1200 3000.00 EUR, 2000 -50.00 EUR, 2100 -150.00 EUR, 2300 -200.00 EUR, 4400 -3000.00 EUR, 5000 250.00 EUR, 5100 150.00 EUR"
     );
+}
+
+#[test]
+fn w12_what_is_left_to_bill_is_not_told_from_two_currencies() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let here = &mut stage.owner;
+    let (organization, project, number) = (place.organization, place.id("project"), place.unique("I-USD"));
+    run(
+        here,
+        &format!("INSERT INTO atlvs.invoices (organization_id, project_id, number, total, currency, status) VALUES ('{organization}', '{project}', '{number}', 500, 'USD', 'sent')"),
+    );
+    let bill = format!("SELECT atlvs.bill_rest('{organization}', '{project}', '{}')", place.id("run"));
+    let error = refused(here, &bill);
+    assert!(error.message().contains("has invoices in another currency than EUR") && error.hint().is_some(), "{error:?}");
+    run(here, &format!("UPDATE atlvs.invoices SET status = 'void' WHERE number = '{number}'; BEGIN; {bill}"));
+    assert_eq!(text(here, &format!("SELECT total::text FROM atlvs.invoices WHERE project_id = '{project}' AND number LIKE '%-F'")), "3000.00");
+    run(here, "ROLLBACK");
 }

@@ -1,8 +1,9 @@
 //! W17: what is sold leaves the stock and the store, by what was sold, and a store that runs low says so.
 
 use super::money::{order, set_order};
-use super::six::{Bad, Place, Workflow};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone};
+use std::thread;
+use usher_clients::{Client, run, settled, text, wait};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W17",
@@ -68,4 +69,57 @@ fn check(here: &mut Client, place: &Place) {
         place.unique("shirt")
     );
     assert_eq!(text(here, &told), "role:clients_live_member low_stock warning");
+}
+
+#[test]
+fn w17_lines_that_come_behind_the_payment_are_waited_for() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let here = &mut stage.owner;
+    let (tickets, shirts) = (place.id("tickets"), place.id("shirts"));
+    run(
+        here,
+        &format!(
+            "CREATE TEMP TABLE late AS SELECT * FROM gvteway.order_items WHERE id IN ('{tickets}', '{shirts}'); DELETE FROM gvteway.order_items WHERE id IN ('{tickets}', '{shirts}'); {}",
+            set_order(place, "status = 'paid'")
+        ),
+    );
+    settled(here, wait::LONG);
+    let moved = format!("SELECT count(*)::text || ' ' || min(p.stock) FROM gvteway.merch_products AS p LEFT JOIN gvteway.stock_moves AS m ON m.product_id = p.id WHERE p.id = '{}' AND m.id IS NOT NULL", place.id("product"));
+    assert_eq!(text(here, &format!("SELECT count(*)::text FROM gvteway.stock_moves WHERE product_id = '{}'", place.id("product"))), "0");
+    let told = |dead: &(String, String)| dead.0 == WORKFLOW.bad.flow && dead.1.contains("the order has all its lines");
+    let dead = stage.dead(place);
+    assert!(dead.iter().any(told), "{dead:?}");
+    let here = &mut stage.owner;
+    run(here, "INSERT INTO gvteway.order_items SELECT * FROM late; DROP TABLE late");
+    run(here, &format!("SELECT usher.retry_dead_letters('north', '{{\"flow\": \"{}\"}}')", WORKFLOW.bad.flow));
+    settled(here, wait::LONG);
+    assert_eq!(text(here, &moved), "1 9");
+}
+
+#[test]
+fn w17_two_orders_of_the_same_products_do_not_wait_crosswise() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let low = "00000000-0000-0000-0000-0000000000a1";
+    run(
+        &mut stage.owner,
+        &format!(
+            "INSERT INTO gvteway.merch_products (organization_id, id, sku, title, stock) VALUES ('{0}', '{low}', '{1}', 'Cup', 5);
+             INSERT INTO gvteway.order_items (organization_id, order_id, kind, sku, qty, unit_price) VALUES ('{0}', '{2}', 'merch', '{1}', 1, 0)",
+            place.organization,
+            place.unique("cup"),
+            place.id("order")
+        ),
+    );
+    stage.settle();
+    // Who waits for the first product has not yet taken the second.
+    let mut holder = stage.another();
+    run(&mut holder, &format!("BEGIN; SELECT FROM gvteway.merch_products WHERE id = '{low}' FOR UPDATE"));
+    let mut mover = stage.another();
+    let sql = format!("SELECT gvteway.move_stock('{}', '{}', false)", place.organization, place.id("order"));
+    let moving = thread::spawn(move || run(&mut mover, &sql));
+    stage.somebody_waits();
+    run(&mut holder, &format!("SELECT FROM gvteway.merch_products WHERE id = '{}' FOR UPDATE NOWAIT; COMMIT", place.id("product")));
+    moving.join().expect("the move has panicked");
 }

@@ -1,8 +1,9 @@
 //! W18: what a campaign has cost is an expense in the books, once, and adds to its spend.
 
 use super::money::journals;
-use super::six::{Bad, Place, Workflow, nothing};
-use usher_clients::{Client, text};
+use super::show::on_sale;
+use super::six::{Bad, Place, Workflow, alone, nothing};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W18",
@@ -54,4 +55,46 @@ fn check(here: &mut Client, place: &Place) {
         ),
     );
     assert_eq!(found, "Spring|search|1000|250.10|EUR|synced");
+}
+
+#[test]
+fn w18_what_is_being_booked_is_not_corrected_in_the_same_moment() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    run(&mut stage.owner, "SELECT usher.disable_flow('live_events.book_campaign_spend')");
+    run(&mut stage.owner, &spend(place, "EUR"));
+    let corrected = stage.meanwhile(
+        &format!("SELECT atlvs.book_campaign_spend('{}', '{}')", place.organization, place.id("spend")),
+        "SELECT 1",
+        &format!("UPDATE gvteway.campaign_spend SET amount = 260 WHERE id = '{}'", place.id("spend")),
+    );
+    run(&mut stage.owner, "SELECT usher.enable_flow('live_events.book_campaign_spend')");
+    let error = corrected.expect_err("it is booked by then");
+    assert!(error.as_db_error().is_some_and(|error| error.message().contains("is booked")), "{error}");
+}
+
+#[test]
+fn w18_a_closed_project_takes_no_spend() {
+    let (mut stage, place) = alone(|place| {
+        format!(
+            "{} INSERT INTO gvteway.campaigns (organization_id, id, name, event_id, currency) VALUES ('{}', '{}', 'Spring', '{}', 'EUR')",
+            on_sale(place),
+            place.organization,
+            place.id("campaign"),
+            place.id("event")
+        )
+    });
+    let place = &place;
+    run(&mut stage.owner, &spend(place, "EUR"));
+    stage.settle();
+    let closed = format!("UPDATE atlvs.projects SET phase = 'closed' WHERE id = '{}'", place.id("project"));
+    run(&mut stage.owner, &closed);
+    // What is booked stays so when it is run again.
+    run(&mut stage.owner, &format!("SELECT atlvs.book_campaign_spend('{}', '{}')", place.organization, place.id("spend")));
+    let late = spend(place, "EUR").replace(&place.id("spend").to_string(), &place.id("late").to_string()).replace(&place.unique("inv"), &place.unique("late"));
+    run(&mut stage.owner, &late);
+    stage.settle();
+    let dead = stage.dead(place);
+    assert!(dead.len() == 1 && dead[0].1.contains("which is closed"), "{dead:?}");
+    assert_eq!(journals(&mut stage.owner, place, "campaign_spend", &format!("'{}', '{}'", place.id("spend"), place.id("late"))), "2026-03-04 EUR 2000 C 250.10, 5200 D 250.10");
 }

@@ -1,8 +1,8 @@
 //! W20: a paid payout is booked once: bank and fees against clearing, to the cent.
 
 use super::money::{journals, order};
-use super::six::{Bad, Place, Workflow};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W20",
@@ -53,4 +53,21 @@ fn check(here: &mut Client, place: &Place) {
         ),
     );
     assert_eq!(found, "116.86|3.69|10.00|103.17|EUR|booked|t");
+}
+
+#[test]
+fn w20_what_is_being_booked_is_not_corrected_in_the_same_moment() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    run(&mut stage.owner, "SELECT usher.disable_flow('live_events.settle_paid_payout')");
+    run(&mut stage.owner, &(WORKFLOW.act)(place));
+    let settle = format!("SELECT atlvs.settle_payout('{}', '{}')", place.organization, place.id("payout"));
+    let corrected = stage.meanwhile(&settle, "SELECT 1", &set(place, "gross = 117.86, net = 104.17"));
+    // And twice at once it is booked once.
+    let again = stage.meanwhile(&settle, "SELECT 1", &settle);
+    run(&mut stage.owner, "SELECT usher.enable_flow('live_events.settle_paid_payout')");
+    let error = corrected.expect_err("it is booked by then");
+    assert!(error.as_db_error().is_some_and(|error| error.message().contains("is paid and booked")), "{error}");
+    again.expect("the same journal");
+    check(&mut stage.owner, place);
 }

@@ -1,7 +1,7 @@
 //! W21: a vendor's rating is the mean of its published reviews.
 
-use super::six::{Bad, Place, Workflow, nothing};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone, nothing};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W21",
@@ -42,4 +42,30 @@ fn set(place: &Place, what: &str) -> String {
 fn check(here: &mut Client, place: &Place) {
     let found = text(here, &format!("SELECT concat_ws('|', rating, rating_n) FROM atlvs.vendors WHERE id = '{}'", place.id("vendor")));
     assert_eq!(found, "3.67|3");
+}
+
+#[test]
+fn w21_of_two_who_count_at_once_the_later_count_stays() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let vendor = place.id("vendor");
+    let mut other = stage.another();
+    run(&mut other, &format!("BEGIN; SELECT FROM atlvs.vendors WHERE id = '{vendor}' FOR UPDATE"));
+    run(&mut stage.owner, &set(place, "status = 'published'"));
+    stage.somebody_waits();
+    // Meanwhile another review comes, and is counted by whoever holds the vendor.
+    run(
+        &mut stage.owner,
+        &format!(
+            "SET session_replication_role = replica;
+             INSERT INTO gvteway.reviews (organization_id, event_id, rating, vendor_ref, status) VALUES ('{}', '{}', 5, '{vendor}', 'published');
+             SET session_replication_role = DEFAULT",
+            place.organization,
+            place.id("event")
+        ),
+    );
+    run(&mut other, &format!("UPDATE atlvs.vendors SET rating = 4, rating_n = 4 WHERE id = '{vendor}'; COMMIT"));
+    stage.settle();
+    assert_eq!(text(&mut stage.owner, &format!("SELECT concat_ws('|', rating, rating_n) FROM atlvs.vendors WHERE id = '{vendor}'")), "4.00|4");
+    assert_eq!(stage.dead(place), []);
 }

@@ -1,8 +1,8 @@
 //! W23: reconciliation finds a cent that somebody has planted, and says so.
 
 use super::money::order;
-use super::six::{Bad, Place, Workflow, nothing};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone, nothing};
+use usher_clients::{Client, run, settled, text, wait};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W23",
@@ -72,4 +72,52 @@ fn check(here: &mut Client, place: &Place) {
         ),
     );
     assert_eq!(alerts, "reconciliation|high|open\nsettlement|high|open");
+}
+
+#[test]
+fn w23_differences_that_take_each_other_away_are_found() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let here = &mut stage.owner;
+    let (organization, event, day) = (place.organization, place.id("event"), day(&place));
+    run(
+        here,
+        &format!(
+            "INSERT INTO gvteway.orders (organization_id, id, event_id, number, subtotal, total, currency) VALUES ('{organization}', '{other}', '{event}', '{number}', 20, 20, 'EUR');
+             INSERT INTO gvteway.order_items (organization_id, order_id, kind, unit_price) VALUES ('{organization}', '{other}', 'ticket', 20);
+             UPDATE gvteway.orders SET status = 'paid', paid_at = {day}::date + time '13:00' WHERE id = '{other}'",
+            other = place.id("other"),
+            number = place.unique("other")
+        ),
+    );
+    settled(here, wait::LONG);
+    let differs = format!("SELECT concat_ws('|', orders_amount, ledger_amount, difference) FROM atlvs.find_differences('{organization}', {day}) WHERE kind = 'event_day' AND event_ref = '{event}'");
+    assert_eq!(text(here, &differs), "136.86|136.86|0.00");
+    let bend = |by: &str| {
+        format!(
+            "SET session_replication_role = replica;
+             UPDATE gvteway.orders SET total = total + CASE id WHEN '{}' THEN {by} ELSE -({by}) END WHERE event_id = '{event}';
+             SET session_replication_role = DEFAULT",
+            place.id("order")
+        )
+    };
+    run(here, &bend("5"));
+    assert_eq!(text(here, &differs), "136.86|136.86|10.00");
+    run(here, &bend("-5"));
+    assert_eq!(text(here, &differs), "136.86|136.86|0.00");
+}
+
+#[test]
+fn w23_who_does_not_look_as_far_leaves_what_was_found_there() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let here = &mut stage.owner;
+    let reconcile = |back: u32| format!("SELECT atlvs.reconcile('{}', {}::date - {back})", place.organization, day(&place));
+    let alert = format!(
+        "SELECT status FROM atlvs.alerts WHERE organization_id = '{}' AND kind = 'reconciliation' AND title LIKE '%{}%'",
+        place.organization,
+        place.unique("po")
+    );
+    run(here, &reconcile(0));
+    assert_eq!(text(here, &alert), "open");
+    run(here, &reconcile(10));
+    assert_eq!(text(here, &alert), "open");
 }

@@ -1,8 +1,8 @@
 //! W25: a production gets its event, the draft that the booking of its deal has made; lineup and times come from its public sets.
 
-use super::show::{item, linked, set};
-use super::six::{Bad, Place, Workflow, nothing};
-use usher_clients::{Client, text};
+use super::show::{item, linked, on_sale, set};
+use super::six::{Bad, Place, Workflow, alone, nothing};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W25",
@@ -87,4 +87,33 @@ fn check(here: &mut Client, place: &Place) {
         "t|t|Night|draft|Tempodrom|Europe/Berlin|700|[\"Alto\", \"Basso\"]|2031-08-01 18:00:00|2031-08-01 19:30:00|2031-08-01 23:00:00"
     );
     assert_eq!(linked(here, place, "event", &place.id("project").to_string(), &format!("'{}'", place.id("draft"))), "1");
+}
+
+#[test]
+fn w25_the_event_of_a_cancelled_production_is_cancelled_if_guests_see_it() {
+    let (mut stage, place) = alone(on_sale);
+    let place = &place;
+    let mut becomes = |event: &str, sql: &str| {
+        run(&mut stage.owner, &set(place, "compvss.productions", "production", "status = 'planning'"));
+        stage.settle();
+        run(&mut stage.owner, &set(place, "gvteway.events", "event", &format!("status = '{event}'")));
+        run(&mut stage.owner, sql);
+        stage.settle();
+        text(&mut stage.owner, &format!("SELECT status FROM gvteway.events WHERE id = '{}'", place.id("event")))
+    };
+    let cancel = set(place, "compvss.productions", "production", "status = 'cancelled'");
+    for status in ["published", "on_sale", "live", "delayed"] {
+        assert_eq!(becomes(status, &cancel), "cancelled", "{status}");
+    }
+    for status in ["draft", "ended"] {
+        assert_eq!(becomes(status, &cancel), status);
+    }
+    assert_eq!(becomes("on_sale", &set(place, "compvss.productions", "production", "status = 'advancing'")), "on_sale");
+    // By way of its project (W9), too.
+    assert_eq!(becomes("on_sale", &set(place, "atlvs.projects", "project", "phase = 'cancelled'")), "cancelled");
+    // Whoever looks late looks at what is so by then.
+    assert_eq!(
+        becomes("on_sale", &format!("SELECT gvteway.cancel_event('{}', '{}')", place.organization, place.id("production"))),
+        "on_sale"
+    );
 }

@@ -1,8 +1,8 @@
 //! W33: tickets that let somebody in are counted by gate and five minutes, each once.
 
 use super::show::{on_sale, set};
-use super::six::{Bad, Place, Workflow, nothing};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone, nothing};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W33",
@@ -73,4 +73,38 @@ fn check(here: &mut Client, place: &Place) {
         ),
     );
     assert_eq!(counted, "North 2024-08-01 18:00:00 2, North 2024-08-01 18:05:00 1");
+}
+
+fn counts(here: &mut Client, place: &Place) -> String {
+    let sql = "SELECT COALESCE(string_agg(concat_ws(' ', gate, scanned), ', ' ORDER BY gate, bucket_at), '') FROM compvss.access_counts";
+    text(here, &format!("{sql} WHERE organization_id = '{}' AND production_id = '{}'", place.organization, place.id("production")))
+}
+
+#[test]
+fn w33_a_scan_that_is_deleted_counts_no_more() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    run(&mut stage.owner, &(WORKFLOW.act)(place));
+    stage.settle();
+    run(&mut stage.owner, &format!("DELETE FROM gvteway.ticket_scans WHERE id IN ('{}', '{}')", place.id("scan 1"), place.id("scan 4")));
+    stage.settle();
+    assert_eq!(counts(&mut stage.owner, place), "North 1, North 1");
+    assert_eq!(stage.dead(place), []);
+}
+
+#[test]
+fn w33_counts_are_taken_in_one_order() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    run(&mut stage.owner, &(scan(place, 1, "North", "ok", "2024-08-01 18:00:00Z") + &scan(place, 2, "South", "ok", "2024-08-01 18:00:00Z")));
+    stage.settle();
+    // A scan moves from one gate to another: whoever waits for the first count has not yet taken the second.
+    let locked = |gate: &str| format!("SELECT FROM compvss.access_counts WHERE production_id = '{}' AND gate = '{gate}'", place.id("production"));
+    let mut holder = stage.another();
+    run(&mut holder, &format!("BEGIN; {} FOR UPDATE", locked("North")));
+    run(&mut stage.owner, &set(place, "gvteway.ticket_scans", "scan 1", "gate = 'South'"));
+    stage.somebody_waits();
+    run(&mut holder, &format!("{} FOR UPDATE NOWAIT; COMMIT", locked("South")));
+    stage.settle();
+    assert_eq!(counts(&mut stage.owner, place), "North 0, South 2");
 }

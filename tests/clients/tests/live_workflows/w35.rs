@@ -1,8 +1,8 @@
 //! W35: what is sold of an article says what will be needed, and whether to order more.
 
 use super::show::{on_sale, set};
-use super::six::{Bad, Place, Workflow};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W35",
@@ -64,4 +64,21 @@ fn check(here: &mut Client, place: &Place) {
     );
     // Four for ten guests, a hundred are expected: forty, of which four are sold, and at most twenty are left.
     assert_eq!(forecast, format!("{}|4|40|t|t", place.unique("SHIRT")));
+}
+
+#[test]
+fn w35_lines_that_come_behind_the_payment_are_waited_for() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let act = (WORKFLOW.act)(place);
+    let lines = act.split(';').nth(1).expect("the lines").to_owned();
+    run(&mut stage.owner, &act.replace(&lines, "SELECT 1"));
+    stage.settle();
+    let told = |dead: &(String, String)| dead.0 == WORKFLOW.bad.flow && dead.1.contains("the order has all its lines");
+    let dead = stage.dead(place);
+    assert!(dead.iter().any(told), "{dead:?}");
+    run(&mut stage.owner, &lines);
+    run(&mut stage.owner, "SELECT usher.retry_dead_letters('north', '{}')");
+    stage.settle();
+    check(&mut stage.owner, place);
 }

@@ -2,7 +2,7 @@
 
 use super::money;
 use super::six::{Bad, Place, Workflow, alone};
-use usher_clients::{Client, run, settled, text, wait};
+use usher_clients::{Client, refused, run, settled, text, wait};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W39",
@@ -139,4 +139,66 @@ fn w39_a_deal_that_does_not_say_so_is_not_published() {
     );
     settled(here, wait::LONG);
     check(here, &place);
+    let runs = format!("SELECT string_agg(state || COALESCE(': ' || error_message, ''), ', ' ORDER BY started_at) FROM usher.workflow_runs WHERE input ->> 'deal_id' = '{}'", place.id("deal"));
+    assert_eq!(text(here, &runs), "running", "one run for the deal, also when it says so from now on");
+    // Nobody follows it a second time.
+    run(
+        here,
+        &format!(
+            "SELECT usher.start_workflow('{}', 'live_events.run_event_lifecycle', '{{\"deal_id\": \"{}\"}}')",
+            place.slug,
+            place.id("deal")
+        ),
+    );
+    settled(here, wait::LONG);
+    let found = text(here, &runs);
+    assert!(found.starts_with("running, undone: ") && found.contains("is followed already"), "{found}");
+}
+
+/// The production of the deal, and its event.
+fn made(here: &mut Client, place: &Place) -> [String; 2] {
+    let sql = format!(
+        "FROM gvteway.events AS e JOIN compvss.productions AS q ON q.id = e.production_ref JOIN atlvs.projects AS p ON p.id = q.project_ref WHERE p.deal_id = '{}'",
+        place.id("deal")
+    );
+    ["q", "e"].map(|row| text(here, &format!("SELECT {row}.id::text {sql}")))
+}
+
+#[test]
+fn w39_a_deal_that_is_not_won_any_more_is_not_published() {
+    let (mut stage, place) = alone(|place| deal(place, "won", false));
+    let here = &mut stage.owner;
+    let (organization, [production, event]) = (place.organization, made(here, &place));
+    run(here, &set(&place, "status = 'lost'"));
+    let hold = refused(here, &format!("SELECT compvss.hold_production('{organization}', '{}')", place.id("deal")));
+    assert!(hold.message().contains("is not won any more"), "{hold:?}");
+    let publish = format!("SELECT gvteway.publish_event('{organization}', '{production}')::text");
+    let refusal = refused(here, &publish);
+    assert!(refusal.message().contains("its deal is not won any more"), "{refusal:?}");
+    // Where somebody was there first nothing is asked any more.
+    run(here, &format!("UPDATE gvteway.events SET status = 'on_sale', venue_name = NULL WHERE id = '{event}'"));
+    assert_eq!(text(here, &publish), event);
+    stage.settle();
+}
+
+#[test]
+fn w39_what_guests_see_is_not_taken_back() {
+    let (mut stage, place) = alone(|place| deal(place, "won", false));
+    let here = &mut stage.owner;
+    let (organization, [production, event]) = (place.organization, made(here, &place));
+    let mut undone = |event_status: &str| {
+        run(
+            here,
+            &format!(
+                "BEGIN; UPDATE gvteway.events SET status = '{event_status}' WHERE id = '{event}';
+                 SELECT atlvs.reopen_deal('{organization}', '{}'), compvss.release_production('{organization}', '{production}')",
+                place.id("deal")
+            ),
+        );
+        let found = text(here, &format!("SELECT d.status || ' ' || q.status FROM atlvs.deals AS d, compvss.productions AS q WHERE d.id = '{}' AND q.id = '{production}'", place.id("deal")));
+        run(here, "ROLLBACK");
+        found
+    };
+    assert_eq!(undone("on_sale"), "won planning");
+    assert_eq!(undone("draft"), "proposal cancelled");
 }

@@ -1,8 +1,8 @@
 //! W43: what is sold, reversals taken off, is the production's count, and its staff follow.
 
 use super::money::{order, set_order};
-use super::six::{Bad, Place, Workflow};
-use usher_clients::{Client, text};
+use super::six::{Bad, Place, Workflow, alone};
+use usher_clients::{Client, run, text};
 
 pub const WORKFLOW: Workflow = Workflow {
     number: "W43",
@@ -58,4 +58,30 @@ fn check(here: &mut Client, place: &Place) {
     );
     // 151 are more than the 120 that were expected; one for fifty of them, rounded up.
     assert_eq!(found, "151|0.7550|120|4");
+}
+
+#[test]
+fn w43_of_two_who_count_at_once_the_later_count_stays() {
+    let (mut stage, place) = alone(WORKFLOW.prepare);
+    let place = &place;
+    let production = place.id("production");
+    let sell = |tickets: u32| {
+        format!("SELECT FROM usher.ingest_ticket_revenue('{}', '{}', NULL, {tickets}, 10.00, 'EUR', idempotency_key => '{}')", place.slug, place.unique("P"), place.unique(&tickets.to_string()))
+    };
+    let sold = format!("SELECT tickets_sold::text FROM compvss.productions WHERE id = '{production}'");
+    let mut other = stage.another();
+    run(&mut other, &format!("BEGIN; SELECT FROM compvss.productions WHERE id = '{production}' FOR UPDATE"));
+    run(&mut stage.owner, &sell(2));
+    stage.somebody_waits();
+    // Meanwhile more is sold, and counted by whoever holds the production.
+    let unheard = |sql: &str| format!("SET session_replication_role = replica; {sql}; SET session_replication_role = DEFAULT");
+    run(&mut stage.owner, &unheard(&sell(3)));
+    run(&mut other, &format!("UPDATE compvss.productions SET tickets_sold = 5 WHERE id = '{production}'; COMMIT"));
+    stage.settle();
+    assert_eq!(text(&mut stage.owner, &sold), "5");
+    assert_eq!(stage.dead(place), []);
+    // What is right again, while something else was written, is put right too.
+    run(&mut stage.owner, &unheard(&format!("UPDATE compvss.productions SET tickets_sold = 7 WHERE id = '{production}'")));
+    run(&mut stage.owner, &format!("SELECT compvss.count_tickets('{}', '{}', 5)", place.organization, place.id("project")));
+    assert_eq!(text(&mut stage.owner, &sold), "5");
 }

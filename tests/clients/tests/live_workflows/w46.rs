@@ -1,7 +1,7 @@
 //! W46: one identity for a person and organization, with an account for each platform; whoever leaves has none any more, in the same transaction.
 
 use super::show::set;
-use super::six::{Bad, Place, Workflow, nothing};
+use super::six::{Bad, Place, Workflow, alone, nothing};
 use usher_clients::{Client, Database, Uuid, Value, json, number, page, refused, run, settled, text, value, wait};
 
 pub const WORKFLOW: Workflow = Workflow {
@@ -290,4 +290,47 @@ fn people_see_who_they_are_and_admins_see_to_the_others() {
     run(here, "DELETE FROM usher.organizations WHERE slug = 'south'");
     settled(here, wait::LONG);
     assert_eq!(number(here, "SELECT count(*) FROM usher.dead_letters"), 0, "{}", wait::jobs(here));
+}
+
+#[test]
+fn who_has_left_has_no_account_on_the_crew() {
+    let (mut stage, place) = alone(nothing);
+    let (place, crew) = (&place, place.id("crew"));
+    run(
+        &mut stage.owner,
+        &format!(
+            "{} INSERT INTO compvss.crew_members (organization_id, id, employee_ref, name, role) VALUES ('{}', '{crew}', '{}', 'Ann Lee', 'rigger')",
+            employee(place, "left"),
+            place.organization,
+            place.id("employee")
+        ),
+    );
+    stage.settle();
+    assert_eq!(number(&mut stage.owner, &format!("SELECT count(*) FROM live_events.platform_accounts WHERE ref = '{crew}'")), 0);
+}
+
+#[test]
+fn an_account_that_is_made_while_its_person_is_erased_ends_too() {
+    let (mut stage, place) = alone(nothing);
+    run(&mut stage.owner, "SELECT usher.disable_flow('live_events.link_guest')");
+    let stands: Vec<String> = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"]
+        .into_iter()
+        .map(|level| {
+            let guest = place.id(level);
+            let insert = format!("INSERT INTO gvteway.guests (organization_id, id, email, name) VALUES ('{}', '{guest}', '{guest}@example.org', 'Cyd')", place.organization);
+            run(&mut stage.owner, &insert);
+            stage.settle();
+            let erased = stage.meanwhile(
+                &format!("SELECT live_events.link_account('{}', 'guest', '{guest}', NULL, NULL)", place.organization),
+                &format!("BEGIN ISOLATION LEVEL {level}; SELECT count(*) FROM live_events.platform_accounts"),
+                &format!("UPDATE gvteway.guests SET email = 'erased-{guest}', name = NULL, erased_at = now() WHERE id = '{guest}'; COMMIT"),
+            );
+            erased.unwrap_or_else(|error| panic!("{level}: {error}"));
+            stage.settle();
+            let sql = "SELECT concat_ws('|', a.status, i.name, i.email) FROM live_events.platform_accounts AS a JOIN live_events.identities AS i ON i.id = a.identity_id";
+            text(&mut stage.owner, &format!("{sql} WHERE a.ref = '{guest}'"))
+        })
+        .collect();
+    run(&mut stage.owner, "SELECT usher.enable_flow('live_events.link_guest')");
+    assert_eq!(stands, ["deprovisioned"; 3]);
 }
