@@ -1112,6 +1112,7 @@ AS $function$
 DECLARE
     found_deal record;
     job record;
+    base regclass;
     image jsonb;
 BEGIN
     organization_id := usher.managed_organization(organization);
@@ -1160,7 +1161,16 @@ BEGIN
                   HINT = 'Take the deal out of won and win it again; SELECT usher.install_pack(''live_events''); brings back a flow that is gone.';
     END IF;
     IF job.again THEN
-        SELECT jsonb_object_agg(e.key, e.value) INTO image FROM jsonb_each(found_deal.image) AS e WHERE job.new ? e.key;
+        -- Of a bound deal the job has the application's row, with the application's names.
+        SELECT d.refobjid INTO base
+          FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+          JOIN pg_class AS c ON c.oid = d.refobjid AND c.relkind IN ('r', 'p')
+         WHERE r.ev_class = 'atlvs.deals'::regclass AND d.refobjid <> r.ev_class LIMIT 1;
+        image := found_deal.image;
+        IF base IS NOT NULL THEN
+            EXECUTE format('SELECT to_jsonb(d) FROM %s AS d WHERE d.id = $1', base) INTO image USING deal;
+        END IF;
+        SELECT jsonb_object_agg(e.key, e.value) INTO image FROM jsonb_each(image) AS e WHERE job.new ? e.key;
         PERFORM usher.retry_sync_job(job.id, image);
     END IF;
     status := 'pending';

@@ -187,18 +187,29 @@ fn create_parts(installed: Installed, pack: &Pack, parts: Parts, role: &str, fit
         definition["run_as"] = Value::String(role.to_owned());
         let existing = {
             let _acting = role::internal(installed.owner);
-            spi::read::<JsonB>("SELECT definition FROM usher.flows WHERE name = $1", &[spi::arg(name.as_str())])?
+            let found = spi::read_all(
+                "SELECT f.definition, f.state = 'broken' OR NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid = f.run_as::pg_catalog.oid)
+                   FROM usher.flows AS f WHERE f.name = $1",
+                &[spi::arg(name.as_str())],
+                |row| Ok((row.get::<JsonB>(1)?.map(|json| json.0).unwrap_or_default(), row.get::<bool>(2)? == Some(true))),
+            )?;
+            found.into_iter().next()
         };
         match existing {
             None => {
                 manage::create(installed, &name, Some(pack.name), definition)?;
                 done.made += 1;
             }
-            Some(existing) if existing.0 != definition => {
+            Some((existing, _)) if existing != definition => {
                 manage::alter(installed, &name, definition)?;
                 done.changed += 1;
             }
-            Some(_) => {}
+            // Its role may be another of the same name. What does not fit yet stays as it is, and says why.
+            Some((_, true)) => {
+                let mended = subxact::attempt(|| manage::alter(installed, &name, definition));
+                done.changed += usize::from(mended.is_ok());
+            }
+            Some((_, false)) => {}
         }
     }
     for (name, definition) in parts.overlap_rules {
@@ -283,6 +294,29 @@ pub struct Adopted {
     stored: Option<Stored>,
 }
 
+/// How many jobs wait for flows that would be taken away.
+fn waiting(installed: Installed, pack: &Pack, parts: &Parts) -> Result<Option<i64>> {
+    if !installed.up_to_date {
+        return Ok(None);
+    }
+    let _acting = role::internal(installed.owner);
+    let names: Vec<String> = parts.flows.keys().flat_map(|name| [name.clone(), format!("{name}:back")]).collect();
+    let flows = spi::read_all(
+        "SELECT f.id FROM usher.flows AS f WHERE f.pack = $1 AND f.name = ANY ($2)",
+        &[spi::arg(pack.name), spi::arg(names)],
+        |row| Ok(row.get::<i32>(1)?.unwrap_or_default()),
+    )?;
+    if flows.is_empty() {
+        return Ok(None);
+    }
+    let jobs = spi::read::<i64>(
+        "SELECT (SELECT pg_catalog.count(*) FROM usher.ready_jobs AS r WHERE r.flow_id = ANY ($1))
+              + (SELECT pg_catalog.count(*) FROM usher.queue_waiting AS w WHERE w.flow_id = ANY ($1))",
+        &[spi::arg(flows)],
+    )?;
+    Ok(jobs.filter(|jobs| *jobs > 0))
+}
+
 pub fn look(installed: Installed, name: &str, bind: Option<Value>) -> Result<Adopted> {
     let pack = find(name)?;
     let manifest = parsed(pack.manifest, "pack.json")?;
@@ -292,7 +326,13 @@ pub fn look(installed: Installed, name: &str, bind: Option<Value>) -> Result<Ado
     let model = Model::read(super::scripts_of(pack));
     let bind = Bind::parse(&json, &model)?;
     let fits = fit::all(&bind, &model)?;
-    let plan = plan::plan(&workflow::all(pack)?, &manifest, &model, &bind, &fits);
+    let all = workflow::all(pack)?;
+    let mut plan = plan::plan(&all, &manifest, &model, &bind, &fits);
+    for (line, parts) in plan.lines.iter_mut().zip(&all).filter(|(line, _)| !line.runs()) {
+        line.notes.extend(
+            waiting(installed, pack, parts)?.map(|jobs| format!("{jobs} jobs of its flows wait, and would be cancelled")),
+        );
+    }
     Ok(Adopted { model, bind, fits, plan, json, stored })
 }
 
@@ -339,7 +379,7 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
             apply::revoke(installed, pack.name, stored)?;
         }
         apply::clear(pack.name, model, bind)?;
-        apply::drop_functions(&without)?;
+        apply::drop_functions(pack.name, &without)?;
         for (number, script) in super::scripts_of(pack).enumerate() {
             spi::script(&script::left(script, &takes, &clashes))?;
             // The first one makes the schemas.
@@ -347,8 +387,11 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
                 apply::make_views(pack.name, model, fits, plan)?;
             }
         }
+        if let Some(stored) = &adopted.stored {
+            apply::restore_keys(model, bind, &stored.bind)?;
+        }
         grant(&schemas(manifest), role, &declaration)?;
-        apply::grant(installed, pack.name, role, fits, &plan.needs())?
+        apply::grant(installed, pack.name, role, fits, plan)?
     };
     if bind.tables.is_empty() {
         return store::forget(installed, pack.name);
@@ -376,7 +419,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
         }
     }
     protect::bring_in_line(installed, pack.name, &manifest, &|table| adopted.bind.takes(table))?;
-    if adopted.plan.books {
+    if adopted.plan.books() {
         bind_revenue(installed, pack, &manifest, &role)?;
     } else {
         unbind_revenue(installed, pack, &manifest)?;

@@ -2,9 +2,9 @@
 
 use super::fitted::{self, Fitted, Mapped, Theirs};
 use super::model::Model;
-use super::parse::{Bind, Source};
+use super::parse::{Bind, Bound, Source};
 use crate::error::{Result, UsherError, did_you_mean};
-use crate::pg::{catalog, spi};
+use crate::pg::{catalog, spi, subxact};
 use crate::registry::tables::split;
 use pgrx::pg_sys::Oid;
 use std::collections::BTreeMap;
@@ -59,13 +59,56 @@ SELECT b.name, b.type_sql, pg_catalog.format_type(t.oid, NULL),
   FROM base AS b JOIN pg_catalog.pg_type AS t ON t.oid = b.base
  WHERE t.typtype <> 'd' ORDER BY b.attnum";
 
-/// Unique indexes that an ON CONFLICT can name.
+/// Unique indexes: whether NULL is a value to them, and whether they are of some rows only.
 const UNIQUES: &str = "
 SELECT ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::smallint[]) WITH ORDINALITY AS k (attnum, n)
-               JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts)
+               JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum WHERE k.n <= i.indnkeyatts),
+       i.indnullsnotdistinct, i.indpred IS NOT NULL
   FROM pg_catalog.pg_index AS i
- WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+ WHERE i.indrelid = $1 AND i.indisunique AND i.indimmediate AND i.indisvalid AND i.indexprs IS NULL
  ORDER BY i.indexrelid";
+
+/// Those that hold for everybody, or for whom the pack's role is one of.
+const RESTRICTIVE: &str = "
+SELECT p.polname::text FROM pg_catalog.pg_policy AS p
+ WHERE p.polrelid = $1 AND NOT p.polpermissive
+   AND (0::pg_catalog.oid = ANY (p.polroles) OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = 'usher_member' AND r.oid = ANY (p.polroles)))
+ ORDER BY 1";
+
+/// A value that is none of its column's type would fail when the first row is written.
+fn check_value(at: &[&str], value: &serde_json::Value, type_sql: &str) -> Result<()> {
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let cast = format!("SELECT ({}::{type_sql}) IS NULL", fitted::literal(&text));
+    match subxact::attempt(|| spi::read::<bool>(&cast, &[]).map(|_| ())) {
+        Ok(()) => Ok(()),
+        Err(failure) if failure.is_outside() => Err(failure.into()),
+        Err(failure) => refuse(at, format!("{value} is no {type_sql}"), format!("PostgreSQL says: {}.", failure.message)),
+    }
+}
+
+fn check_values(key: &str, bound: &Bound, bind: &Bind, model: &Model, theirs: &[Theirs]) -> Result<()> {
+    let table = &model.tables[key];
+    for (column, source) in &bound.columns {
+        if let (Source::Constant(value), Some(ours)) = (source, table.column(column)) {
+            check_value(&[key, "columns", column, "value"], value, &ours.type_sql)?;
+        }
+    }
+    for (column, source) in bind.everywhere.iter().filter(|(column, _)| !bound.columns.contains_key(*column)) {
+        if let (Source::Constant(value), Some(ours)) = (source, table.column(column)) {
+            check_value(&["*", "columns", column, "value"], value, &ours.type_sql)?;
+        }
+    }
+    for (name, value) in &bound.fill {
+        if let Some(theirs) = theirs.iter().find(|theirs| theirs.name == *name) {
+            check_value(&[key, "fill", name], value, &theirs.type_sql)?;
+            if theirs.generated {
+                let hint = "Leave it out of fill.".to_owned();
+                return refuse(&[key, "fill", name], format!("{}.{name} is generated", bound.table), hint);
+            }
+        }
+    }
+    Ok(())
+}
 
 fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
     let Some(bound) = bind.bound(key) else { return Ok(None) };
@@ -98,6 +141,7 @@ fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
     for name in bound.fill.keys() {
         expect(name, &[key, "fill"])?;
     }
+    check_values(key, bound, bind, model, &theirs)?;
     let said = |name: &str| {
         let everywhere =
             bind.everywhere.get(name).filter(|source| !matches!(source, Source::Column(name) if !names.contains(&name.as_str())));
@@ -126,8 +170,13 @@ fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
         |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true), row.get::<Vec<String>>(3)?.unwrap_or_default())),
     )?;
     let (sql, owned, primary) = facts.into_iter().next().ok_or_else(|| UsherError::internal("a table is gone"))?;
-    let uniques =
-        spi::read_all(UNIQUES, &[spi::arg(oid)], |row| Ok(row.get::<Vec<String>>(1)?.unwrap_or_default().into_iter().collect()))?;
+    let indexes = spi::read_all(UNIQUES, &[spi::arg(oid)], |row| {
+        let columns: fitted::Unique = row.get::<Vec<String>>(1)?.unwrap_or_default().into_iter().collect();
+        Ok((columns, row.get::<bool>(2)? == Some(true), row.get::<bool>(3)? == Some(true)))
+    })?;
+    let of = |some: &dyn Fn(bool, bool) -> bool| -> Vec<fitted::Unique> {
+        indexes.iter().filter(|(_, one_null, partial)| some(*one_null, *partial)).map(|(columns, ..)| columns.clone()).collect()
+    };
     let fitted = Fitted {
         name: key.to_owned(),
         table: bound.table.clone(),
@@ -136,16 +185,19 @@ fn table(key: &str, bind: &Bind, model: &Model) -> Result<Option<Fitted>> {
         owned,
         theirs,
         columns,
-        uniques,
+        uniques: of(&|_, partial| !partial),
+        one_null: of(&|one_null, partial| one_null && !partial),
+        partial: of(&|_, partial| partial),
         key: primary,
         fill: bound.fill.clone(),
+        restrictive: spi::read_all(RESTRICTIVE, &[spi::arg(oid)], |row| Ok(row.get::<String>(1)?.unwrap_or_default()))?,
     };
     words(&fitted, bound)?;
     Ok(Some(fitted))
 }
 
 /// Words that an enum does not have, and words of it that would be taken for another.
-fn words(fitted: &Fitted, bound: &super::parse::Bound) -> Result<()> {
+fn words(fitted: &Fitted, bound: &Bound) -> Result<()> {
     for (column, words) in &bound.words {
         let Some(labels) = fitted.column(column).and_then(|name| fitted.theirs(name)).and_then(|theirs| theirs.labels.as_ref())
         else {

@@ -86,9 +86,28 @@ pub fn fits(ours: &str, theirs: &str) -> bool {
     ours == theirs || ours == "numeric" && theirs == "integer"
 }
 
-/// Rounds or cuts what is written.
+/// Cuts what is written.
 pub fn loses(ours: &str, theirs: &str) -> bool {
     family(ours) == "numeric" && family(theirs) == "integer"
+}
+
+/// Digits before and behind the point that a numeric holds, as far as it says so.
+fn digits(type_sql: &str) -> Option<(i64, i64)> {
+    let (_, inside) = type_sql.split_once('(').filter(|_| family(type_sql) == "numeric")?;
+    let mut numbers = inside.split(')').next()?.split(',').map(|number| number.trim().parse::<i64>());
+    let (all, behind) = (numbers.next()?.ok()?, numbers.next().and_then(|number| number.ok()).unwrap_or(0));
+    Some((all - behind, behind))
+}
+
+/// What becomes of an amount that is written where fewer digits are kept.
+pub fn narrows(ours: &str, theirs: &str) -> Option<&'static str> {
+    let (before, behind) = digits(theirs).filter(|_| family(ours) == "numeric")?;
+    match digits(ours) {
+        Some((_, fine)) if fine > behind => Some("rounded"),
+        None => Some("rounded"),
+        Some((large, _)) if large > before => Some("refused where it is larger"),
+        Some(_) => None,
+    }
 }
 
 /// How `column` of the pack lies in `theirs`.
@@ -133,7 +152,7 @@ pub fn fixed(column: &Column, value: Option<&Value>) -> Mapped {
 /// An index that is unique over just these columns.
 pub type Unique = BTreeSet<String>;
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Fitted {
     /// The pack's name of it.
     pub name: String,
@@ -144,10 +163,17 @@ pub struct Fitted {
     pub owned: bool,
     pub theirs: Vec<Theirs>,
     pub columns: BTreeMap<String, Mapped>,
+    /// Those that an ON CONFLICT can name.
     pub uniques: Vec<Unique>,
+    /// Of them, those to which NULL is a value (NULLS NOT DISTINCT).
+    pub one_null: Vec<Unique>,
+    /// Those of some rows only.
+    pub partial: Vec<Unique>,
     /// Columns of the primary key.
     pub key: Vec<String>,
     pub fill: BTreeMap<String, Value>,
+    /// Policies that take rows away from whoever has others.
+    pub restrictive: Vec<String>,
 }
 
 impl Fitted {
@@ -228,6 +254,11 @@ impl Fitted {
         labels.iter().filter(taken).map(String::as_str).collect()
     }
 
+    /// Whether one of these columns can be without a value.
+    pub fn may_be_null(&self, columns: &[&str]) -> bool {
+        columns.iter().filter_map(|name| self.theirs(name)).any(|column| !column.not_null)
+    }
+
     /// Columns that an inserted row must be given.
     pub fn must_have(&self) -> impl Iterator<Item = &Theirs> {
         self.theirs.iter().filter(|column| column.not_null && !column.has_default && !column.generated)
@@ -293,9 +324,7 @@ mod unit {
             owned: true,
             theirs: Vec::new(),
             columns,
-            uniques: Vec::new(),
-            key: Vec::new(),
-            fill: BTreeMap::new(),
+            ..Fitted::default()
         }
     }
 
@@ -321,6 +350,17 @@ mod unit {
             assert!(!fits(ours, theirs), "{ours} {theirs}");
         }
         assert!(loses("numeric(14,2)", "integer") && !loses("numeric", "numeric(10,2)"));
+        for (ours, theirs, expected) in [
+            ("numeric(14,2)", "numeric(10,0)", Some("rounded")),
+            ("numeric(14,2)", "numeric(10)", Some("rounded")),
+            ("numeric", "numeric(14,2)", Some("rounded")),
+            ("numeric(14,2)", "numeric(10,2)", Some("refused where it is larger")),
+            ("numeric(14,2)", "numeric(20,4)", None),
+            ("numeric(14,2)", "numeric", None),
+            ("text", "numeric(10,0)", None),
+        ] {
+            assert_eq!(narrows(ours, theirs), expected, "{ours} {theirs}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod fuzz_tests;
 mod lex;
 pub mod model;
 pub mod needs;
+mod notes;
 pub mod parse;
 pub mod plan;
 pub mod rewrite;

@@ -18,8 +18,20 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Constraints that find a row, by name.
     pub keys: BTreeMap<String, Vec<String>>,
+    /// Those that may be NULL, and NULL is one value there.
+    pub one_null: BTreeSet<String>,
+    pub references: Vec<Reference>,
     /// Functions of its triggers.
     pub triggers: BTreeSet<String>,
+}
+
+/// A key to another table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    pub name: String,
+    pub to: String,
+    /// The whole constraint.
+    pub sql: String,
 }
 
 impl Table {
@@ -43,6 +55,8 @@ pub struct Function {
 pub struct Model {
     pub tables: BTreeMap<String, Table>,
     pub functions: BTreeMap<String, Function>,
+    /// Functions that members call, with their own rights.
+    pub for_members: BTreeSet<String>,
 }
 
 /// What a statement of a script is about.
@@ -176,6 +190,9 @@ impl Model {
                         table.triggers.insert(function);
                     }
                 }
+                Subject::Of(name) if begins(&pieces, &["grant"]) && pieces.iter().any(|piece| piece.is("usher_member")) => {
+                    model.for_members.insert(name);
+                }
                 Subject::Of(_) | Subject::Do | Subject::Other => {}
             }
         }
@@ -219,7 +236,15 @@ impl Model {
             if let (Some(name), Some(at)) =
                 (part.get(1).and_then(Piece::name), behind(part, &["primary", "key"]).or_else(|| behind(part, &["unique"])))
             {
+                if behind(part, &["nulls", "not", "distinct"]).is_some() {
+                    table.one_null.insert(name.clone());
+                }
                 table.keys.insert(name, names(part, at));
+            }
+            if let (Some(name), Some(to)) =
+                (part.get(1).and_then(Piece::name), behind(part, &["references"]).and_then(|at| qualified(part, at)))
+            {
+                table.references.push(Reference { name, to, sql: text(part) });
             }
             if let Some((name, words)) = words(part)
                 && let Some(column) = table.columns.iter_mut().find(|column| column.name == name)
@@ -264,6 +289,9 @@ mod unit {
             ADD COLUMN IF NOT EXISTS b jsonb NOT NULL DEFAULT '{}';
         CREATE UNIQUE INDEX IF NOT EXISTS i ON crm.deals (a);
         CREATE OR REPLACE FUNCTION crm.keep(one uuid, two text DEFAULT 'x') RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+        GRANT EXECUTE ON FUNCTION crm.keep(uuid, text) TO usher_member;
+        CREATE TABLE crm.notes (deal uuid, n integer, CONSTRAINT notes_deal_fkey FOREIGN KEY (deal) REFERENCES crm.deals (id) ON DELETE CASCADE,
+            CONSTRAINT notes_key UNIQUE NULLS NOT DISTINCT (deal, n));
         CREATE OR REPLACE TRIGGER keep BEFORE UPDATE ON crm.deals FOR EACH ROW WHEN (OLD.title = 'on x') EXECUTE FUNCTION crm.keep();";
 
     #[test]
@@ -278,6 +306,11 @@ mod unit {
         assert_eq!(deals.keys["deals_pkey"], ["organization_id", "title"]);
         assert!(deals.triggers.contains("crm.keep"));
         assert_eq!(model.functions["crm.keep"].arguments, ["one", "two"]);
+        assert!(model.for_members.contains("crm.keep"));
+        let notes = &model.tables["crm.notes"];
+        assert_eq!((notes.keys["notes_key"].len(), notes.one_null.len(), deals.one_null.len()), (2, 1, 0));
+        let sql = "CONSTRAINT notes_deal_fkey FOREIGN KEY(deal)REFERENCES crm.deals(id)ON DELETE CASCADE";
+        assert_eq!(notes.references, [Reference { name: "notes_deal_fkey".into(), to: "crm.deals".into(), sql: sql.into() }]);
     }
 
     #[test]

@@ -155,7 +155,12 @@ fn bound(key: &str, value: &Value, model: &Model) -> Result<Option<Bound>> {
     let mut bound = Bound { table: format!("{schema}.{relation}"), ..Bound::default() };
     for (column, value) in self::object(part("columns"), &[key, "columns"])? {
         known(column, &table.names(), "column", &[key, "columns"])?;
-        bound.columns.insert(column.clone(), source(value, &[key, "columns", column])?);
+        let source = source(value, &[key, "columns", column])?;
+        let words: Vec<&str> = table.column(column).into_iter().flat_map(|column| &column.words).map(String::as_str).collect();
+        if let (Source::Constant(Value::String(word)), false) = (&source, words.is_empty()) {
+            self::known(word, &words, "word", &[key, "columns", column, "value"])?;
+        }
+        bound.columns.insert(column.clone(), source);
     }
     for (column, value) in self::object(part("values"), &[key, "values"])? {
         known(column, &table.names(), "column", &[key, "values"])?;
@@ -285,6 +290,7 @@ mod unit {
             json!({"crm.deals": "public.x", "crm.notes": "public.x"}),
             json!({"crm.deals": "crm.notes"}),
             json!({"*": {"table": "x"}}),
+            json!({"crm.deals": {"table": "public.deals", "columns": {"status": {"value": "lost"}}}}),
         ] {
             refused(&wrong);
         }

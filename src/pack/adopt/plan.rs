@@ -3,6 +3,7 @@
 use super::fitted::{Fitted, Mapped, loses};
 use super::model::Model;
 use super::needs::{Clash, Name, Needs, of_flow, of_rule};
+use super::notes;
 use super::parse::Bind;
 use super::rewrite::Fits;
 use super::views::{Writes, identity};
@@ -25,6 +26,10 @@ pub struct Line {
 }
 
 impl Line {
+    fn new(workflow: String, title: String, needs: Needs) -> Self {
+        Self { workflow, title, lacks: BTreeSet::new(), remedies: BTreeSet::new(), notes: BTreeSet::new(), needs }
+    }
+
     pub fn runs(&self) -> bool {
         self.lacks.is_empty()
     }
@@ -34,15 +39,15 @@ impl Line {
 pub struct Plan {
     pub lines: Vec<Line>,
     pub writes: BTreeMap<String, Writes>,
-    /// The functions that book ticket revenue.
-    pub books: bool,
+    /// What the functions need that book ticket revenue, if they can.
+    revenue: Option<Needs>,
 }
 
 struct Judge<'a> {
     model: &'a Model,
     bind: &'a Bind,
     fits: &'a Fits,
-    writes: &'a BTreeMap<String, Writes>,
+    shown: &'a BTreeSet<&'a str>,
 }
 
 /// The functions behind `usher.ingest_ticket_revenue()`, as the manifest names them.
@@ -139,12 +144,24 @@ impl Judge<'_> {
             let Some(columns) = key.iter().map(|name| fitted.column(name).map(str::to_owned)).collect::<Option<Vec<_>>>() else {
                 continue;
             };
-            if fitted.uniques.contains(&columns.iter().cloned().collect()) {
+            let set = columns.iter().cloned().collect();
+            let names: Vec<&str> = columns.iter().map(String::as_str).collect();
+            let one_null = self.model.tables.get(&fitted.name).is_some_and(|table| notes::one_null(table, key))
+                && fitted.may_be_null(&names);
+            if if one_null { fitted.one_null.contains(&set) } else { fitted.uniques.contains(&set) } {
                 continue;
             }
-            line.lacks.insert(format!("{} lacks a unique index on ({})", fitted.table, columns.join(", ")));
+            let but = if fitted.uniques.contains(&set) {
+                " to which NULL is a value"
+            } else if fitted.partial.contains(&set) {
+                ", a partial one does not do"
+            } else {
+                ""
+            };
+            line.lacks.insert(format!("{} lacks a unique index on ({}){but}", fitted.table, columns.join(", ")));
             let columns: Vec<String> = columns.iter().map(quote_identifier).collect();
-            line.remedies.insert(format!("CREATE UNIQUE INDEX ON {} ({});", fitted.sql, columns.join(", ")));
+            let nulls = if one_null { " NULLS NOT DISTINCT" } else { "" };
+            line.remedies.insert(format!("CREATE UNIQUE INDEX ON {} ({}){nulls};", fitted.sql, columns.join(", ")));
         }
     }
 
@@ -160,9 +177,15 @@ impl Judge<'_> {
         }
     }
 
-    /// What functions write goes through a view.
-    fn views(&self, fitted: &Fitted, needs: &Needs, line: &mut Line) {
-        let Some(writes) = self.writes.get(&fitted.name) else { return };
+    /// What functions write goes through a view, which is the same for all.
+    fn views(&self, writes: &BTreeMap<String, Writes>, line: &mut Line) {
+        let needs = line.needs.clone();
+        for (fitted, writes) in needs.tables.iter().filter_map(|table| Some((self.fits.get(table)?, writes.get(table)?))) {
+            self.view(fitted, writes, &needs, line);
+        }
+    }
+
+    fn view(&self, fitted: &Fitted, writes: &Writes, needs: &Needs, line: &mut Line) {
         if writes.insert_by_function(fitted) {
             let mixed = writes.clashes.contains(&Clash::Fails) && writes.clashes.contains(&Clash::Keeps);
             for (clash, _) in needs.inserted_by_functions.get(&fitted.name).into_iter().flatten() {
@@ -200,55 +223,84 @@ impl Judge<'_> {
             self.words(fitted, &needs, line);
             self.keys(fitted, &needs, line);
             self.inserts(fitted, &needs, line);
-            self.views(fitted, &needs, line);
             if needs.whole.contains(&fitted.name) && fitted.column("organization_id") != Some("organization_id") {
                 line.lacks.insert(format!(
                     "{} is read as a whole, for which its organization must be in organization_id",
                     fitted.table
                 ));
             }
-            let triggers = self.model.tables.get(&fitted.name).into_iter().flat_map(|table| &table.triggers);
-            for trigger in triggers {
-                line.notes.insert(format!("{trigger}() does not look after {}", fitted.table));
-            }
+            line.notes.extend(notes::about(fitted, self.model, &needs, self.shown));
         }
     }
+}
+
+/// What members change when they call a function of the pack themselves. It is made in any case, and works with their rights.
+fn for_members(model: &Model, bind: &Bind, fits: &Fits) -> Vec<Line> {
+    let line = |name: &String| {
+        let needs =
+            Needs { calls: BTreeSet::from([name.clone()]), ..Needs::default() }.whole_of(model, &|table| bind.takes(table));
+        let mut line = Line::new(name.clone(), String::new(), needs);
+        let made: Vec<&String> = line
+            .needs
+            .inserted_by_functions
+            .keys()
+            .chain(&line.needs.deletes)
+            .filter(|table| fits.contains_key(*table))
+            .collect();
+        for table in made {
+            line.lacks.insert(format!("it makes or deletes rows of {}, which is bound", fits[table].table));
+        }
+        let changes = line.needs.updated_by_functions.iter().any(|(table, _)| fits.contains_key(table));
+        (changes || !line.lacks.is_empty()).then_some(line)
+    };
+    model.for_members.iter().filter_map(line).collect()
 }
 
 pub fn plan(all: &[Parts], manifest: &Value, model: &Model, bind: &Bind, fits: &Fits) -> Plan {
     let mut lines: Vec<Line> = all
         .iter()
-        .map(|parts| Line {
-            workflow: parts.workflow.clone(),
-            title: parts.title.clone(),
-            lacks: BTreeSet::new(),
-            remedies: BTreeSet::new(),
-            notes: BTreeSet::new(),
-            needs: needs_of(parts, model, manifest, bind),
-        })
+        .map(|parts| Line::new(parts.workflow.clone(), parts.title.clone(), needs_of(parts, model, manifest, bind)))
         .collect();
-    let writes: BTreeMap<String, Writes> =
-        fits.keys().map(|table| (table.clone(), Writes::of(table, lines.iter().map(|line| &line.needs)))).collect();
-    let judge = Judge { model, bind, fits, writes: &writes };
-    lines.iter_mut().for_each(|line| judge.judge(line));
-    let mut revenue = Line {
-        workflow: String::new(),
-        title: String::new(),
-        lacks: BTreeSet::new(),
-        remedies: BTreeSet::new(),
-        notes: BTreeSet::new(),
-        needs: Needs { calls: booking(manifest).into_iter().collect(), ..Needs::default() }
-            .whole_of(model, &|table| bind.takes(table)),
+    let booking = Needs { calls: booking(manifest).into_iter().collect(), ..Needs::default() };
+    lines.push(Line::new(String::new(), String::new(), booking.whole_of(model, &|table| bind.takes(table))));
+    let mut members = for_members(model, bind, fits);
+    let shown = notes::shown(manifest).into_iter().filter(|table| !bind.takes(table)).collect();
+    let judge = Judge { model, bind, fits, shown: &shown };
+    lines.iter_mut().chain(&mut members).for_each(|line| judge.judge(line));
+    // What cannot run writes nothing: views and their triggers are for what the others write.
+    let writes = |lines: &[Line], members: &[Line]| -> BTreeMap<String, Writes> {
+        fn runs(lines: &[Line]) -> impl Iterator<Item = &Needs> {
+            lines.iter().filter(|line| line.runs()).map(|line| &line.needs)
+        }
+        fits.keys().map(|table| (table.clone(), Writes::of(table, runs(lines), runs(members)))).collect()
     };
-    judge.judge(&mut revenue);
-    let books = revenue.runs();
-    Plan { lines, writes, books }
+    let first = writes(&lines, &members);
+    for line in lines.iter_mut().chain(&mut members).filter(|line| line.runs()) {
+        judge.views(&first, line);
+    }
+    for member in members.iter().filter(|member| !member.runs()) {
+        let lacks: Vec<&str> = member.lacks.iter().map(String::as_str).collect();
+        let note = format!("{}() cannot be called: {}", member.workflow, lacks.join("; "));
+        let changed: BTreeSet<String> =
+            member.needs.written().into_iter().map(|(table, _)| table).filter(|table| fits.contains_key(table)).collect();
+        for line in lines.iter_mut().filter(|line| !line.needs.tables.is_disjoint(&changed)) {
+            line.notes.insert(note.clone());
+        }
+    }
+    let writes = writes(&lines, &members);
+    let revenue = lines.pop().filter(Line::runs).map(|line| line.needs);
+    Plan { lines, writes, revenue }
 }
 
 impl Plan {
+    /// The functions that book ticket revenue can work.
+    pub fn books(&self) -> bool {
+        self.revenue.is_some()
+    }
+
     /// What all workflows that run need together, and what books ticket revenue.
     pub fn needs(&self) -> Needs {
-        let mut needs = Needs::default();
+        let mut needs = self.revenue.clone().unwrap_or_default();
         self.lines.iter().filter(|line| line.runs()).for_each(|line| needs.add(&line.needs));
         needs
     }

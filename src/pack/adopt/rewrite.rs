@@ -303,11 +303,9 @@ mod unit {
             sql: sql.into(),
             oid: 0,
             owned: true,
-            theirs: Vec::new(),
             columns: columns.into_iter().map(|(name, mapped)| (name.to_owned(), mapped)).collect(),
-            uniques: Vec::new(),
-            key: Vec::new(),
             fill: BTreeMap::from([("made_by".to_owned(), json!("usher"))]),
+            ..Fitted::default()
         };
         let deals = table(
             "crm.deals",

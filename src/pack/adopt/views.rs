@@ -15,11 +15,17 @@ pub struct Writes {
     pub inserted: BTreeSet<String>,
     pub clashes: BTreeSet<Clash>,
     pub updated: BTreeSet<String>,
+    /// What people change by calling a function themselves: with their rights, not with those of the pack's role.
+    pub by_people: BTreeSet<String>,
 }
 
 impl Writes {
-    pub fn of<'a>(table: &str, all: impl Iterator<Item = &'a Needs>) -> Self {
+    pub fn of<'a>(table: &str, all: impl Iterator<Item = &'a Needs>, people: impl Iterator<Item = &'a Needs>) -> Self {
         let mut found = Self::default();
+        for needs in people {
+            let updated = needs.updated_by_functions.iter().filter(|(name, _)| name == table);
+            found.by_people.extend(updated.map(|(_, column)| column.clone()));
+        }
         for needs in all {
             for (clash, columns) in needs.inserted_by_functions.get(table).into_iter().flatten() {
                 found.clashes.insert(*clash);
@@ -36,7 +42,7 @@ impl Writes {
     }
 
     pub fn update_by_function(&self, fitted: &Fitted) -> bool {
-        self.updated.iter().any(|column| !fitted.is_plain(column))
+        self.updated.union(&self.by_people).any(|column| !fitted.is_plain(column))
     }
 }
 
@@ -64,6 +70,7 @@ pub fn word_functions(fitted: &Fitted) -> String {
             sql,
             "CREATE OR REPLACE FUNCTION {function}(text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN CASE $1{whens} ELSE $1 END;
              REVOKE ALL ON FUNCTION {function}(text) FROM PUBLIC;
+             GRANT EXECUTE ON FUNCTION {function}(text) TO usher_member;
              COMMENT ON FUNCTION {function}(text) IS {};\n",
             literal(&format!("What {} says for a word of {}", fitted.table, fitted.name))
         );
@@ -183,26 +190,44 @@ pub fn identity(table: &Table) -> Option<&Vec<String>> {
 }
 
 /// A view's trigger is given the row as the statement saw it. What somebody else has changed meanwhile is not overwritten: the statement
-/// fails, and its job is tried again.
+/// fails, and its job is tried again. Columns that only people change are left alone as long as nobody does: the pack's role may not write them.
 fn update(fitted: &Fitted, table: &Table, writes: &Writes) -> String {
     let key = identity(table).cloned().unwrap_or_default();
     let row: Vec<String> =
         key.iter().filter_map(|name| Some(format!("b.{} = OLD.{}", quoted(fitted.column(name)?), quoted(name)))).collect();
-    let (mut set, mut same) = (Vec::new(), Vec::new());
-    for name in writes.updated.iter().filter(|name| !key.contains(name)) {
-        let (Some(column), Some(read)) = (fitted.column(name), fitted.read(name, "b.")) else { continue };
-        let (new, old) = (format!("NEW.{}", quoted(name)), format!("OLD.{}", quoted(name)));
-        let Some(value) = fitted.write(name, &new) else { continue };
-        set.push(format!("{0} = CASE WHEN {new} IS DISTINCT FROM {old} THEN {value} ELSE b.{0} END", quoted(column)));
-        same.push(format!("({new} IS NOT DISTINCT FROM {old} OR {read} IS NOT DISTINCT FROM {old})"));
-    }
-    if set.is_empty() {
-        return trigger(fitted, "update", "nothing of it is here", "BEGIN\n    RETURN NEW;\nEND");
-    }
     let row = row.join(" AND ");
+    let both = |name: &str| (format!("NEW.{}", quoted(name)), format!("OLD.{}", quoted(name)));
+    let statement = |names: &BTreeSet<String>| {
+        let (mut set, mut same) = (Vec::new(), Vec::new());
+        for name in names.iter().filter(|name| !key.contains(name)) {
+            let (Some(column), Some(read)) = (fitted.column(name), fitted.read(name, "b.")) else { continue };
+            let (new, old) = both(name);
+            let Some(value) = fitted.write(name, &new) else { continue };
+            set.push(format!("{0} = CASE WHEN {new} IS DISTINCT FROM {old} THEN {value} ELSE b.{0} END", quoted(column)));
+            same.push(format!("({new} IS NOT DISTINCT FROM {old} OR {read} IS NOT DISTINCT FROM {old})"));
+        }
+        let sql = format!("UPDATE {} AS b SET {} WHERE {row} AND {};", fitted.sql, set.join(", "), same.join(" AND "));
+        (!set.is_empty()).then_some(sql)
+    };
+    let Some(all) = statement(&writes.updated.union(&writes.by_people).cloned().collect()) else {
+        return trigger(fitted, "update", "nothing of it is here", "BEGIN\n    RETURN NEW;\nEND");
+    };
+    let by_flows = statement(&writes.updated);
+    let statement = if by_flows.as_ref() == Some(&all) {
+        all
+    } else {
+        let theirs: Vec<String> = writes
+            .by_people
+            .difference(&writes.updated)
+            .map(|name| both(name))
+            .map(|(new, old)| format!("{new} IS DISTINCT FROM {old}"))
+            .collect();
+        let otherwise = by_flows.unwrap_or_else(|| "RETURN NEW;".to_owned());
+        format!("IF {} THEN\n        {all}\n    ELSE\n        {otherwise}\n    END IF;", theirs.join(" OR "))
+    };
     let body = format!(
         "BEGIN
-    UPDATE {sql} AS b SET {set} WHERE {row} AND {same};
+    {statement}
     IF NOT FOUND THEN
         IF EXISTS (SELECT FROM {sql} AS b WHERE {row}) THEN
             RAISE EXCEPTION 'a row of {table} was changed meanwhile' USING ERRCODE = 'serialization_failure', HINT = 'It is tried again.';
@@ -212,8 +237,6 @@ fn update(fitted: &Fitted, table: &Table, writes: &Writes) -> String {
     RETURN NEW;
 END",
         sql = fitted.sql,
-        set = set.join(", "),
-        same = same.join(" AND "),
         table = fitted.table.replace(['\'', '%', '$'], "_")
     );
     trigger(fitted, "update", &format!("a changed row of {}, in its own words", fitted.table), &body)

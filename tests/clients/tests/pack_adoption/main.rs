@@ -2,7 +2,7 @@
 //! the application write their own tables, and the workflows follow; the organization beside theirs stays as it was.
 
 use std::sync::{Mutex, MutexGuard, OnceLock};
-use usher_clients::{Client, Database, SqlState, Uuid, number, page, role, run, settled, text, value, wait};
+use usher_clients::{Client, Database, SqlState, Uuid, number, page, refused, role, run, settled, text, value, wait};
 
 const APP: &str = include_str!("app.sql");
 const BIND: &str = include_str!("bind.json");
@@ -406,6 +406,127 @@ fn what_somebody_has_changed_meanwhile_is_not_overwritten() {
     let error = second.join().expect("the other session").expect_err("it gives way");
     assert_eq!(error.code(), Some(&SqlState::T_R_SERIALIZATION_FAILURE));
     assert_eq!(stage.asks("SELECT status::text FROM public.assets WHERE org_id = $north AND asset_tag = 'X1'"), "sold");
+}
+
+/// What members call themselves works through the views, with their rights and in the application's words.
+#[test]
+fn a_member_takes_a_bound_deal_all_the_way() {
+    let stage = &mut *stage();
+    let (open, next, third) = (deal(stage, "Ball"), deal(stage, "Second ball"), deal(stage, "No ball"));
+    let other = stage.asks(&format!("SELECT id::text FROM public.deals WHERE name = 'Ball' AND id <> '{open}'"));
+    run(&mut stage.owner, &format!("SELECT usher.grant_membership('north', '{PERSON}', 'admin')"));
+    let before = stage.south();
+    let advance = |deal: &str| {
+        format!(
+            "SELECT string_agg(concat_ws('|', stage, status, detail), ', ' ORDER BY step) FROM live_events.advance_lifecycle('north', '{deal}')"
+        )
+    };
+    let said = text(&mut stage.member, &advance(&open));
+    assert!(said.starts_with("deal|synced|won now, was proposal, project|synced"), "{said}");
+    stage.settle();
+    let project = format!(
+        "SELECT concat_ws('|', d.stage, p.title) FROM public.deals AS d JOIN public.projects AS p ON p.deal_id = d.id WHERE d.id = '{open}'"
+    );
+    assert_eq!(stage.asks(&project), "closed_won|Ball");
+    let said = text(&mut stage.member, &advance(&open));
+    assert!(said.starts_with("deal|synced, project|synced, production|synced|planning, event|synced|draft"), "{said}");
+    // What has failed is tried again with the deal as it is now, in the application's names.
+    run(
+        &mut stage.member,
+        &format!(
+            "UPDATE public.deals SET name = ' ' WHERE id = '{third}'; UPDATE public.deals SET stage = 'closed_won' WHERE id = '{third}'"
+        ),
+    );
+    settled(&mut stage.owner, wait::LONG);
+    assert_eq!(stage.asks("SELECT count(*)::text FROM usher.dead_letters AS d JOIN usher.flows AS f ON f.id = d.flow_id WHERE f.name = 'live_events.create_project_from_won_deal'"), "1");
+    run(&mut stage.member, &format!("UPDATE public.deals SET name = 'Third ball' WHERE id = '{third}'"));
+    let said = text(&mut stage.member, &advance(&third));
+    assert!(said.starts_with("deal|synced, project|pending|"), "{said}");
+    stage.settle();
+    assert_eq!(stage.asks(&format!("SELECT title FROM public.projects WHERE deal_id = '{third}'")), "Third ball");
+    // Only in an organization of theirs, and as far as the application lets them.
+    assert_eq!(refused(&mut stage.member, &advance(&other)).code(), &SqlState::UNDEFINED_OBJECT);
+    run(&mut stage.owner, "REVOKE UPDATE ON public.deals FROM authenticated");
+    let error = refused(&mut stage.member, &advance(&next));
+    assert_eq!((error.code(), error.message()), (&SqlState::INSUFFICIENT_PRIVILEGE, "permission denied for table deals"));
+    run(&mut stage.owner, "GRANT UPDATE ON public.deals TO authenticated");
+    // The pack's role may still not write what only people do.
+    assert_eq!(
+        stage.asks("SELECT concat_ws('|', has_column_privilege('usher_live_events', 'public.deals', 'stage', 'UPDATE'), has_column_privilege('usher_member', 'atlvs.deals', 'title', 'UPDATE'))"),
+        "f|f"
+    );
+    assert_eq!(stage.south(), before);
+}
+
+/// `null` for a table leaves out what needs it, and the rest is installed: from nothing, and where the table stood before.
+/// `EVERY_TABLE=1` does so with all of them (some minutes).
+#[test]
+fn any_table_of_the_pack_can_be_left_out() {
+    let database = Database::create("usher_test_pack_absent");
+    let here = &mut database.connect();
+    let every = std::env::var("EVERY_TABLE").is_ok_and(|every| every == "1");
+    let some = ["atlvs.assets", "atlvs.deals", "compvss.productions", "live_events.identities", "live_events.project_figures"];
+    let tables = "SELECT array_agg(DISTINCT table_name ORDER BY table_name) FROM usher.pack_tables('live_events')";
+    let all: Vec<String> = value(here, tables, &[]);
+    assert!(all.len() >= 80 && some.iter().all(|table| all.iter().any(|known| known == table)));
+    let chosen: Vec<&String> = all.iter().filter(|table| every || some.contains(&table.as_str())).collect();
+    run(
+        here,
+        "CREATE FUNCTION public.without(lacking text) RETURNS text LANGUAGE plpgsql AS $$
+         BEGIN
+             -- Figures that were counted meanwhile would be in the way.
+             IF lacking LIKE 'live_events.%' AND to_regclass(lacking) IS NOT NULL THEN EXECUTE 'DELETE FROM ' || lacking; END IF;
+             PERFORM usher.install_pack('live_events', bind => jsonb_build_object(lacking, NULL));
+             IF to_regclass(lacking) IS NOT NULL THEN RETURN 'made'; END IF;
+             RAISE SQLSTATE 'UT001';
+         EXCEPTION WHEN SQLSTATE 'UT001' THEN RETURN NULL;
+             WHEN OTHERS THEN RETURN SQLSTATE || ' ' || SQLERRM;
+         END $$",
+    );
+    let mut failed = Vec::new();
+    for before in ["nothing", "the pack"] {
+        for table in &chosen {
+            let said: Option<String> = value(here, "SELECT public.without($1)", &[table]);
+            failed.extend(said.map(|said| format!("{table} after {before}: {said}")));
+        }
+        if before == "nothing" {
+            run(here, "SELECT usher.install_pack('live_events')");
+        }
+    }
+    nobody_writes_into_a_table_that_makes_way(&database, here);
+    assert_eq!(failed, Vec::<String>::new());
+}
+
+/// Whoever writes into the pack's own table while it is bound: their row is not dropped with the table.
+fn nobody_writes_into_a_table_that_makes_way(database: &Database, here: &mut Client) {
+    run(
+        here,
+        "CREATE TABLE public.people (id uuid PRIMARY KEY, org_id uuid NOT NULL, first_name text); SELECT usher.create_organization('north')",
+    );
+    let (mut other, mut watch) = (database.connect(), database.connect());
+    run(
+        here,
+        "BEGIN; INSERT INTO atlvs.contacts (organization_id, first_name) SELECT id, 'Ada' FROM usher.organizations WHERE slug = 'north'",
+    );
+    let second = std::thread::spawn(move || {
+        other.batch_execute(
+            "SET application_name = 'adoption_binds'; SELECT usher.install_pack('live_events', bind => '{\"atlvs.contacts\": {\"table\": \"public.people\", \"columns\": {\"organization_id\": \"org_id\"}}}')",
+        )
+    });
+    wait::until_true(
+        &mut watch,
+        "SELECT count(*) = 1 FROM pg_stat_activity WHERE application_name = 'adoption_binds' AND wait_event_type = 'Lock'",
+    );
+    run(here, "COMMIT");
+    let error = second.join().expect("the other session").expect_err("the table has a row now");
+    assert_eq!(error.code(), Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE), "{error:?}");
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM atlvs.contacts AS c JOIN usher.organizations AS o ON o.id = c.organization_id AND o.slug = 'north'"
+        ),
+        1
+    );
 }
 
 #[test]
