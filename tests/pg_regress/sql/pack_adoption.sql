@@ -147,6 +147,11 @@ SELECT has_column_privilege('usher_live_events', 'pa.projects', 'title', 'INSERT
 
 -- The pack's role is gone, with all that it had.
 SET client_min_messages = error;
+BEGIN;
+DROP OWNED BY usher_live_events;
+DROP ROLE usher_live_events;
+SELECT usher.remove_pack('live_events') LIKE '% is taken back, their rows stay' AS removed;
+ROLLBACK;
 DROP OWNED BY usher_live_events;
 DROP ROLE usher_live_events;
 SELECT usher.install_pack('live_events') LIKE '% running as usher_live_events%' AS as_before;
