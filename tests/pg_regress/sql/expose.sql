@@ -195,6 +195,8 @@ SELECT ex.rpc_project_to_event('00000000-0000-7000-8000-000000000001', 'ex-acme'
 RESET ROLE;
 SET client_min_messages = warning;
 SELECT usher.install_pack('live_events') AS pack \gset
+-- What comes by the clock would come here whenever a minute begins.
+SELECT count(usher.disable_flow(name)) > 0 AS by_the_clock FROM usher.flows WHERE pack = 'live_events' AND definition -> 'when' ? 'schedule' \gset
 RESET client_min_messages;
 SET ROLE regress_usher_admin;
 INSERT INTO atlvs.deals (organization_id, title, status, value, event_date, won_at) VALUES (:'acme', 'Summer Night', 'proposal', 10, '2031-07-04', '2031-01-01') RETURNING id AS deal \gset

@@ -41,6 +41,8 @@ SELECT n.nspname, c.relrowsecurity, count(*) AS tables FROM pg_class c JOIN pg_n
 SELECT p.oid::regprocedure AS open_to_public FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
  WHERE n.nspname IN ('atlvs', 'compvss', 'gvteway', 'live_events') AND has_function_privilege('public', p.oid, 'EXECUTE') ORDER BY 1;
 
+-- What comes by the clock would come here whenever a minute begins.
+SELECT count(usher.disable_flow(name)) > 0 AS by_the_clock FROM usher.flows WHERE pack = 'live_events' AND definition -> 'when' ? 'schedule' \gset
 SELECT usher.create_organization('pk-acme') AS acme \gset
 SELECT usher.create_organization('pk-beta') AS beta \gset
 CREATE ROLE regress_usher_admin NOLOGIN IN ROLE usher_member;
