@@ -139,7 +139,7 @@ mod tests {
 
     /// Tables that a process watches, as changed since it last asked: names, in order.
     fn changed(definitions: &mut Definitions) -> String {
-        let changed = definitions.changed().unwrap().expect("few relations have changed");
+        let changed = definitions.changed(None).unwrap().expect("few relations have changed");
         let names =
             "SELECT coalesce(string_agg(relname, ' ' ORDER BY relname), '') FROM pg_class WHERE oid = ANY ($1) AND relkind = 'r'";
         spi::one::<String>(names, &[spi::arg(changed)]).unwrap().unwrap_or_default()

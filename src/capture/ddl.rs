@@ -10,7 +10,7 @@ use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
 use crate::pg::guc::Nest;
-use crate::pg::{event, role, spi, subxact};
+use crate::pg::{catalog, event, role, spi, subxact};
 use crate::protect::mend;
 use crate::registry::identity;
 use crate::setup;
@@ -246,6 +246,10 @@ fn both(pairs: Vec<(Oid, Oid)>) -> (Vec<Oid>, Vec<Oid>) {
 
 /// Flows that stand on what changed.
 fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> {
+    // What flows are compiled into names types, too, and nothing says so when one of them gets another name or schema.
+    if classes.iter().any(|class| [pg_sys::TypeRelationId, pg_sys::NamespaceRelationId].contains(class)) {
+        catalog::invalidate(setup::installed()?.flows);
+    }
     for finding in drift::look_again(&drift::touched(classes, objects)?, Others::Leave)? {
         match &finding {
             // The reason quotes the definition.

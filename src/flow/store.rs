@@ -85,11 +85,11 @@ fn fresh() {
         if known.generation != generation {
             *known = Known { generation, schema_generation: schema, ..Known::default() };
         } else if known.schema_generation != schema {
-            known.schema_generation = schema;
             // A table changed somewhere: what was compiled may name what is gone, what was broken may fit again.
             if tables_changed() {
                 known.flows.clear();
             }
+            known.schema_generation = schema;
         }
     });
 }
@@ -103,9 +103,14 @@ pub fn keep_over_statistics() -> Result<()> {
     Ok(())
 }
 
+/// What nobody was told of, a type's new name for instance: the next try compiles the flow anew.
+pub fn compile_again(flow: &Flow) {
+    KNOWN.with_borrow_mut(|known| known.flows.remove(&(flow.id, flow.version)));
+}
+
 fn tables_changed() -> bool {
     DEFINITIONS.with_borrow_mut(|definitions| match definitions {
-        Some(definitions) => definitions.changed().map_or(true, |changed| changed.is_none_or(|changed| !changed.is_empty())),
+        Some(definitions) => definitions.changed(None).map_or(true, |changed| changed.is_none_or(|changed| !changed.is_empty())),
         None => true,
     })
 }

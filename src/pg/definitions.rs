@@ -50,27 +50,42 @@ impl Definitions {
         Ok(())
     }
 
-    /// The relations whose definition has changed since the last call, those among them that are gone or were never seen. None:
-    /// any may have. A transaction that sees the catalogs as they were must not ask.
-    pub fn changed(&mut self) -> Result<Option<Vec<Oid>>> {
-        let Some(mut told) = relcache::take_changes(self.asker) else { return Ok(None) };
+    /// The relations whose definition has changed since the last call, those among them that are gone or were never seen, and of
+    /// `always` those that were named at all. None: any may have. A transaction that sees the catalogs as they were must not ask.
+    pub fn changed(&mut self, always: Option<Oid>) -> Result<Option<Vec<Oid>>> {
+        let Some(mut told) = relcache::take_changes(self.asker) else {
+            self.learn()?;
+            return Ok(None);
+        };
+        let unseen = Unseen(self.asker);
         // The system's own are cleaned up like others, and never altered.
         told.retain(|relation| relation.to_u32() >= pg_sys::FirstNormalObjectId);
         if told.is_empty() {
+            std::mem::forget(unseen);
             return Ok(Some(told));
         }
         let mut now = prints(" WHERE x.relation = ANY ($1) GROUP BY x.relation", &[spi::arg(told.clone())])?;
-        let changed = told.into_iter().filter(|relation| {
-            let relation = relation.to_u32();
+        std::mem::forget(unseen);
+        let changed = told.into_iter().filter(|oid| {
+            let relation = oid.to_u32();
             let before = self.known.remove(&relation);
             let only_counted = match (&before, now.get(&relation)) {
                 (Some(before), Some(now)) => before.0 == now.0 && before.1 != now.1,
                 _ => false,
             };
             self.known.extend(now.remove_entry(&relation));
-            !only_counted
+            !only_counted || Some(*oid) == always
         });
         Ok(Some(changed.collect()))
+    }
+}
+
+/// Taken and not looked at yet: an error on the way (a timeout) must not lose it.
+struct Unseen(Asker);
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        relcache::give_back(self.0);
     }
 }
 

@@ -118,6 +118,11 @@ pub fn take_changes(asker: Asker) -> Option<Vec<Oid>> {
     }
 }
 
+/// Of what the asker has taken and could not look at: any relation may have changed.
+pub fn give_back(asker: Asker) {
+    CHANGES.with_borrow_mut(|all| all[asker as usize] = Changes::Many);
+}
+
 /// This transaction has changed what is paused.
 pub fn forget_pauses() {
     PAUSES_GENERATION.set(PAUSES_GENERATION.get() + 1);

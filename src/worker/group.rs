@@ -330,6 +330,10 @@ impl Work {
 
     /// Failed jobs are tried again by their flow's rule, or are dead.
     pub(super) fn failed(&mut self, flow: &Flow, failed: Vec<Failed>, held: &mut HashSet<i64>) -> Result<()> {
+        // Something in its statements is not there, or is another thing now.
+        if failed.iter().any(|failed| failed.failure.sqlstate.starts_with("42")) {
+            flows::compile_again(flow);
+        }
         for Failed { n, failure } in failed {
             let detail = &self.details()?[n as usize - 1];
             let (attempts, row_key) = (detail.attempts, detail.row_key);

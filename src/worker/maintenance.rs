@@ -93,7 +93,8 @@ pub fn run() -> Result<()> {
 /// The relations that have changed since the last look. None: all are to be looked at.
 fn changes_since(installed: setup::Installed, complete: bool) -> Result<Option<Vec<Oid>>> {
     DEFINITIONS.with_borrow_mut(|definitions| {
-        let changes = definitions.changed()?.filter(|changes| complete && !changes.contains(&installed.flows));
+        let changes =
+            definitions.changed(Some(installed.flows))?.filter(|changes| complete && !changes.contains(&installed.flows));
         if changes.is_none() {
             definitions.learn()?;
         }

@@ -101,9 +101,11 @@ fn prepare_by_hand(here: &mut Client) {
              last     uuid := '00000000-0000-0000-0000-000000000000';
          BEGIN
              accounts := atlvs.account_ids(org, ARRAY['1100', '2200', '4000', '4100', '4300']);
+             CREATE TEMP TABLE chunk (order_id uuid, ingestion uuid, journal uuid, number text, subtotal numeric, fees numeric, tax numeric, total numeric, currency char(3), paid_at timestamptz,
+                                      slug text, project uuid, tickets integer, of_tickets numeric, of_merch numeric, worth numeric) ON COMMIT DELETE ROWS;
              COMMIT;
              LOOP
-                 CREATE TEMP TABLE some ON COMMIT DROP AS
+                 INSERT INTO chunk
                  SELECT o.id AS order_id, usher.uuid_v7() AS ingestion, usher.uuid_v7() AS journal, o.number, o.subtotal, o.fees, o.tax, o.total, o.currency, o.paid_at, e.slug, p.id AS project,
                         i.tickets, i.of_tickets, i.of_merch, i.worth
                    FROM (SELECT * FROM gvteway.orders x WHERE x.organization_id = org AND x.id > last AND x.status = 'paid' ORDER BY x.id LIMIT 1000) AS o
@@ -114,20 +116,20 @@ fn prepare_by_hand(here: &mut Client) {
                                               sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'merch') AS of_merch, sum(i.qty * i.unit_price) AS worth
                                          FROM gvteway.order_items i WHERE i.organization_id = org AND i.order_id = o.id) AS i;
                  EXIT WHEN NOT FOUND;
-                 IF EXISTS (SELECT FROM some s WHERE s.worth <> s.subtotal OR s.subtotal + s.fees + s.tax <> s.total) THEN
+                 IF EXISTS (SELECT FROM chunk s WHERE s.worth <> s.subtotal OR s.subtotal + s.fees + s.tax <> s.total) THEN
                      RAISE EXCEPTION 'the amounts of an order do not add up';
                  END IF;
                  INSERT INTO byhand_season.ingestions (organization_id, id, project_id, event_code, ticket_count, gross_amount, currency, ingestion_source, payload, idempotency_key)
                  SELECT org, s.ingestion, s.project, s.slug, s.tickets, s.total, s.currency, 'gvteway',
                         jsonb_build_object('order', s.number, 'order_id', s.order_id, 'breakdown',
                                            jsonb_strip_nulls(jsonb_build_object('tickets', s.of_tickets, 'merch', s.of_merch, 'fees', NULLIF(s.fees, 0), 'tax', NULLIF(s.tax, 0)))),
-                        'order:' || s.order_id FROM some s;
+                        'order:' || s.order_id FROM chunk s;
                  INSERT INTO byhand_season.journals (organization_id, id, project_id, entry_on, memo, currency, source_system, source_ref)
-                 SELECT org, s.journal, s.project, (now() AT TIME ZONE 'Europe/Berlin')::date, 'Ticket revenue ' || s.slug, s.currency, 'ticket_revenue', s.ingestion::text FROM some s;
+                 SELECT org, s.journal, s.project, (now() AT TIME ZONE 'Europe/Berlin')::date, 'Ticket revenue ' || s.slug, s.currency, 'ticket_revenue', s.ingestion::text FROM chunk s;
                  INSERT INTO byhand_season.entries (organization_id, journal_id, line, account_id, debit, credit)
                  SELECT org, s.journal, l.line, accounts[l.line], GREATEST(l.amount, 0), GREATEST(-l.amount, 0)
-                   FROM some s, LATERAL (VALUES (1, s.total), (2, -s.tax), (3, -s.of_tickets), (4, -s.of_merch), (5, -s.fees)) AS l (line, amount) WHERE l.amount <> 0;
-                 SELECT max(s.order_id::text)::uuid INTO last FROM some s;
+                   FROM chunk s, LATERAL (VALUES (1, s.total), (2, -s.tax), (3, -s.of_tickets), (4, -s.of_merch), (5, -s.fees)) AS l (line, amount) WHERE l.amount <> 0;
+                 SELECT max(s.order_id::text)::uuid INTO last FROM chunk s;
                  COMMIT;
              END LOOP;
          END $proc$",
@@ -151,10 +153,10 @@ fn at_scale(database: &Database, here: &mut Client) -> Vec<Figure> {
              SELECT organization_id, 'guest', id, 'gvteway', name, email FROM gvteway.guests WHERE organization_id = '{organization}'
              UNION ALL SELECT organization_id, 'deal', id, 'atlvs', title, concat_ws(' ', venue_name, event_date) FROM atlvs.deals WHERE organization_id = '{organization}'
              UNION ALL SELECT organization_id, 'event', id, 'gvteway', title, concat_ws(' ', slug, venue_name) FROM gvteway.events WHERE organization_id = '{organization}'
-             UNION ALL SELECT organization_id, 'production', id, 'compvss', name, concat_ws(' ', code, venue_name) FROM compvss.productions WHERE organization_id = '{organization}';
-             VACUUM ANALYZE live_events.search_documents"
+             UNION ALL SELECT organization_id, 'production', id, 'compvss', name, concat_ws(' ', code, venue_name) FROM compvss.productions WHERE organization_id = '{organization}'"
         ),
     );
+    run(here, "VACUUM ANALYZE live_events.search_documents");
     level(here);
     let mut member = database.connect_as("clients_bench_member");
     let seconds = |client: &mut Client, what: &str| {
