@@ -1168,9 +1168,14 @@ BEGIN
          WHERE r.ev_class = 'atlvs.deals'::regclass AND d.refobjid <> r.ev_class LIMIT 1;
         image := found_deal.image;
         IF base IS NOT NULL THEN
-            EXECUTE format('SELECT to_jsonb(d) FROM %s AS d WHERE d.id = $1', base) INTO image USING deal;
+            -- Where another organization has a deal of that id, or the caller may not read all of it, the job goes on with what it has.
+            BEGIN
+                EXECUTE format('SELECT CASE WHEN count(*) = 1 THEN jsonb_agg(to_jsonb(d)) -> 0 END FROM %s AS d WHERE d.id = $1', base) INTO image USING deal;
+            EXCEPTION WHEN insufficient_privilege THEN
+                image := NULL;
+            END;
         END IF;
-        SELECT jsonb_object_agg(e.key, e.value) INTO image FROM jsonb_each(image) AS e WHERE job.new ? e.key;
+        SELECT COALESCE(jsonb_object_agg(e.key, e.value), '{}') INTO image FROM jsonb_each(image) AS e WHERE job.new ? e.key;
         PERFORM usher.retry_sync_job(job.id, image);
     END IF;
     status := 'pending';

@@ -130,23 +130,7 @@ fn schemas(manifest: &Value) -> Vec<&str> {
 fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str) -> Result<()> {
     let revenue = &manifest["revenue"];
     let (Some(resolve), Some(book)) = (revenue["resolve"].as_str(), revenue["book"].as_str()) else { return Ok(()) };
-    {
-        let _acting = role::internal(installed.owner);
-        let _quiet = Nest::open().quiet();
-        let stands = spi::one::<bool>(
-            "SELECT EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_roles r ON p.polroles = ARRAY[r.oid]
-                             WHERE p.polrelid = 'usher.ticket_revenue_ingestions'::pg_catalog.regclass AND p.polname = 'pack_reads' AND r.rolname = $1
-                               AND p.polcmd = 'r' AND p.polpermissive AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = 'true')",
-            &[spi::arg(role)],
-        )?;
-        if stands != Some(true) {
-            let name = quote_identifier(role);
-            spi::script(&format!(
-                "DROP POLICY IF EXISTS pack_reads ON usher.ticket_revenue_ingestions;
-                 CREATE POLICY pack_reads ON usher.ticket_revenue_ingestions FOR SELECT TO {name} USING (true)"
-            ))?;
-        }
-    }
+    let_read(installed, "usher.ticket_revenue_ingestions", "pack_reads", role)?;
     match binding::holder(installed)? {
         Some(holder) if holder.as_deref() != Some(pack.name) => {
             notice!(
@@ -156,6 +140,30 @@ fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str)
         }
         _ => binding::bind(installed, resolve, book, Some(role), Some(pack.name)).map(|_| ()),
     }
+}
+
+/// Lets the pack's role see all rows of a table of the engine: a policy, which is made anew where it is another one.
+fn let_read(installed: Installed, table: &str, policy: &str, role: &str) -> Result<()> {
+    let _acting = role::internal(installed.owner);
+    let _quiet = Nest::open().quiet();
+    let stands = spi::one::<bool>(
+        "SELECT EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_roles r ON p.polroles = ARRAY[r.oid]
+                         WHERE p.polrelid = $1::pg_catalog.regclass AND p.polname = $2 AND r.rolname = $3
+                           AND p.polcmd = 'r' AND p.polpermissive AND pg_catalog.pg_get_expr(p.polqual, p.polrelid) = 'true')",
+        &[spi::arg(table), spi::arg(policy), spi::arg(role)],
+    )?;
+    if stands == Some(true) {
+        return Ok(());
+    }
+    let (policy, role) = (quote_identifier(policy), quote_identifier(role));
+    spi::script(&format!(
+        "DROP POLICY IF EXISTS {policy} ON {table}; CREATE POLICY {policy} ON {table} FOR SELECT TO {role} USING (true)"
+    ))
+}
+
+/// The policy by which the pack's role knows of each organization in which zone its days begin.
+fn zones(pack: &Pack) -> String {
+    format!("{}_reads", pack.name)
 }
 
 fn unbind_revenue(installed: Installed, pack: &Pack, manifest: &Value) -> Result<()> {
@@ -387,9 +395,7 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
                 apply::make_views(pack.name, model, fits, plan)?;
             }
         }
-        if let Some(stored) = &adopted.stored {
-            apply::restore_keys(model, bind, &stored.bind)?;
-        }
+        apply::restore_keys(model, bind)?;
         grant(&schemas(manifest), role, &declaration)?;
         apply::grant(installed, pack.name, role, fits, plan)?
     };
@@ -409,6 +415,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
     let known = adopted.stored.as_ref().map(|stored| stored.run_as.clone()).filter(|role| role::by_name(role).is_some());
     let role = role_for(pack, run_as.or(known.as_deref()))?;
     build(installed, pack, &manifest, &role, &adopted)?;
+    let_read(installed, "usher.organizations", &zones(pack), &role)?;
     if let Some(systems) = manifest["systems"].as_object() {
         let _acting = role::internal(installed.owner);
         for (system, kind) in systems {
@@ -481,6 +488,10 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
         store::forget(installed, pack.name)?;
     }
     let _acting = role::internal(installed.owner);
+    {
+        let _quiet = Nest::open().quiet();
+        spi::script(&format!("DROP POLICY IF EXISTS {} ON usher.organizations", quote_identifier(zones(pack))))?;
+    }
     audit::note(installed, None, "usher.packs.removed", pack.name, Some(json!({"flows": gone})), None)?;
     let list = schemas(&manifest).iter().map(quote_literal).collect::<Vec<_>>().join(", ");
     let application =

@@ -1,7 +1,7 @@
 //! Binding: views in the place of the pack's tables, rights on the application's; and taking them away again.
 
 use super::fitted::{Fitted, quoted};
-use super::model::Model;
+use super::model::{Model, Reference};
 use super::needs::Needs;
 use super::parse::Bind;
 use super::plan::Plan;
@@ -15,7 +15,6 @@ use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
-use serde_json::Value;
 use std::collections::BTreeSet;
 
 /// Rights on tables are given by whoever owns them.
@@ -167,17 +166,21 @@ pub fn drop_functions(pack: &str, names: &BTreeSet<String>) -> Result<()> {
     drop_alone(&drops)
 }
 
-/// Keys between tables of the pack that an earlier binding took away, `was`: a table that stands is not made again. Rows of it may still
-/// point into the application's table; then what is new is checked, and what is there is told.
-pub fn restore_keys(model: &Model, bind: &Bind, was: &Value) -> Result<()> {
-    let was = |table: &String| was.get(table).is_some();
+/// Keys between tables of the pack that a binding, this one's predecessor or one that was removed since, took away: a table that stands
+/// is not made again. Rows of it may still point into the application's table; then what is new is checked, and what is there is told.
+pub fn restore_keys(model: &Model, bind: &Bind) -> Result<()> {
+    let there = spi::all(
+        "SELECT n.nspname || '.' || c.relname, k.conname::text
+           FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_class AS c ON c.oid = k.conrelid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE k.contype = 'f'",
+        &[],
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default())),
+    )?;
+    let there: BTreeSet<(String, String)> = there.into_iter().collect();
     for (table, described) in model.tables.iter().filter(|(name, _)| !bind.takes(name)) {
-        for key in described.references.iter().filter(|key| was(&key.to) && !bind.takes(&key.to)) {
+        let lost = |key: &&Reference| !bind.takes(&key.to) && !there.contains(&(table.clone(), key.name.clone()));
+        for key in described.references.iter().filter(lost) {
             let name = sql(table);
-            let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = $1::pg_catalog.regclass AND k.conname = $2)";
-            if spi::one::<bool>(there, &[spi::arg(name.as_str()), spi::arg(key.name.as_str())])? == Some(true) {
-                continue;
-            }
             spi::script(&format!("ALTER TABLE {name} ADD {} NOT VALID", key.sql))?;
             let constraint = quote_identifier(&key.name);
             let checked = subxact::attempt(|| spi::script(&format!("ALTER TABLE {name} VALIDATE CONSTRAINT {constraint}")));

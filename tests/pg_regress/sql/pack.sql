@@ -138,6 +138,13 @@ SELECT count(*), count(DISTINCT code) AS codes, min(code), max(code) FROM atlvs.
 CALL public.drain() \gset
 SELECT count(*) AS events FROM gvteway.events WHERE title LIKE 'deal %';
 
+-- Flows know in which zone an organization's days begin.
+SELECT usher.create_organization('pk-far', 'Far', 'Pacific/Kiritimati') AS far \gset
+SET ROLE usher_live_events;
+SELECT atlvs.local_day(:'far', '2030-01-01 12:00+00'), atlvs.local_day(:'acme', '2030-01-01 12:00+00');
+RESET ROLE;
+DELETE FROM usher.organizations WHERE slug = 'pk-far';
+
 -- Removing: the flows go, tables and rows stay. Installing again goes on from there.
 SELECT regexp_replace(usher.remove_pack('live_events'), '\d{2,} flows', 'N flows') AS removed;
 SELECT usher.remove_pack('live_events');

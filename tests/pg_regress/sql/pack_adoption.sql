@@ -232,6 +232,10 @@ SELECT count(*) AS privileges FROM information_schema.column_privileges WHERE ta
 SELECT has_schema_privilege('usher_live_events', 'pa', 'USAGE') AS may_use, to_regclass('atlvs.deals') IS NULL AS no_view, (SELECT count(*) FROM usher.pack_bindings) AS bindings;
 SELECT count(*) AS triggers FROM pg_trigger WHERE tgrelid IN ('pa.deals'::regclass, 'pa.projects'::regclass) AND NOT tgisinternal;
 SELECT action, object, new ->> 'left_out' IS NOT NULL AS left_out FROM usher.audit_log WHERE action LIKE 'usher.packs.%' ORDER BY position DESC LIMIT 2;
+-- Installed anew, without a binding, it has all its keys, too.
+SELECT split_part(usher.install_pack('live_events'), ';', 1) LIKE '% running as usher_live_events%' AS anew;
+SELECT count(*) AS others FROM ((TABLE pa.constraints EXCEPT TABLE pa.now) UNION ALL (TABLE pa.now EXCEPT TABLE pa.constraints)) AS x;
+SELECT regexp_replace(usher.remove_pack('live_events'), '\d+ flows', 'N flows') AS removed \gset
 
 SET client_min_messages = warning;
 DROP SCHEMA pa, atlvs, compvss, gvteway, live_events CASCADE;
