@@ -143,7 +143,8 @@ stop() {
 
 destroy() {
   [ -d "$HOME_DIR" ] || return 0
-  [ -e "$DATA/PG_VERSION" ] || [ -z "$(ls -A "$HOME_DIR")" ] || die "$HOME_DIR does not look like a scratch cluster; not removed"
+  # One whose making was cut off has its two entries, and nothing else.
+  [ -e "$DATA/PG_VERSION" ] || ! ls -A "$HOME_DIR" | grep -qvxE 'data|log' || die "$HOME_DIR does not look like a scratch cluster; not removed"
   stop immediate
   rm -rf "$DATA" "$LOG" "$HOME_DIR"/.s.PGSQL.* "$HOME_DIR"/*.killed
   rmdir "$HOME_DIR" 2>/dev/null || say "$HOME_DIR has other files in it and stays"

@@ -350,9 +350,7 @@ pub fn compile(definition: &Definition) -> Result<Program> {
     let simple = definition.condition.is_none()
         || all.shape("if").is_some_and(|shape| source.as_ref().is_some_and(|table| safe_in_writer(shape, table)));
     let part = match (&definition.condition, &source) {
-        (Some(condition), Some(source)) if !simple => {
-            conjuncts::part(condition, |part| text_is_safe(part, source), |whole, parts| same_meaning(whole, parts))
-        }
+        (Some(condition), Some(source)) if !simple => conjuncts::part(condition, |part| text_is_safe(part, source), same_meaning),
         _ => None,
     };
     let organization = organization(definition, source.as_ref(), &all)?;
