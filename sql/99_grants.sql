@@ -8,7 +8,7 @@ GRANT EXECUTE ON FUNCTION
     usher.grant_membership, usher.revoke_membership,
     usher.status, usher.actor, usher.member_organizations, usher.managed_organizations, usher.version, usher.uuid_v7
     TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.reverse_ticket_revenue TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue, usher.ingest_ticket_revenue_batch, usher.reverse_ticket_revenue TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue, usher.unbind_ticket_revenue TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.managed_organization, usher.deal_to_project, usher.project_to_event TO usher_member;
 -- What the view usher.sync_jobs is made of runs with the rights of its reader.
@@ -168,8 +168,9 @@ COMMENT ON FUNCTION usher.update_integration_sync_timestamp IS 'internal: keeps 
 COMMENT ON FUNCTION usher.follow_ddl IS 'internal: looks again at the flows that a schema change touches';
 COMMENT ON FUNCTION usher.follow_drop IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.ingest_ticket_revenue_batch IS 'takes in many sales at once, all or none, each as usher.ingest_ticket_revenue does; each has a key or reference of its own';
 COMMENT ON FUNCTION usher.reverse_ticket_revenue IS 'takes ticket revenue back by a row with the opposite signs and its booking, once';
-COMMENT ON FUNCTION usher.bind_ticket_revenue IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.bind_ticket_revenue IS 'names the functions that resolve codes and book ticket revenue, one by one or in batches, and the role that they run as';
 COMMENT ON FUNCTION usher.unbind_ticket_revenue IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
 COMMENT ON FUNCTION usher.audit_table IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.unaudit_table IS 'enters changes of a table no more; its entries stay';

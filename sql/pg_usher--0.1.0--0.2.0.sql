@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION usher.backfill(flow text, "where" text DEFAULT NULL::
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$backfill_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, run_as text DEFAULT NULL::text)
+CREATE OR REPLACE FUNCTION usher.bind_ticket_revenue(resolve text, book text, run_as text DEFAULT NULL::text, book_batch text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$bind_ticket_revenue_wrapper$function$;
@@ -234,6 +234,10 @@ CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue(organization text, projec
  RETURNS usher.ticket_revenue_ingestion
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.ingest_ticket_revenue_batch(organization text, sales jsonb)
+ RETURNS TABLE(sale integer, id uuid, repeated boolean)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$ingest_ticket_revenue_batch_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.install_pack(name text, run_as text DEFAULT NULL::text, bind jsonb DEFAULT NULL::jsonb)
  RETURNS text
  LANGUAGE c
@@ -604,6 +608,433 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    day date;
+    child text;
+    old record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
+        child := parent || '_' || to_char(day, 'YYYYMMDD');
+        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
+        BEGIN
+            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
+            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
+                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
+            IF parent = 'audit_log' THEN
+                PERFORM usher.protect_entries(child);
+            END IF;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy, or the default partition already holds rows of that day: they stay there.
+            NULL;
+        END;
+    END LOOP;
+    FOR old IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
+           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I', old.relname);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
+    RETURN usher.maintain_days('job_history', keep_days);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET lock_timeout TO '200ms'
+AS $function$
+DECLARE
+    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
+    width CONSTANT bigint := 16777216;
+    drawn bigint;
+    top bigint;
+    begins text;
+    parent text;
+    child text;
+    settled bigint;
+    segment record;
+    made integer := 0;
+    dropped integer := 0;
+BEGIN
+    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
+    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
+      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
+    IF top IS NOT NULL THEN
+        -- A new day, a new segment: the rest of the positions of the last one are left out.
+        SELECT min(x.upper) INTO settled
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper > drawn;
+        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
+             WHERE first.created_at < now() - interval '1 day')
+        THEN
+            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := settled;
+        END IF;
+        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
+        IF drawn >= top THEN
+            top := (drawn / width + 2) * width;
+            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
+            drawn := top;
+        END IF;
+    END IF;
+    WHILE top IS NULL OR top - drawn < 2 * width LOOP
+        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
+        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
+        BEGIN
+            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
+                child := parent || '_to_' || top;
+                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
+                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
+                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
+                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
+                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
+            END LOOP;
+            made := made + 1;
+        EXCEPTION WHEN lock_not_available OR check_violation THEN
+            -- Busy: next time.
+            EXIT;
+        END;
+    END LOOP;
+    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
+    FOR segment IN
+        SELECT x.upper
+          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
+                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
+         WHERE x.upper <= settled AND x.upper <= drawn
+         ORDER BY x.upper
+    LOOP
+        -- The newest in it, by the index of each lane.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM generate_series(0, 4) AS l
+             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
+                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
+             WHERE newest.at >= now() - keep_days * interval '1 day'
+            UNION ALL
+            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
+            SELECT FROM usher.job_batches AS b
+             WHERE b.finished_at >= now() - keep_days * interval '1 day'
+               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
+        BEGIN
+            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
+            dropped := dropped + 1;
+        EXCEPTION WHEN lock_not_available THEN
+            -- Busy: writers have waited long enough.
+            EXIT;
+        END;
+    END LOOP;
+    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
+    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
+    RETURN format('%s made, %s dropped', made, dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ STABLE PARALLEL SAFE SECURITY DEFINER
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    statement text;
+    dropped integer := 0;
+BEGIN
+    -- Tables of an older version know of nothing exposed.
+    IF to_regclass('usher.exposed_objects') IS NULL THEN
+        RETURN 0;
+    END IF;
+    FOR statement IN
+        SELECT format('DROP FUNCTION %s', p.oid::regprocedure)
+          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
+          JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = e.name
+         WHERE e.kind = 'function' AND obj_description(p.oid, 'pg_proc') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
+        UNION ALL
+        SELECT format('DROP VIEW %I.%I', n.nspname, c.relname)
+          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
+          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = e.name AND c.relkind = 'v'
+         WHERE e.kind = 'view' AND obj_description(c.oid, 'pg_class') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
+         ORDER BY 1
+    LOOP
+        EXECUTE statement;
+        dropped := dropped + 1;
+    END LOOP;
+    RETURN dropped;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.deal_to_project(organization text, deal uuid, OUT organization_id uuid, OUT project_id uuid, OUT status text, OUT error_message text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    found_deal record;
+    job record;
+    base regclass;
+    image jsonb;
+BEGIN
+    organization_id := usher.managed_organization(organization);
+    IF deal IS NULL THEN
+        RAISE EXCEPTION 'the deal is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.deals.';
+    END IF;
+    IF to_regclass('atlvs.deals') IS NULL OR to_regclass('atlvs.projects') IS NULL THEN
+        RAISE EXCEPTION 'the pack live_events is not installed'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
+    END IF;
+    SELECT d.status, to_jsonb(d) AS image INTO found_deal
+      FROM atlvs.deals AS d WHERE d.organization_id = deal_to_project.organization_id AND d.id = deal;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'deal % does not exist in organization "%"', deal, organization
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, title, status FROM atlvs.deals shows the deals you may see.';
+    END IF;
+    SELECT p.id INTO project_id
+      FROM atlvs.projects AS p WHERE p.organization_id = deal_to_project.organization_id AND p.deal_id = deal;
+    IF FOUND THEN
+        status := 'synced';
+        RETURN;
+    END IF;
+    IF found_deal.status <> 'won' THEN
+        RAISE EXCEPTION 'deal % is not won', deal
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Its status is %s.', found_deal.status),
+                  HINT = 'Set its status to won: the project follows by itself, in the same transaction.';
+    END IF;
+    -- The flow has tried and could not. Its job holds the deal as it was then: it goes on with the deal as it is now.
+    SELECT j.* INTO job
+      FROM (SELECT d.id, d.new, d.error_message, true AS again, NULL::text AS waiting_for, d.seq, d.flow_id
+              FROM usher.dead_letters AS d WHERE d.organization_id = deal_to_project.organization_id
+             UNION ALL
+            SELECT w.id, w.new, w.error_message, w.waiting_for = 'retry', w.waiting_for, w.seq, w.flow_id
+              FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
+             UNION ALL
+            SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
+              FROM usher.visible_ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
+     WHERE j.new ->> 'id' = deal::text
+       AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
+     ORDER BY j.seq DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'deal % is won, but no flow has been asked for its project', deal
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'It was won while the flow live_events.create_project_from_won_deal was not there or was disabled.',
+                  HINT = 'Take the deal out of won and win it again; SELECT usher.install_pack(''live_events''); brings back a flow that is gone.';
+    END IF;
+    IF job.again THEN
+        -- Of a bound deal the job has the application's row, with the application's names.
+        SELECT d.refobjid INTO base
+          FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+          JOIN pg_class AS c ON c.oid = d.refobjid AND c.relkind IN ('r', 'p')
+         WHERE r.ev_class = 'atlvs.deals'::regclass AND d.refobjid <> r.ev_class LIMIT 1;
+        image := found_deal.image;
+        IF base IS NOT NULL THEN
+            -- Where another organization has a deal of that id, or the caller may not read all of it, the job goes on with what it has.
+            BEGIN
+                EXECUTE format('SELECT CASE WHEN count(*) = 1 THEN jsonb_agg(to_jsonb(d)) -> 0 END FROM %s AS d WHERE d.id = $1', base) INTO image USING deal;
+            EXCEPTION WHEN insufficient_privilege THEN
+                image := NULL;
+            END;
+        END IF;
+        SELECT COALESCE(jsonb_object_agg(e.key, e.value), '{}') INTO image FROM jsonb_each(image) AS e WHERE job.new ? e.key;
+        PERFORM usher.retry_sync_job(job.id, image);
+    END IF;
+    status := 'pending';
+    error_message := COALESCE(job.error_message, 'waits: ' || job.waiting_for);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.project_to_event(organization text, project uuid, event_data jsonb DEFAULT '{}'::jsonb)
+ RETURNS usher.sync_job
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+DECLARE
+    known CONSTANT text[] := '{title,venue_name,timezone,starts_at,ends_at,doors_at,curfew_at,capacity,lineup,metadata}';
+    org CONSTANT uuid := usher.managed_organization(organization);
+    production uuid;
+    wrong text;
+BEGIN
+    IF project IS NULL THEN
+        RAISE EXCEPTION 'the project is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.projects.';
+    END IF;
+    IF to_regclass('compvss.productions') IS NULL OR to_regclass('gvteway.events') IS NULL
+       OR NOT EXISTS (SELECT FROM usher.flow_versions AS f WHERE f.name = 'live_events.describe_event') THEN
+        RAISE EXCEPTION 'the pack live_events is not installed'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
+    END IF;
+    event_data := COALESCE(event_data, '{}');
+    IF jsonb_typeof(event_data) <> 'object' THEN
+        RAISE EXCEPTION 'the event data are not a JSON object'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give an object such as {"doors_at": "2026-08-01T18:00:00Z"}.';
+    END IF;
+    SELECT string_agg(format('"%s"', k), ', ' ORDER BY k) INTO wrong FROM jsonb_object_keys(event_data) AS k WHERE k <> ALL (known);
+    IF wrong IS NOT NULL THEN
+        RAISE EXCEPTION 'the event data have unknown fields: %', wrong
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = format('Known are %s. Put anything else into metadata.', array_to_string(known, ', '));
+    END IF;
+    IF jsonb_typeof(event_data -> 'lineup') NOT IN ('array', 'null') OR jsonb_typeof(event_data -> 'metadata') NOT IN ('object', 'null') THEN
+        RAISE EXCEPTION 'lineup must be an array and metadata an object'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Such as {"lineup": ["A", "B"], "metadata": {"hall": 2}}.';
+    END IF;
+    -- A time or number that is none is refused here, not by the job.
+    PERFORM jsonb_populate_record(NULL::gvteway.events, event_data);
+    SELECT p.id INTO production
+      FROM compvss.productions AS p WHERE p.organization_id = org AND p.project_ref = project;
+    IF NOT FOUND THEN
+        IF to_regclass('atlvs.projects') IS NOT NULL AND EXISTS (
+            SELECT FROM atlvs.projects AS p WHERE p.organization_id = org AND p.id = project)
+        THEN
+            RAISE EXCEPTION 'project % has no production yet', project
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'The production of a new project follows by itself, in a worker.',
+                      HINT = 'Try again in a moment. If it stays away, integration_sync_jobs says why.';
+        END IF;
+        RAISE EXCEPTION 'project % does not exist in organization "%"', project, organization
+            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, code, name FROM atlvs.projects shows the projects you may see.';
+    END IF;
+    -- Without data the request that every production makes for itself: it leaves an event that exists as it is.
+    BEGIN
+        RETURN usher.enqueue_sync_job(organization, 'compvss', 'gvteway', CASE
+            WHEN jsonb_strip_nulls(event_data) = '{}' THEN jsonb_build_object('action', 'create_event', 'production_id', production)
+            ELSE jsonb_build_object('action', 'describe_event', 'production_id', production, 'event', event_data) END);
+    EXCEPTION WHEN invalid_parameter_value THEN
+        -- The tables are there, the flow is not.
+        RAISE EXCEPTION 'the flow that makes events is gone'
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = SQLERRM,
+                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events''); it brings back what is missing.';
+    END;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET client_min_messages TO 'warning'
+AS $function$
+DECLARE
+    tables text;
+    views text;
+    dropped integer;
+    sealed text;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    -- What says who reads sealed columns would be gone, and with it their clear text.
+    IF to_regclass('usher.column_protections') IS NOT NULL THEN
+        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
+                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
+                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
+           INTO sealed;
+        IF sealed IS NOT NULL THEN
+            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
+                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
+        END IF;
+    END IF;
+    PERFORM usher.detach_all();
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -868,433 +1299,6 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    day date;
-    child text;
-    old record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    FOR day IN SELECT (now() AT TIME ZONE 'UTC')::date + n FROM generate_series(0, 3) AS n LOOP
-        child := parent || '_' || to_char(day, 'YYYYMMDD');
-        CONTINUE WHEN to_regclass('usher.' || quote_ident(child)) IS NOT NULL;
-        BEGIN
-            -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-            EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES)', child, parent);
-            EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-            EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%L) TO (%L)',
-                           parent, child, day::timestamp AT TIME ZONE 'UTC', (day + 1)::timestamp AT TIME ZONE 'UTC');
-            IF parent = 'audit_log' THEN
-                PERFORM usher.protect_entries(child);
-            END IF;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy, or the default partition already holds rows of that day: they stay there.
-            NULL;
-        END;
-    END LOOP;
-    FOR old IN
-        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = to_regclass('usher.' || quote_ident(parent)) AND c.relname ~ ('^' || parent || '_[0-9]{8}$')
-           AND to_date(right(c.relname, 8), 'YYYYMMDD') < (now() AT TIME ZONE 'UTC')::date - keep_days
-    LOOP
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I', old.relname);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            NULL;
-        END;
-    END LOOP;
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_history(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    DELETE FROM usher.job_history_default WHERE finished_at < now() - keep_days * interval '1 day';
-    RETURN usher.maintain_days('job_history', keep_days);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.protect_entries(relation text)
- RETURNS void
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    EXECUTE format('CREATE OR REPLACE TRIGGER audit_log_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON usher.%I '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION usher.audit_log_stays()', relation);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.maintain_segments(keep_days integer)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET lock_timeout TO '200ms'
-AS $function$
-DECLARE
-    -- Positions are plenty: a segment takes 16 million, and two are always ahead.
-    width CONSTANT bigint := 16777216;
-    drawn bigint;
-    top bigint;
-    begins text;
-    parent text;
-    child text;
-    settled bigint;
-    segment record;
-    made integer := 0;
-    dropped integer := 0;
-BEGIN
-    SELECT CASE WHEN s.is_called THEN s.last_value ELSE 0 END INTO drawn FROM usher.queue_seq AS s;
-    SELECT max(substring(c.relname FROM '[0-9]+$')::bigint) INTO top
-      FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-     WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$';
-    IF top IS NOT NULL THEN
-        -- A new day, a new segment: the rest of the positions of the last one are left out.
-        SELECT min(x.upper) INTO settled
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper > drawn;
-        IF settled IS NOT NULL AND settled < top AND drawn < settled - 1000000 AND EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= settled - width AND j.seq < settled ORDER BY j.seq LIMIT 1) AS first
-             WHERE first.created_at < now() - interval '1 day')
-        THEN
-            PERFORM setval('usher.queue_seq', GREATEST(settled, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := settled;
-        END IF;
-        -- More was drawn at once than was ahead: it is in the default segment, and what follows begins behind it.
-        IF drawn >= top THEN
-            top := (drawn / width + 2) * width;
-            PERFORM setval('usher.queue_seq', GREATEST(top, s.last_value)) FROM usher.queue_seq AS s;
-            drawn := top;
-        END IF;
-    END IF;
-    WHILE top IS NULL OR top - drawn < 2 * width LOOP
-        begins := CASE WHEN top IS NULL THEN 'MINVALUE' ELSE top::text END;
-        top := CASE WHEN top IS NULL THEN (drawn / width + 1) * width ELSE top + width END;
-        BEGIN
-            FOREACH parent IN ARRAY ARRAY['jobs', 'job_batches'] LOOP
-                child := parent || '_to_' || top;
-                -- Made apart and attached: a plain PARTITION OF would lock the parent against every writer.
-                EXECUTE format('CREATE TABLE usher.%I (LIKE usher.%I INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING INDEXES) '
-                               'WITH (autovacuum_vacuum_insert_threshold = -1)', child, parent);
-                EXECUTE format('ALTER TABLE usher.%I ENABLE ROW LEVEL SECURITY', child);
-                EXECUTE format('ALTER TABLE usher.%I ATTACH PARTITION usher.%I FOR VALUES FROM (%s) TO (%s)', parent, child, begins, top);
-            END LOOP;
-            made := made + 1;
-        EXCEPTION WHEN lock_not_available OR check_violation THEN
-            -- Busy: next time.
-            EXIT;
-        END;
-    END LOOP;
-    SELECT min(f.floor) INTO settled FROM usher.job_floors AS f;
-    FOR segment IN
-        SELECT x.upper
-          FROM (SELECT substring(c.relname FROM '[0-9]+$')::bigint AS upper
-                  FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-                 WHERE i.inhparent = 'usher.jobs'::regclass AND c.relname ~ '^jobs_to_[0-9]+$') AS x
-         WHERE x.upper <= settled AND x.upper <= drawn
-         ORDER BY x.upper
-    LOOP
-        -- The newest in it, by the index of each lane.
-        CONTINUE WHEN EXISTS (
-            SELECT FROM generate_series(0, 4) AS l
-             CROSS JOIN LATERAL (SELECT j.created_at AS at FROM usher.jobs AS j
-                                  WHERE j.lane = l AND j.seq >= segment.upper - width AND j.seq < segment.upper ORDER BY j.seq DESC LIMIT 1) AS newest
-             WHERE newest.at >= now() - keep_days * interval '1 day'
-            UNION ALL
-            -- Those of this segment, and the next one of each lane, which may reach back into it. A job that came late counts as well.
-            SELECT FROM usher.job_batches AS b
-             WHERE b.finished_at >= now() - keep_days * interval '1 day'
-               AND b.done && int8multirange(int8range(segment.upper - width, segment.upper)));
-        BEGIN
-            EXECUTE format('DROP TABLE usher.%I, usher.%I', 'jobs_to_' || segment.upper, 'job_batches_to_' || segment.upper);
-            dropped := dropped + 1;
-        EXCEPTION WHEN lock_not_available THEN
-            -- Busy: writers have waited long enough.
-            EXIT;
-        END;
-    END LOOP;
-    DELETE FROM usher.jobs_default WHERE seq <= settled AND created_at < now() - keep_days * interval '1 day';
-    DELETE FROM usher.job_batches_default WHERE last_seq <= settled AND finished_at < now() - keep_days * interval '1 day';
-    RETURN format('%s made, %s dropped', made, dropped);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.lane_floor(lane smallint)
- RETURNS bigint
- LANGUAGE plpgsql
- STABLE PARALLEL SAFE SECURITY DEFINER
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    RETURN (SELECT f.floor FROM usher.job_floors AS f WHERE f.lane = lane_floor.lane);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.drop_api(schema text DEFAULT NULL::text)
- RETURNS integer
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    statement text;
-    dropped integer := 0;
-BEGIN
-    -- Tables of an older version know of nothing exposed.
-    IF to_regclass('usher.exposed_objects') IS NULL THEN
-        RETURN 0;
-    END IF;
-    FOR statement IN
-        SELECT format('DROP FUNCTION %s', p.oid::regprocedure)
-          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
-          JOIN pg_proc p ON p.pronamespace = n.oid AND p.proname = e.name
-         WHERE e.kind = 'function' AND obj_description(p.oid, 'pg_proc') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
-        UNION ALL
-        SELECT format('DROP VIEW %I.%I', n.nspname, c.relname)
-          FROM usher.exposed_objects e JOIN pg_namespace n ON n.nspname = e.schema_name
-          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = e.name AND c.relkind = 'v'
-         WHERE e.kind = 'view' AND obj_description(c.oid, 'pg_class') LIKE 'pg\_usher: %' AND e.schema_name = COALESCE(drop_api.schema, e.schema_name)
-         ORDER BY 1
-    LOOP
-        EXECUTE statement;
-        dropped := dropped + 1;
-    END LOOP;
-    RETURN dropped;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.deal_to_project(organization text, deal uuid, OUT organization_id uuid, OUT project_id uuid, OUT status text, OUT error_message text)
- RETURNS record
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    found_deal record;
-    job record;
-    base regclass;
-    image jsonb;
-BEGIN
-    organization_id := usher.managed_organization(organization);
-    IF deal IS NULL THEN
-        RAISE EXCEPTION 'the deal is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.deals.';
-    END IF;
-    IF to_regclass('atlvs.deals') IS NULL OR to_regclass('atlvs.projects') IS NULL THEN
-        RAISE EXCEPTION 'the pack live_events is not installed'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
-    END IF;
-    SELECT d.status, to_jsonb(d) AS image INTO found_deal
-      FROM atlvs.deals AS d WHERE d.organization_id = deal_to_project.organization_id AND d.id = deal;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'deal % does not exist in organization "%"', deal, organization
-            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, title, status FROM atlvs.deals shows the deals you may see.';
-    END IF;
-    SELECT p.id INTO project_id
-      FROM atlvs.projects AS p WHERE p.organization_id = deal_to_project.organization_id AND p.deal_id = deal;
-    IF FOUND THEN
-        status := 'synced';
-        RETURN;
-    END IF;
-    IF found_deal.status <> 'won' THEN
-        RAISE EXCEPTION 'deal % is not won', deal
-            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Its status is %s.', found_deal.status),
-                  HINT = 'Set its status to won: the project follows by itself, in the same transaction.';
-    END IF;
-    -- The flow has tried and could not. Its job holds the deal as it was then: it goes on with the deal as it is now.
-    SELECT j.* INTO job
-      FROM (SELECT d.id, d.new, d.error_message, true AS again, NULL::text AS waiting_for, d.seq, d.flow_id
-              FROM usher.dead_letters AS d WHERE d.organization_id = deal_to_project.organization_id
-             UNION ALL
-            SELECT w.id, w.new, w.error_message, w.waiting_for = 'retry', w.waiting_for, w.seq, w.flow_id
-              FROM usher.queue_waiting AS w WHERE w.organization_id = deal_to_project.organization_id
-             UNION ALL
-            SELECT q.id, q.new, NULL, false, NULL, q.seq, q.flow_id
-              FROM usher.visible_ready_jobs AS q WHERE q.organization_id = deal_to_project.organization_id) AS j
-     WHERE j.new ->> 'id' = deal::text
-       AND j.flow_id IN (SELECT f.flow_id FROM usher.flow_versions AS f WHERE f.name = 'live_events.create_project_from_won_deal')
-     ORDER BY j.seq DESC LIMIT 1;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'deal % is won, but no flow has been asked for its project', deal
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = 'It was won while the flow live_events.create_project_from_won_deal was not there or was disabled.',
-                  HINT = 'Take the deal out of won and win it again; SELECT usher.install_pack(''live_events''); brings back a flow that is gone.';
-    END IF;
-    IF job.again THEN
-        -- Of a bound deal the job has the application's row, with the application's names.
-        SELECT d.refobjid INTO base
-          FROM pg_rewrite AS r JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
-          JOIN pg_class AS c ON c.oid = d.refobjid AND c.relkind IN ('r', 'p')
-         WHERE r.ev_class = 'atlvs.deals'::regclass AND d.refobjid <> r.ev_class LIMIT 1;
-        image := found_deal.image;
-        IF base IS NOT NULL THEN
-            -- Where another organization has a deal of that id, or the caller may not read all of it, the job goes on with what it has.
-            BEGIN
-                EXECUTE format('SELECT CASE WHEN count(*) = 1 THEN jsonb_agg(to_jsonb(d)) -> 0 END FROM %s AS d WHERE d.id = $1', base) INTO image USING deal;
-            EXCEPTION WHEN insufficient_privilege THEN
-                image := NULL;
-            END;
-        END IF;
-        SELECT COALESCE(jsonb_object_agg(e.key, e.value), '{}') INTO image FROM jsonb_each(image) AS e WHERE job.new ? e.key;
-        PERFORM usher.retry_sync_job(job.id, image);
-    END IF;
-    status := 'pending';
-    error_message := COALESCE(job.error_message, 'waits: ' || job.waiting_for);
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.project_to_event(organization text, project uuid, event_data jsonb DEFAULT '{}'::jsonb)
- RETURNS usher.sync_job
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-DECLARE
-    known CONSTANT text[] := '{title,venue_name,timezone,starts_at,ends_at,doors_at,curfew_at,capacity,lineup,metadata}';
-    org CONSTANT uuid := usher.managed_organization(organization);
-    production uuid;
-    wrong text;
-BEGIN
-    IF project IS NULL THEN
-        RAISE EXCEPTION 'the project is missing' USING ERRCODE = 'invalid_parameter_value', HINT = 'Give the id of a row in atlvs.projects.';
-    END IF;
-    IF to_regclass('compvss.productions') IS NULL OR to_regclass('gvteway.events') IS NULL
-       OR NOT EXISTS (SELECT FROM usher.flow_versions AS f WHERE f.name = 'live_events.describe_event') THEN
-        RAISE EXCEPTION 'the pack live_events is not installed'
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events'');';
-    END IF;
-    event_data := COALESCE(event_data, '{}');
-    IF jsonb_typeof(event_data) <> 'object' THEN
-        RAISE EXCEPTION 'the event data are not a JSON object'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give an object such as {"doors_at": "2026-08-01T18:00:00Z"}.';
-    END IF;
-    SELECT string_agg(format('"%s"', k), ', ' ORDER BY k) INTO wrong FROM jsonb_object_keys(event_data) AS k WHERE k <> ALL (known);
-    IF wrong IS NOT NULL THEN
-        RAISE EXCEPTION 'the event data have unknown fields: %', wrong
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = format('Known are %s. Put anything else into metadata.', array_to_string(known, ', '));
-    END IF;
-    IF jsonb_typeof(event_data -> 'lineup') NOT IN ('array', 'null') OR jsonb_typeof(event_data -> 'metadata') NOT IN ('object', 'null') THEN
-        RAISE EXCEPTION 'lineup must be an array and metadata an object'
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Such as {"lineup": ["A", "B"], "metadata": {"hall": 2}}.';
-    END IF;
-    -- A time or number that is none is refused here, not by the job.
-    PERFORM jsonb_populate_record(NULL::gvteway.events, event_data);
-    SELECT p.id INTO production
-      FROM compvss.productions AS p WHERE p.organization_id = org AND p.project_ref = project;
-    IF NOT FOUND THEN
-        IF to_regclass('atlvs.projects') IS NOT NULL AND EXISTS (
-            SELECT FROM atlvs.projects AS p WHERE p.organization_id = org AND p.id = project)
-        THEN
-            RAISE EXCEPTION 'project % has no production yet', project
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = 'The production of a new project follows by itself, in a worker.',
-                      HINT = 'Try again in a moment. If it stays away, integration_sync_jobs says why.';
-        END IF;
-        RAISE EXCEPTION 'project % does not exist in organization "%"', project, organization
-            USING ERRCODE = 'undefined_object', HINT = 'SELECT id, code, name FROM atlvs.projects shows the projects you may see.';
-    END IF;
-    -- Without data the request that every production makes for itself: it leaves an event that exists as it is.
-    BEGIN
-        RETURN usher.enqueue_sync_job(organization, 'compvss', 'gvteway', CASE
-            WHEN jsonb_strip_nulls(event_data) = '{}' THEN jsonb_build_object('action', 'create_event', 'production_id', production)
-            ELSE jsonb_build_object('action', 'describe_event', 'production_id', production, 'event', event_data) END);
-    EXCEPTION WHEN invalid_parameter_value THEN
-        -- The tables are there, the flow is not.
-        RAISE EXCEPTION 'the flow that makes events is gone'
-            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = SQLERRM,
-                  HINT = 'Ask an operator for SELECT usher.install_pack(''live_events''); it brings back what is missing.';
-    END;
-END
-$function$;
-CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET client_min_messages TO 'warning'
-AS $function$
-DECLARE
-    tables text;
-    views text;
-    dropped integer;
-    sealed text;
-BEGIN
-    IF confirm IS DISTINCT FROM 'remove all data' THEN
-        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
-            USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
-                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
-    END IF;
-    -- What says who reads sealed columns would be gone, and with it their clear text.
-    IF to_regclass('usher.column_protections') IS NOT NULL THEN
-        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
-                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
-                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
-           INTO sealed;
-        IF sealed IS NOT NULL THEN
-            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
-                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
-                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
-        END IF;
-    END IF;
-    PERFORM usher.detach_all();
-    -- In tables of an older version some of these names are no views.
-    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
-    IF views IS NOT NULL THEN
-        EXECUTE 'DROP VIEW ' || views;
-    END IF;
-    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
-      FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
-    -- At once: no event trigger may find half of them.
-    IF dropped > 0 THEN
-        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
-    END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
-    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1319,7 +1323,7 @@ REVOKE ALL ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uu
 REVOKE ALL ON FUNCTION usher.audit_images_hash(uuid,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit_table(regclass,text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.backfill(text,text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.bind_ticket_revenue(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_migration(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_sync_jobs(text,jsonb) FROM PUBLIC;
@@ -1357,6 +1361,7 @@ REVOKE ALL ON FUNCTION usher.hide_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.hold_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.horizon() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.ingest_ticket_revenue_batch(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.install_pack(text,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.isolate_tables(text[],jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.job_result(uuid) FROM PUBLIC;
@@ -1442,6 +1447,15 @@ REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1450,15 +1464,6 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
@@ -1476,7 +1481,7 @@ GRANT EXECUTE ON FUNCTION usher.audit_images_hash(uuid,text,text) TO usher_opera
 GRANT EXECUTE ON FUNCTION usher.audit_images_hash(uuid,text,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.audit_table(regclass,text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.backfill(text,text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.bind_ticket_revenue(text,text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_migration(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.cancel_migration(uuid) TO usher_operator;
@@ -1517,6 +1522,7 @@ GRANT EXECUTE ON FUNCTION usher.hold_subject(text,text,text,text) TO usher_membe
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.horizon() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.ingest_ticket_revenue_batch(text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.install_pack(text,text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.isolate_tables(text[],jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.job_result(uuid) TO usher_member;
@@ -1619,6 +1625,16 @@ GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1627,16 +1643,6 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
@@ -1656,7 +1662,7 @@ COMMENT ON FUNCTION usher.audit_entry_hash(bigint,timestamp with time zone,uuid,
 COMMENT ON FUNCTION usher.audit_images_hash(uuid,text,text) IS 'internal: SHA-256 of old and new of an entry, with its salt';
 COMMENT ON FUNCTION usher.audit_table(regclass,text[]) IS 'enters every change of a table into usher.audit_log from now on; all columns or those named';
 COMMENT ON FUNCTION usher.backfill(text,text,integer) IS 'makes a flow act on the rows that are in its table already, in slices; returns the id in usher.progress';
-COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text) IS 'names the functions that resolve codes and book ticket revenue, and the role that they run as';
+COMMENT ON FUNCTION usher.bind_ticket_revenue(text,text,text,text) IS 'names the functions that resolve codes and book ticket revenue, one by one or in batches, and the role that they run as';
 COMMENT ON FUNCTION usher.broadcast_event(text,text,jsonb,interval) IS 'emits an emergency event and tells, once the time is over, who has not received it';
 COMMENT ON FUNCTION usher.cancel_migration(uuid) IS 'ends a migration, or a plan that nobody wants; what it has done stays';
 COMMENT ON FUNCTION usher.cancel_sync_jobs(text,jsonb) IS 'cancels the jobs of an organization that a filter means; returns how many';
@@ -1694,6 +1700,7 @@ COMMENT ON FUNCTION usher.hide_api(text) IS 'takes back what usher.expose_api() 
 COMMENT ON FUNCTION usher.hold_subject(text,text,text,text) IS 'keeps a person, or everybody of a kind, from being erased';
 COMMENT ON FUNCTION usher.horizon() IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.ingest_ticket_revenue(text,text,text,integer,numeric,text,text,jsonb,text) IS 'takes in ticket revenue, once per idempotency_key or payload.reference, and has it booked in the same transaction';
+COMMENT ON FUNCTION usher.ingest_ticket_revenue_batch(text,jsonb) IS 'takes in many sales at once, all or none, each as usher.ingest_ticket_revenue does; each has a key or reference of its own';
 COMMENT ON FUNCTION usher.install_pack(text,text,jsonb) IS 'installs a pack or brings it to this version: tables, role, flows; bind points them at an application''s own tables';
 COMMENT ON FUNCTION usher.isolate_tables(text[],jsonb) IS 'internal: gives the tables of some schemas the policies that a declaration says';
 COMMENT ON FUNCTION usher.job_result(uuid) IS 'what came back from a job, if it was kept';
@@ -1779,6 +1786,15 @@ COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session 
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
+COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
+COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
+COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
+COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
+COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
+COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -1787,13 +1803,4 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
-COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
-COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
-COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
-COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to which all jobs of a lane are done';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
-COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
-COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
-COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

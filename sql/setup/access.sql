@@ -1,4 +1,42 @@
--- Views, row level security and grants. Dropped and made anew by every usher.setup(), so that they fit the installed version.
+-- Row level security, views and grants. Made anew by every usher.setup(), so that they fit the installed version.
+
+-- What may lock a table comes before the grants: those write its row in the catalog, for which ANALYZE waits with the table in hand.
+-- Who reads which rows, for every table; nobody writes but through functions. Tables that are not named are read by the members
+-- of a row's organization, or by nobody but those who run the installation if their rows have none.
+SELECT usher.isolate_tables('{usher}', '{
+    "read": "member", "write": "nobody", "every_table": true,
+    "tables": {
+        "usher.organizations":    {"column": "id"},
+        "usher.flow_versions":    {"read": "everybody"},
+        "usher.systems":          {"read": "everybody"},
+        "usher.pause_orders":     {"read": "shared"},
+        "usher.notices":          {"read": "admin"},
+        "usher.notifications":    {"read": "recipient"},
+        "usher.migrations":       {"read": "admin"},
+        "usher.migration_items":  {"read": "admin"},
+        "usher.secrets":          {"read": "admin"},
+        "usher.legal_holds":      {"read": "admin"},
+        "usher.erasures":         {"read": "admin"},
+        "usher.erasure_jobs":     {"read": "admin"},
+        "usher.shadow_results":   {"read": "nobody"},
+        "usher.failure_streaks":  {"read": "nobody"},
+        "usher.overlap_checks":   {"read": "nobody"},
+        "usher.schedule_runs":    {"read": "nobody"},
+        "usher.workflow_checks":  {"read": "nobody"}
+    }}');
+-- Flows belong to the installation; their names and systems are needed to read a job. What a flow would have written may show
+-- more of its target than members may see. Notices, plans of migrations, secrets, who asked to be forgotten and who must not be: for those who can
+-- do something about it. What is paused for everybody is for everybody to see.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policies
+                    WHERE schemaname = 'usher' AND tablename = 'flows' AND policyname = 'operator_stops'
+                      AND cmd = 'DELETE' AND permissive = 'PERMISSIVE' AND roles = '{usher_operator}' AND qual = 'true') THEN
+        DROP POLICY IF EXISTS operator_stops ON usher.flows;
+        CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
+    END IF;
+END
+$$;
 
 -- Lane by lane, so that the planner, which asks usher.lane_floor() for its estimate, reads the log by its key from the
 -- floor on, and never what lies below it. What is done above the floor is put together once for each query.
@@ -176,90 +214,19 @@ GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;
 GRANT SELECT ON usher.legal_holds, usher.erasures, usher.erasure_jobs TO usher_member;
 GRANT SELECT ON usher.batches, usher.batch_definitions, usher.batch_tallies, usher.job_options, usher.job_dependencies, usher.coalesced_jobs TO usher_member;
 GRANT SELECT (flow_id, version, name, source_system, target_system) ON usher.flow_versions TO usher_member;
-GRANT SELECT ON ALL TABLES IN SCHEMA usher TO usher_reader;
+-- Of partitioned tables through these only.
+DO $$
+BEGIN
+    EXECUTE (SELECT 'GRANT SELECT ON ' || pg_catalog.string_agg(pg_catalog.format('usher.%I', c.relname), ', ' ORDER BY c.relname) || ' TO usher_reader'
+               FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+              WHERE n.nspname = 'usher' AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition);
+END
+$$;
 -- Of secrets, which there are: by their admins and by those who run the installation.
 REVOKE ALL ON usher.secrets FROM usher_reader;
 GRANT SELECT (organization_id, name, key_id, vault_id, readers, created_at, changed_at, changed_by) ON usher.secrets TO usher_member, usher_reader;
--- Who reads which rows, for every table; nobody writes but through functions. Tables that are not named are read by the members
--- of a row's organization, or by nobody but those who run the installation if their rows have none.
-SELECT usher.isolate_tables('{usher}', '{
-    "read": "member", "write": "nobody", "every_table": true,
-    "tables": {
-        "usher.organizations":    {"column": "id"},
-        "usher.flow_versions":    {"read": "everybody"},
-        "usher.systems":          {"read": "everybody"},
-        "usher.pause_orders":     {"read": "shared"},
-        "usher.notices":          {"read": "admin"},
-        "usher.notifications":    {"read": "recipient"},
-        "usher.migrations":       {"read": "admin"},
-        "usher.migration_items":  {"read": "admin"},
-        "usher.secrets":          {"read": "admin"},
-        "usher.legal_holds":      {"read": "admin"},
-        "usher.erasures":         {"read": "admin"},
-        "usher.erasure_jobs":     {"read": "admin"},
-        "usher.shadow_results":   {"read": "nobody"},
-        "usher.failure_streaks":  {"read": "nobody"},
-        "usher.overlap_checks":   {"read": "nobody"},
-        "usher.schedule_runs":    {"read": "nobody"},
-        "usher.workflow_checks":  {"read": "nobody"}
-    }}');
--- Flows belong to the installation; their names and systems are needed to read a job. What a flow would have written may show
--- more of its target than members may see. Notices, plans of migrations, secrets, who asked to be forgotten and who must not be: for those who can
--- do something about it. What is paused for everybody is for everybody to see.
-DO $$
-BEGIN
-    IF NOT EXISTS (SELECT FROM pg_catalog.pg_policies
-                    WHERE schemaname = 'usher' AND tablename = 'flows' AND policyname = 'operator_stops'
-                      AND cmd = 'DELETE' AND permissive = 'PERMISSIVE' AND roles = '{usher_operator}' AND qual = 'true') THEN
-        DROP POLICY IF EXISTS operator_stops ON usher.flows;
-        CREATE POLICY operator_stops ON usher.flows FOR DELETE TO usher_operator USING (true);
-    END IF;
-END
-$$;
 GRANT DELETE ON usher.flows TO usher_operator;
 
--- Whoever changes who belongs where, by whatever way: every session hears of it.
-CREATE OR REPLACE TRIGGER usher_memberships_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON usher.memberships
-    FOR EACH STATEMENT EXECUTE FUNCTION usher.memberships_changed();
-ALTER TABLE usher.memberships ENABLE ALWAYS TRIGGER usher_memberships_changed;
-
--- The flows table is the truth: whoever changes it, the capture triggers of the tables follow.
-CREATE OR REPLACE TRIGGER usher_flows_changed AFTER INSERT OR UPDATE OR DELETE ON usher.flows
-    FOR EACH ROW EXECUTE FUNCTION usher.flows_changed();
-CREATE OR REPLACE TRIGGER usher_flow_broken AFTER UPDATE OF state ON usher.flows
-    FOR EACH ROW WHEN (NEW.state = 'broken' AND OLD.state <> 'broken') EXECUTE FUNCTION usher.note_broken_flow();
-CREATE OR REPLACE TRIGGER usher_dead_letters_made AFTER INSERT ON usher.dead_letters
-    REFERENCING NEW TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
-CREATE OR REPLACE TRIGGER usher_dead_letters_left AFTER DELETE ON usher.dead_letters
-    REFERENCING OLD TABLE AS ended FOR EACH STATEMENT EXECUTE FUNCTION usher.dead_letters_changed();
-CREATE OR REPLACE TRIGGER update_integration_sync_timestamp BEFORE UPDATE ON usher.links
-    FOR EACH ROW EXECUTE FUNCTION usher.update_integration_sync_timestamp();
-
--- What people do to pg_usher's own tables is entered in the log; of links what they do by hand, the rest is history.
-DO $$
-DECLARE
-    own record;
-    event text;
-BEGIN
-    FOR own IN SELECT * FROM (VALUES
-        ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
-        ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
-        ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'), ('overlap_rules', '{name,definition}'), ('adoptions', '{kind,relation,columns,roles,condition}'), ('pack_bindings', '{pack,bind,run_as}'),
-        ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS t (name, columns)
-    LOOP
-        FOREACH event IN ARRAY ARRAY['insert', 'update', 'delete', 'truncate'] LOOP
-            EXECUTE pg_catalog.format(
-                'CREATE OR REPLACE TRIGGER usher_audit_%s AFTER %1$s ON usher.%I %s FOR EACH STATEMENT EXECUTE FUNCTION usher.audit(%s)',
-                event, own.name,
-                CASE event WHEN 'insert' THEN 'REFERENCING NEW TABLE AS usher_new' WHEN 'delete' THEN 'REFERENCING OLD TABLE AS usher_old'
-                           WHEN 'update' THEN 'REFERENCING OLD TABLE AS usher_old NEW TABLE AS usher_new' ELSE '' END,
-                (SELECT pg_catalog.string_agg(pg_catalog.quote_literal(c), ', ') FROM pg_catalog.unnest(own.columns) AS c));
-        END LOOP;
-    END LOOP;
-END
-$$;
-SELECT usher.protect_entries(c.relname)
-  FROM pg_catalog.pg_partition_tree('usher.audit_log') AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.relid;
 GRANT SELECT ON usher.audit_log TO usher_member;
 GRANT SELECT ON usher.job_results TO usher_member;
 GRANT SELECT ON usher.workflow_runs, usher.workflow_steps, usher.workflow_signals, usher.workflow_log TO usher_member;

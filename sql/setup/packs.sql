@@ -5,6 +5,8 @@ CREATE TABLE usher.pack_bindings (
     run_as text NOT NULL,
     relations regclass[] NOT NULL,
     schemas text[] NOT NULL,
+    sequences regclass[] NOT NULL,
+    triggers regclass[] NOT NULL,
     bound_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     bound_by text NOT NULL,
     CONSTRAINT pack_bindings_pkey PRIMARY KEY (pack)
@@ -13,3 +15,5 @@ COMMENT ON TABLE usher.pack_bindings IS 'packs whose flows work at tables of the
 COMMENT ON COLUMN usher.pack_bindings.bind IS 'which of the pack''s tables is which of the application';
 COMMENT ON COLUMN usher.pack_bindings.relations IS 'tables of the application on which the role run_as was given rights and a policy for it';
 COMMENT ON COLUMN usher.pack_bindings.schemas IS 'schemas that it may use because of it';
+COMMENT ON COLUMN usher.pack_bindings.sequences IS 'sequences that it may use because of it';
+COMMENT ON COLUMN usher.pack_bindings.triggers IS 'tables on which the owner of these tables was given TRIGGER because of it';

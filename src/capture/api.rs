@@ -4,10 +4,10 @@ use super::attach;
 use crate::conflict;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
-use crate::flow::drift::{self, Others};
+use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, audit};
 use crate::pg::trigger::raise;
-use crate::pg::{self, catalog, gauges, role};
+use crate::pg::{self, catalog, gauges, role, xact};
 use crate::protect::mend;
 use crate::registry::adopt::organizations;
 use crate::registry::identity;
@@ -93,6 +93,9 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
     let mut changed = attach::sync_all()?;
     if installed.up_to_date {
         for finding in drift::look_again(&drift::unrecorded()?, Others::LookAt)? {
+            if let Finding::Postponed { .. } = finding {
+                xact::note_plans_changed();
+            }
             warning!("{}", finding.line());
         }
         changed += audits::sync_all(attach::PATIENCE)?;

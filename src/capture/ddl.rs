@@ -10,7 +10,7 @@ use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
 use crate::pg::guc::Nest;
-use crate::pg::{catalog, event, role, spi, subxact};
+use crate::pg::{catalog, event, role, spi, subxact, xact};
 use crate::protect::mend;
 use crate::registry::identity;
 use crate::setup;
@@ -251,6 +251,9 @@ fn look_at(classes: &[Oid], objects: &[Oid], audience: Audience) -> Outcome<()> 
         catalog::invalidate(setup::installed()?.flows);
     }
     for finding in drift::look_again(&drift::touched(classes, objects)?, Others::Leave)? {
+        if let Finding::Postponed { .. } = finding {
+            xact::note_plans_changed();
+        }
         match &finding {
             // The reason quotes the definition.
             Finding::Broken { flow, .. } if audience == Audience::Anybody => {

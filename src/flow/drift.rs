@@ -1,7 +1,8 @@
 //! Schema changes under flows: what each flow stands on, and looking at it again when one of those things changes.
 //!
 //! Owns `usher.flow_dependencies`. The event triggers of `capture::ddl` call [`look_again`] inside the statement that changes
-//! something; the worker's minute does for what no event tells (rights, roles) and for what could not be looked at then.
+//! something; the worker does once a minute for what no event tells (rights, roles). What could not be looked at then, because somebody held a lock,
+//! has no record until a worker has looked, which it tries soon after, and again.
 
 use super::catalog;
 use super::check::checked;
@@ -71,7 +72,9 @@ UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0, NU
 UNION SELECT $1, 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid, 0, NULL
   FROM relations r JOIN pg_catalog.pg_attribute a ON a.attrelid = r.oid WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
 UNION SELECT $1, 'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attnum, a.attname::text
-  FROM pg_catalog.pg_attribute a WHERE a.attrelid = $4 AND a.attname = ANY ($6) AND NOT a.attisdropped),
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = $4 AND a.attname = ANY ($6) AND NOT a.attisdropped
+-- That it stands on nothing is known then.
+UNION SELECT $1, 0::pg_catalog.oid, 0::pg_catalog.oid, 0, NULL WHERE NOT EXISTS (SELECT FROM direct)),
 gone AS (
     DELETE FROM usher.flow_dependencies d
      WHERE d.flow_id = $1 AND NOT EXISTS (SELECT FROM wanted w WHERE w.class = d.class AND w.object = d.object AND w.attnum = d.attnum))
@@ -264,7 +267,7 @@ pub fn look_again(flows: &[i32], others: Others) -> Result<Vec<Finding>> {
                 }
             }
             (Err(Misfit::NotNow(reason)), _) => {
-                // Somebody holds a lock, or the like: that says nothing about the flow. A worker looks within a minute.
+                // Somebody holds a lock, or the like: that says nothing about the flow. A worker looks soon, and again.
                 // What has no record is looked at; names of columns stay, so that renamings are seen meanwhile.
                 let left = if others == Others::Leave { &ids[at..] } else { &ids[at..=at] };
                 if installed.up_to_date {
@@ -328,7 +331,7 @@ fn again(definition: &serde_json::Value, run_as: Oid, reader: Option<Oid>) -> st
 /// Milliseconds.
 const LOCK_PATIENCE: i64 = 50;
 
-/// Flows about which nothing is written down: after an upgrade, a restore. Runs with the owner's rights.
+/// Flows about which nothing is written down: after an upgrade, a restore, or because they could not be looked at. Runs with the owner's rights.
 pub fn unrecorded() -> Result<Vec<i32>> {
     spi::read_all(
         "SELECT f.id FROM usher.flows f WHERE f.state = 'ok' AND NOT EXISTS (SELECT FROM usher.flow_dependencies d WHERE d.flow_id = f.id AND d.attnum = 0)",

@@ -78,10 +78,16 @@ pub fn agrees(definition: &Definition) -> Parsed<()> {
             "What leaves the database is called once for each job, under its lease; use \"mode\": \"async\", or let the function write to a table.",
         );
     }
-    if *per_batch && definition.mode != Mode::Batch {
+    if *per_batch && definition.mode == Mode::Transactional {
         return refuse(
-            "\"per\": \"batch\" needs \"mode\": \"batch\"",
-            "Add \"mode\": \"batch\" and \"batch\", or leave out \"per\": then the function is called for each job.",
+            "\"per\": \"batch\" does not go with \"mode\": \"transactional\"",
+            "Such a flow has no batches; leave out \"per\", or use another mode.",
+        );
+    }
+    if *per_batch && *external {
+        return refuse(
+            "\"per\": \"batch\" does not go with \"effect\": \"external\"",
+            "What leaves the database is called once for each job, under its lease; leave out \"per\".",
         );
     }
     if *per_batch && *keep_result {
@@ -146,7 +152,22 @@ mod unit {
         assert!(flow(json!({"then": {"call": "a.f", "per": "batch"}})).unwrap().calls_per_batch());
         assert!(flow(json!({"then": {"call": "a.f", "per": "row"}})).is_err());
         assert!(flow(json!({"then": {"call": "a.f", "per": "batch", "keep_result": true}})).is_err());
-        assert!(Definition::parse(&json!({"when": {"change": "a.b"}, "then": {"call": "a.f", "per": "batch"}})).is_err());
+        // Whatever a worker has at hand is a batch, too.
+        assert!(
+            Definition::parse(&json!({"when": {"change": "a.b"}, "then": {"call": "a.f", "per": "batch"}}))
+                .unwrap()
+                .calls_per_batch()
+        );
+        assert!(
+            Definition::parse(
+                &json!({"when": {"change": "a.b"}, "then": {"call": "a.f", "per": "batch"}, "mode": "transactional"})
+            )
+            .is_err()
+        );
+        assert!(
+            Definition::parse(&json!({"when": {"change": "a.b"}, "then": {"call": "a.f", "per": "batch", "effect": "external"}}))
+                .is_err()
+        );
     }
 
     proptest::proptest! {

@@ -4,9 +4,10 @@ use super::adopt::model::Model;
 use super::adopt::parse::Bind;
 use super::adopt::plan::{self, Plan};
 use super::adopt::rewrite::{self, Fits};
+use super::adopt::rights::Earlier;
 use super::adopt::script::{self, Clashes};
-use super::adopt::store::{self, Stored};
-use super::adopt::{apply, fit};
+use super::adopt::store::{self, Given, Stored};
+use super::adopt::{apply, fit, rights};
 use super::workflow::Parts;
 use super::{PACKS, Pack, protect, workflow};
 use crate::capture;
@@ -138,7 +139,11 @@ fn bind_revenue(installed: Installed, pack: &Pack, manifest: &Value, role: &str)
             );
             Ok(())
         }
-        _ => binding::bind(installed, resolve, book, Some(role), Some(pack.name)).map(|_| ()),
+        _ => {
+            let book_batch = revenue["book_batch"].as_str();
+            let given = binding::Given { resolve, book, book_batch, run_as: Some(role), pack: Some(pack.name) };
+            binding::bind(installed, &given).map(|_| ())
+        }
     }
 }
 
@@ -366,7 +371,7 @@ pub fn columns(name: &str) -> Result<Vec<Described>> {
 }
 
 /// Runs the pack's scripts, with views in the place of the tables that are bound, and gives its role what it needs.
-fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopted: &Adopted) -> Result<()> {
+fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopted: &Adopted, earlier: &Earlier) -> Result<Given> {
     let Adopted { model, bind, fits, plan, .. } = adopted;
     let takes = |table: &str| bind.takes(table);
     let declaration = Declaration::parse(&manifest["tenancy"])?;
@@ -384,7 +389,7 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
         // Each statement would have every flow that stands on its object compiled again.
         let _ours = event::ours();
         if let Some(stored) = &adopted.stored {
-            apply::revoke(installed, pack.name, stored)?;
+            rights::revoke(pack.name, stored, earlier)?;
         }
         apply::clear(pack.name, model, bind)?;
         apply::drop_functions(pack.name, &without)?;
@@ -397,14 +402,15 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
         }
         apply::restore_keys(model, bind)?;
         grant(&schemas(manifest), role, &declaration)?;
-        apply::grant(installed, pack.name, role, fits, plan)?
+        rights::grant(installed, pack.name, role, fits, plan, earlier)?
     };
     if bind.tables.is_empty() {
-        return store::forget(installed, pack.name);
+        store::forget(installed, pack.name)?;
+        return Ok(given);
     }
-    let (relations, schemas) = given;
-    let stored = Stored { bind: adopted.json.clone(), run_as: role.to_owned(), relations, schemas };
-    store::put(installed, pack.name, &stored, &identity::actor())
+    let stored = Stored { bind: adopted.json.clone(), run_as: role.to_owned(), given };
+    store::put(installed, pack.name, &stored, &identity::actor())?;
+    Ok(stored.given)
 }
 
 pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Option<Value>) -> Result<String> {
@@ -414,7 +420,8 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
     apply::require_owned(&adopted.fits)?;
     let known = adopted.stored.as_ref().map(|stored| stored.run_as.clone()).filter(|role| role::by_name(role).is_some());
     let role = role_for(pack, run_as.or(known.as_deref()))?;
-    build(installed, pack, &manifest, &role, &adopted)?;
+    let earlier = store::earlier(installed, pack.name, &role, adopted.stored.as_ref())?;
+    let given = build(installed, pack, &manifest, &role, &adopted, &earlier)?;
     let_read(installed, "usher.organizations", &zones(pack), &role)?;
     if let Some(systems) = manifest["systems"].as_object() {
         let _acting = role::internal(installed.owner);
@@ -437,6 +444,10 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
     };
     // Flows of others that stand on something of the pack.
     capture::look_over(&schemas(&manifest));
+    {
+        let _nest = Nest::pinned_path().quiet();
+        rights::end_listening(installed, &earlier, &given)?;
+    }
     let version = manifest["version"].as_str().unwrap_or_default();
     let mut what = json!({"version": version, "run_as": role, "flows_made": done.made, "flows_changed": done.changed,
                           "rules_made": done.rules_made, "rules_changed": done.rules_changed});
@@ -483,7 +494,9 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     if let Some(stored) = &stored {
         let _nest = Nest::pinned_path().quiet();
         let _ours = event::ours();
-        apply::revoke(installed, pack.name, stored)?;
+        let earlier = store::earlier(installed, pack.name, &stored.run_as, Some(stored))?;
+        rights::revoke(pack.name, stored, &earlier)?;
+        rights::end_listening(installed, &earlier, &Given::default())?;
         apply::clear(pack.name, &Model::read(super::scripts_of(pack)), &Bind::default())?;
         store::forget(installed, pack.name)?;
     }

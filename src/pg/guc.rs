@@ -25,6 +25,12 @@ pub struct Nest {
 
 const PATH: &CStr = c"pg_catalog, pg_temp";
 
+/// Milliseconds that this session waits for a lock; 0: as long as it takes.
+pub fn lock_timeout() -> i32 {
+    // SAFETY: reads the session's setting.
+    unsafe { pg_sys::LockTimeout }
+}
+
 impl Nest {
     /// Names resolve as compiled: `pg_catalog` alone, temporary objects last.
     pub fn pinned_path() -> Self {

@@ -9,6 +9,7 @@ const EQUAL: u16 = OURS + 1;
 const SETTLING: u16 = OURS + 2;
 const OVERLAPPING: u16 = OURS + 3;
 const LOOKING: u16 = OURS + 4;
+const SETTING_UP: u16 = OURS + 5;
 
 /// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
 /// until this one ends.
@@ -121,6 +122,27 @@ pub fn keep(relation: pg_sys::Oid) {
 pub fn keep_writers_out(relation: pg_sys::Oid) {
     // SAFETY: as in keep(). Waiting, it can be cancelled, and a deadlock or lock_timeout is raised as for any lock.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::ShareRowExclusiveLock as i32) }
+}
+
+/// Waits until nobody else's open transaction has even read a relation, and keeps everybody waiting until this one ends. Of a view: that
+/// alone, not its tables.
+pub fn keep_everybody_out(relation: pg_sys::Oid) {
+    // SAFETY: as in keep(). Waiting, it can be cancelled, and a deadlock or lock_timeout is raised as for any lock.
+    unsafe { pg_sys::LockRelationOid(relation, pg_sys::AccessExclusiveLock as i32) }
+}
+
+/// Waits for another open transaction that sets up, and keeps others from it until this one ends.
+pub fn take_setup() {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: 0,
+        locktag_field3: 0,
+        locktag_field4: SETTING_UP,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
+    unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, false) };
 }
 
 /// The resources of a rule share so many locks: a transaction that writes any number of them holds no more than these.

@@ -175,6 +175,30 @@ impl Group {
     }
 }
 
+impl Group {
+    /// The jobs of each segment by organization, for calls that take those of one organization together: between the rows of a
+    /// segment the order is free.
+    pub fn by_organization(self, client: &mut SpiClient<'_>, segments: &[Segment]) -> Result<Self> {
+        let organizations = self.batch.organizations.value::<Vec<Uuid>>()?.unwrap_or_default();
+        let mut order: Vec<i32> = (1..=self.batch.size).collect();
+        for segment in segments {
+            let range = segment.first as usize - 1..segment.last as usize;
+            if let Some(part) = order.get_mut(range) {
+                part.sort_by_key(|n| organizations.get(*n as usize - 1).map(|id| *id.as_bytes()));
+            }
+        }
+        if order.is_sorted() {
+            return Ok(self);
+        }
+        let mut arguments = Vec::from(self.columns().map(|column| column.arg()));
+        arguments.push(spi::arg(order));
+        let table = spi::query(client, IN_GIVEN_ORDER, &arguments)?.first();
+        let (flow, size, some_homeless, waited) = (self.flow, self.batch.size, self.some_homeless, self.waited);
+        let (gathered, lane, log) = (self.gathered, self.lane, self.log);
+        Ok(Self { flow, some_homeless, waited, gathered, lane, log, ..read_group(&table, 1, size)? })
+    }
+}
+
 /// Keeps which job has done the work of which other one.
 pub fn note_covered(group: &Group, covers: &[(i32, i32)]) -> Result<()> {
     if covers.is_empty() {

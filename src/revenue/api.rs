@@ -1,7 +1,7 @@
 //! SQL functions for ticket revenue: what clients call over a connection or PostgREST.
 
 use super::sale::{Given, Sale};
-use super::{binding, ingest};
+use super::{batch, binding, ingest};
 use crate::error::UsherError;
 use crate::guard::audit;
 use crate::rates;
@@ -49,6 +49,27 @@ fn ingest_ticket_revenue(
     Ok(ingest::ingest(organization, sale)?)
 }
 
+/// Takes many sales in, in one transaction: all of them, or none. Returns for each, in the order of the array, its number
+/// from 1, the id of its row, and whether an earlier call has made that.
+///
+/// Arguments: `organization` (slug or id); `sales`, an array of at most 10,000 objects with the arguments of
+/// `usher.ingest_ticket_revenue` by name (`gross_amount` as a number or a text). Each has an `idempotency_key` or a
+/// `payload.reference`, so that the call can be repeated; one that is there twice is taken in once.
+/// Errors: those of `usher.ingest_ticket_revenue`, with the number of the sale, from 1.
+#[pg_extern(volatile, parallel_unsafe)]
+fn ingest_ticket_revenue_batch(
+    organization: Option<String>,
+    sales: Option<JsonB>,
+) -> Result<TableIterator<'static, (name!(sale, i32), name!(id, Uuid), name!(repeated, bool))>, ErrorReport> {
+    let organization = identity::organization(&UsherError::given(organization, "the organization")?, Right::Manage)?;
+    audit::note_legend("ingest_ticket_revenue_batch", organization)?;
+    rates::take("ingest_ticket_revenue_batch", Some(organization))?;
+    let sales = sales.ok_or_else(|| UsherError::missing("the array of sales"))?;
+    let sales = batch::read(sales.0)?;
+    let rows = batch::ingest(organization, sales)?;
+    Ok(TableIterator::new((1..).zip(rows).map(|(sale, (id, repeated))| (sale, id, repeated))))
+}
+
 /// Takes a sale back: a row of its own with the opposite signs, which names it in `reverses`, and its booking. A second
 /// call returns the first one's row with `repeated`.
 ///
@@ -69,7 +90,11 @@ fn reverse_ticket_revenue(
 /// Arguments: `resolve`, a function `(organization_id uuid, project_code text, event_code text)` that returns the
 /// project's id or NULL; `book`, a function `(organization_id uuid, ingestion_id uuid, reverses uuid, project_id uuid,
 /// event_code text, ticket_count integer, gross_amount numeric, currency text, source text, payload jsonb,
-/// ingested_at timestamptz)` that returns its journal's id; `run_as`, the role that both run as (by default the caller).
+/// ingested_at timestamptz)` that returns its journal's id; `run_as`, the role that they run as (by default the caller);
+/// `book_batch`, a function that takes the sales of `usher.ingest_ticket_revenue_batch` together: `(organization_id uuid,
+/// ingestion_ids uuid[], project_ids uuid[], event_codes text[], ticket_counts integer[], gross_amounts numeric[],
+/// currencies text[], sources text[], payloads jsonb[], ingested_at timestamptz[])` that returns their journals' ids
+/// (without it, `book` is called for each).
 /// Errors: 42501 for callers who are no operators, may not use `run_as`, or name a role that may not call the functions;
 /// 42883 for a function that is not there; 42704 for an unknown role; 22023 for a name without its schema.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -77,12 +102,20 @@ fn bind_ticket_revenue(
     resolve: Option<String>,
     book: Option<String>,
     run_as: default!(Option<String>, "NULL"),
+    book_batch: default!(Option<String>, "NULL"),
 ) -> Result<String, ErrorReport> {
     identity::require_operator("bind ticket revenue")?;
     let installed = crate::setup::current()?;
     let (resolve, book) =
         (UsherError::given(resolve, "the resolving function")?, UsherError::given(book, "the booking function")?);
-    Ok(binding::bind(installed, &resolve, &book, run_as.as_deref(), None)?)
+    let given = binding::Given {
+        resolve: &resolve,
+        book: &book,
+        book_batch: book_batch.as_deref(),
+        run_as: run_as.as_deref(),
+        pack: None,
+    };
+    Ok(binding::bind(installed, &given)?)
 }
 
 /// Ends what `usher.bind_ticket_revenue` began. Errors: 42501 for callers who are no operators.

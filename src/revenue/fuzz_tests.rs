@@ -47,6 +47,10 @@ fn given(value: &Value) -> Given {
 
 fuzz_target!(sale, |bytes: &[u8]| {
     for value in values(seeds("sale"), bytes) {
+        match super::batch::read(serde_json::json!([value])) {
+            Ok(sales) => assert!(sales.iter().all(|sale| !matches!(sale.once(), Once::Never))),
+            Err(error) => refused_well(&error),
+        }
         let sale = match Sale::check(given(&value)) {
             Ok(sale) => sale,
             Err(error) => {

@@ -46,31 +46,58 @@ macro_rules! booking {
     };
 }
 
-/// What a repeat must say as the first call did. `$4` project_code, `$5` event_code, `$6` ticket_count, `$7` gross_amount,
-/// `$8` currency, `$9` source.
+/// What a repeat must say as the first call did: project_code, event_code, ticket_count, gross_amount, currency and source of
+/// this call, in SQL.
 macro_rules! differences {
-    () => {
-        "pg_catalog.concat_ws(', ',
-            CASE WHEN i.project_code IS DISTINCT FROM $4 THEN pg_catalog.format('project_code was %L and is %L', i.project_code, $4) END,
-            CASE WHEN i.event_code IS DISTINCT FROM $5 THEN pg_catalog.format('event_code was %L and is %L', i.event_code, $5) END,
-            CASE WHEN i.ticket_count <> $6 THEN pg_catalog.format('ticket_count was %s and is %s', i.ticket_count, $6) END,
-            CASE WHEN i.gross_amount <> $7 THEN pg_catalog.format('gross_amount was %s and is %s', i.gross_amount, $7) END,
-            CASE WHEN i.currency <> $8 THEN pg_catalog.format('currency was %s and is %s', i.currency, $8) END,
-            CASE WHEN i.ingestion_source <> $9 THEN pg_catalog.format('source was %L and is %L', i.ingestion_source, $9) END)"
+    ($project:literal, $event:literal, $count:literal, $gross:literal, $currency:literal, $source:literal) => {
+        concat!(
+            "pg_catalog.concat_ws(', ',
+            CASE WHEN i.project_code IS DISTINCT FROM ",
+            $project,
+            " THEN pg_catalog.format('project_code was %L and is %L', i.project_code, ",
+            $project,
+            ") END,
+            CASE WHEN i.event_code IS DISTINCT FROM ",
+            $event,
+            " THEN pg_catalog.format('event_code was %L and is %L', i.event_code, ",
+            $event,
+            ") END,
+            CASE WHEN i.ticket_count <> ",
+            $count,
+            " THEN pg_catalog.format('ticket_count was %s and is %s', i.ticket_count, ",
+            $count,
+            ") END,
+            CASE WHEN i.gross_amount <> ",
+            $gross,
+            " THEN pg_catalog.format('gross_amount was %s and is %s', i.gross_amount, ",
+            $gross,
+            ") END,
+            CASE WHEN i.currency <> ",
+            $currency,
+            " THEN pg_catalog.format('currency was %s and is %s', i.currency, ",
+            $currency,
+            ") END,
+            CASE WHEN i.ingestion_source <> ",
+            $source,
+            " THEN pg_catalog.format('source was %L and is %L', i.ingestion_source, ",
+            $source,
+            ") END)"
+        )
     };
 }
+pub(super) use differences;
 
 /// Both look-ups take the parameters of the INSERT; the one that a look-up does not need is named for its type.
 const BY_KEY: &str = concat!(
     "SELECT ",
     composite!("true"),
     ", ",
-    differences!(),
+    differences!("$4", "$5", "$6", "$7", "$8", "$9"),
     " FROM usher.ticket_revenue_ingestions AS i WHERE i.organization_id = $1 AND i.idempotency_key = $2 AND $3::text IS NOT DISTINCT FROM $3"
 );
 
 const BY_REFERENCE: &str = concat!(
-    "SELECT ", composite!("true"), ", ", differences!(),
+    "SELECT ", composite!("true"), ", ", differences!("$4", "$5", "$6", "$7", "$8", "$9"),
     " FROM usher.ticket_revenue_ingestions AS i
       WHERE i.organization_id = $1 AND i.ingestion_source = $9 AND i.reference = $3 AND i.idempotency_key IS NULL AND $2::text IS NULL"
 );
@@ -174,20 +201,27 @@ fn earlier(installed: Installed, sale: &Sale, arguments: Args<'_>) -> Result<Opt
     match found.into_iter().next() {
         None => Ok(None),
         Some((row, differences)) if differences.is_empty() => Ok(row),
-        Some((_, differences)) => Err(UsherError::new(
-            PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION,
-            format!("{what} \"{given}\" belongs to another sale"),
-        )
+        Some((_, differences)) => Err(differs(what, given, &differences)),
+    }
+}
+
+/// The key or reference is that of a sale which was another one.
+pub(super) fn differs(what: &str, given: &str, differences: &str) -> UsherError {
+    UsherError::new(PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION, format!("{what} \"{given}\" belongs to another sale"))
         .detail(format!("The sale that was taken in with it differs: {differences}."))
         .hint(format!(
             "Repeat a call with what it said first; give a new sale its own {what}; correct a sale with usher.reverse_ticket_revenue() and take it in anew."
-        ))),
-    }
+        ))
 }
 
 fn resolve(binding: &Binding, organization: Uuid, sale: &Sale) -> Result<Option<Uuid>> {
     let found = binding.resolve(organization, sale.project_code.as_deref(), sale.event_code.as_deref())?;
-    match (&sale.project_code, found) {
+    known(sale.project_code.as_deref(), found)
+}
+
+/// A project code that is given means a project.
+pub(super) fn known(project_code: Option<&str>, found: Option<Uuid>) -> Result<Option<Uuid>> {
+    match (project_code, found) {
         (Some(code), None) => Err(UsherError::not_found(format!("project code \"{code}\" is unknown"))
             .hint("Check the spelling; an event without a project is taken in with project_code NULL.")),
         (_, found) => Ok(found),

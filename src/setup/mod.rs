@@ -3,6 +3,7 @@
 //! Owns `usher.installation` and the SQL in `sql/setup/`. Everybody above may ask [`installed`]; nobody else creates tables.
 
 mod api;
+mod locks;
 
 use crate::error::{Result, UsherError};
 use crate::pg;
@@ -166,6 +167,7 @@ pub fn make_home(resumed_as: &str) -> Result<()> {
 fn migrate() -> Result<String> {
     let _quiet = pg::guc::Nest::pinned_path().quiet();
     let _ours = pg::event::ours();
+    pg::locks::take_setup();
     // Tables that are there are changed by their owner's rights, not by the caller's greater ones.
     let _acting = installed().ok().map(|installed| pg::role::internal(installed.owner));
     let fresh = pg::catalog::usher_relation("installation").is_none();
@@ -179,6 +181,7 @@ fn migrate() -> Result<String> {
         return Err(UsherError::state("a transaction with one snapshot cannot see what others have written meanwhile")
             .hint("Call usher.setup() in READ COMMITTED."));
     }
+    locks::all(before < SCHEMA_LEVEL)?;
     for (_, scripts) in STEPS.iter().filter(|(level, _)| *level > before) {
         scripts.iter().try_for_each(|script| spi::script(script))?;
     }
@@ -199,6 +202,7 @@ fn migrate() -> Result<String> {
     )?;
     // From here on the tables are those of this version.
     pg::relcache::forget();
+    locks::make_triggers()?;
     spi::script(ACCESS)?;
     pg::relcache::forget();
     pg::xact::note_launcher();

@@ -66,6 +66,9 @@ pub(super) fn begin(
         let (group, segments) = group.arrange(client, flow.rows_are_free())?;
         (group, segments, Vec::new())
     };
+    // Of what is covered the numbers are known by now.
+    let group =
+        if flow.definition.calls_per_batch() && covers.is_empty() { group.by_organization(client, &segments)? } else { group };
     let waited = group.waited;
     let rows_are_free = flow.rows_are_free();
     let given = if waited || flow.takes_requests() { settle::given(installed, &group)? } else { HashMap::new() };

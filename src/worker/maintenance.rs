@@ -50,7 +50,7 @@ pub fn partitions() -> Result<()> {
     Ok(())
 }
 
-/// What is old enough to go, flows that may fit again, triggers that somebody dropped.
+/// What is old enough to go, columns with another name, triggers that somebody dropped.
 pub fn run() -> Result<()> {
     let installed = setup::installed()?;
     let _acting = role::internal(installed.owner);
@@ -156,16 +156,12 @@ fn look_at_triggers(installed: setup::Installed, changes: Option<&[Oid]>) -> boo
     complete
 }
 
-/// Rights and roles change without an event, and some statements do not fire any: broken flows are looked at again, what has
-/// no record gets one, renamed columns reach the jobs. `changes`: the relations that have changed, if they are known.
+/// Some statements do not fire any event: renamed columns reach the jobs. `changes`: the relations that have changed, if they are known.
 fn look_at_flows(installed: setup::Installed, changes: Option<&[Oid]>) -> Result<()> {
-    let mut flows = drift::broken()?;
-    if installed.up_to_date && changes.is_none() {
-        flows.extend(drift::unrecorded()?);
+    if !installed.up_to_date || changes.is_some_and(<[Oid]>::is_empty) {
+        return Ok(());
     }
-    if installed.up_to_date && changes.is_none_or(|changes| !changes.is_empty()) {
-        flows.extend(drift::follow_renames(changes)?);
-    }
+    let flows = drift::follow_renames(changes)?;
     for finding in drift::look_again(&flows, Others::LookAt)? {
         pgrx::log!("usher worker: {}", finding.line());
     }

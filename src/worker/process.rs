@@ -1,8 +1,9 @@
 //! The loop of one worker process.
 
 use super::batch::Condemned;
+use super::prepared::any_prepared;
 use super::quarantine::{self, Care};
-use super::{batch, gather, maintenance, overlaps, pausing, schedule, work};
+use super::{batch, drift, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::pg::bgw;
@@ -79,6 +80,7 @@ pub(super) struct Loop {
     long_work: work::Turns,
     pub(super) pauses: pausing::Turns,
     pub(super) overlaps: overlaps::Turns,
+    pub(super) drift: drift::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
 }
@@ -127,6 +129,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         long_work: work::Turns::new(),
         pauses: pausing::Turns::new(),
         overlaps: overlaps::Turns::new(),
+        drift: drift::Turns::new(),
         behind: false,
     };
     // Transactions that were prepared before this process was there are found by looking.
@@ -159,6 +162,7 @@ impl Loop {
             gather::forget();
             self.pauses.look_again();
             self.overlaps.look_again();
+            self.drift.tick();
             self.from_the_start = true;
             for lane in &mut self.lanes {
                 lane.dirty = true;
@@ -194,6 +198,9 @@ impl Loop {
         }
         if self.maintains && self.overlaps.is_due(now) {
             return overlaps::step(self) || self.gone();
+        }
+        if self.maintains && self.drift.is_due(now) {
+            return drift::step(self) || self.gone();
         }
         let next = self.next_lane();
         let due = self.due_time().is_some_and(|due| now >= due);
@@ -233,6 +240,7 @@ impl Loop {
             self.clock.forget();
             self.long_work.look_again();
             self.pauses.look_again();
+            self.drift.look_again();
             gather::forget();
         }
         if self.mine.take_overlaps() {
@@ -570,9 +578,8 @@ impl Loop {
         if let Some(closes) = gather::next() {
             until = until.min(now + closes);
         }
-        let others =
-            self.clock.wake().into_iter().chain(self.pauses.wake()).chain(self.overlaps.wake()).filter(|_| self.maintains);
-        for wake in others.chain(self.long_work.wake()) {
+        let others = [self.clock.wake(), self.pauses.wake(), self.overlaps.wake(), self.drift.wake()];
+        for wake in others.into_iter().flatten().filter(|_| self.maintains).chain(self.long_work.wake()) {
             until = until.min(wake);
         }
         // Due times are compared on PostgreSQL's clock: a little later is surely due.
@@ -584,17 +591,4 @@ impl Loop {
 fn commit_as(outcome: &Outcome) -> Option<pg_sys::Oid> {
     // Upkeep too: retention and erasures write tables of others.
     matches!(outcome, Outcome::Did(_)).then(|| role::by_name("usher_member")).flatten()
-}
-
-fn any_prepared() -> bool {
-    bgw::transaction(
-        |_| None,
-        || {
-            crate::pg::spi::read::<bool>(
-                "SELECT EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts WHERE database = pg_catalog.current_database())",
-                &[],
-            )
-        },
-    )
-    .is_ok_and(|any| any == Some(true))
 }

@@ -1,17 +1,14 @@
-//! Binding: views in the place of the pack's tables, rights on the application's; and taking them away again.
+//! Binding: views in the place of the pack's tables, and taking them away again.
 
-use super::fitted::{Fitted, quoted};
+use super::fitted::quoted;
 use super::model::{Model, Reference};
-use super::needs::Needs;
 use super::parse::Bind;
 use super::plan::Plan;
 use super::rewrite::Fits;
-use super::store::Stored;
 use super::views;
 use crate::error::{Result, UsherError};
-use crate::pg::{role as roles, spi, subxact};
+use crate::pg::{spi, subxact};
 use crate::registry::tables::split;
-use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
@@ -215,167 +212,6 @@ pub fn make_views(pack: &str, model: &Model, fits: &Fits, plan: &Plan) -> Result
         let (table, writes) = (&model.tables[&fitted.name], &plan.writes[&fitted.name]);
         spi::script(&views::word_functions(fitted))?;
         spi::script(&views::statements(pack, fitted, table, writes, &default_of))?;
-    }
-    Ok(())
-}
-
-fn policy(pack: &str) -> String {
-    quoted(&format!("usher_{pack}"))
-}
-
-fn list(columns: &BTreeSet<&str>) -> String {
-    columns.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ")
-}
-
-/// What the workflows that run need on one table, and no more.
-fn rights(pack: &str, role: &str, fitted: &Fitted, needs: &Needs, people: &BTreeSet<String>) -> String {
-    let (name, table) = (&fitted.name, &fitted.sql);
-    let role = quote_identifier(role);
-    let of = |names: &mut dyn Iterator<Item = &String>| -> BTreeSet<&str> {
-        names.filter_map(|column| fitted.column(column)).collect()
-    };
-    let mut sql = if needs.merged.contains(name) || needs.whole.contains(name) {
-        format!("GRANT SELECT ON {table} TO {role};\n")
-    } else {
-        // The view reads them all, and keys of rows are noted by what their table calls its key.
-        let mut read = of(&mut fitted.columns.keys());
-        read.extend(fitted.fill.keys().map(String::as_str));
-        read.extend(fitted.key.iter().map(String::as_str));
-        format!("GRANT SELECT ({}) ON {table} TO {role};\n", list(&read))
-    };
-    if let Some(inserts) = needs.inserts.get(name) {
-        let mut columns = of(&mut inserts.iter().flatten());
-        columns.extend(fitted.fill.keys().map(String::as_str));
-        // A trigger gives every row its id.
-        columns.extend(fitted.column("id").filter(|_| needs.inserted_by_functions.contains_key(name)));
-        sql += &format!("GRANT INSERT ({}) ON {table} TO {role};\n", list(&columns));
-    }
-    let changed = needs.updated_by_flows.iter().chain(&needs.updated_by_functions);
-    let mut columns = of(&mut changed.filter(|(table, _)| table == name).map(|(_, column)| column));
-    if needs.locks.contains(name) {
-        columns.extend(fitted.column("id"));
-    }
-    if !columns.is_empty() {
-        sql += &format!("GRANT UPDATE ({}) ON {table} TO {role};\n", list(&columns));
-    }
-    if needs.deletes.contains(name) {
-        sql += &format!("GRANT DELETE ON {table} TO {role};\n");
-    }
-    let policy = policy(pack);
-    sql += &format!(
-        "DROP POLICY IF EXISTS {policy} ON {table};
-         CREATE POLICY {policy} ON {table} FOR ALL TO {role} USING (true) WITH CHECK (true);\n"
-    );
-    let (schema, view) = name.split_once('.').unwrap_or_default();
-    let view = format!("{}.{}", quoted(schema), quoted(view));
-    sql += &format!(
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON {view} TO {role};\nGRANT SELECT ON {view} TO usher_member, usher_reader;\n"
-    );
-    if !people.is_empty() {
-        // Whether they may, the application's table says.
-        let columns: Vec<String> = people.iter().map(|name| quoted(name)).collect();
-        sql += &format!("GRANT UPDATE ({}) ON {view} TO usher_member;\n", columns.join(", "));
-    }
-    sql
-}
-
-/// Gives the role what the workflows that run need on the application's tables. Returns what was given, to be taken back.
-pub fn grant(installed: Installed, pack: &str, role: &str, fits: &Fits, plan: &Plan) -> Result<(Vec<Oid>, Vec<String>)> {
-    let needs = &plan.needs();
-    let (mut relations, mut schemas) = (Vec::new(), Vec::new());
-    for fitted in fits.values().filter(|fitted| needs.tables.contains(&fitted.name)) {
-        let schema = fitted.table.split_once('.').map_or("", |(schema, _)| schema);
-        let allowed = "SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2, 'USAGE')";
-        let may = || spi::one::<bool>(allowed, &[spi::arg(role), spi::arg(schema)]).map(|may| may == Some(true));
-        if !may()? {
-            spi::script(&format!("GRANT USAGE ON SCHEMA {} TO {}", quote_identifier(schema), quote_identifier(role)))?;
-            if !may()? {
-                return Err(UsherError::forbidden(format!("you may not let {role} use schema {schema}")).hint(format!(
-                    "GRANT USAGE ON SCHEMA {} TO {}; as its owner, then again.",
-                    quote_identifier(schema),
-                    quote_identifier(role)
-                )));
-            }
-            schemas.push(schema.to_owned());
-        }
-        // What was there before would be taken away with the binding.
-        let has = "SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_roles AS r ON r.rolname = $2
-                                   WHERE c.oid = $1 AND (c.relowner = r.oid OR EXISTS (SELECT FROM pg_catalog.aclexplode(c.relacl) AS a WHERE a.grantee = r.oid)
-                                      OR EXISTS (SELECT FROM pg_catalog.pg_attribute AS t, pg_catalog.aclexplode(t.attacl) AS a
-                                                  WHERE t.attrelid = c.oid AND t.attnum > 0 AND NOT t.attisdropped AND a.grantee = r.oid)))";
-        if spi::one::<bool>(has, &[spi::arg(Oid::from(fitted.oid)), spi::arg(role)])? == Some(true) {
-            return Err(UsherError::new(
-                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-                format!("{role} has rights of its own on {}, which would go with the binding", fitted.table),
-            )
-            .hint("Give run_as a role that is the pack's alone, or leave it out."));
-        }
-        spi::script(&rights(pack, role, fitted, needs, &plan.writes[&fitted.name].by_people))?;
-        if needs.inserts.contains_key(&fitted.name) {
-            number(role, fitted)?;
-        }
-        let owner = roles::name_of(installed.owner).unwrap_or_default();
-        if !owner.is_empty() {
-            // Flows have their triggers from the owner of pg_usher's tables.
-            let lacks = "SELECT NOT pg_catalog.has_table_privilege($1::pg_catalog.name, $2, 'TRIGGER')";
-            if spi::one::<bool>(lacks, &[spi::arg(owner.as_str()), spi::arg(Oid::from(fitted.oid))])? == Some(true) {
-                spi::script(&format!("GRANT TRIGGER ON {} TO {}", fitted.sql, quote_identifier(&owner)))?;
-            }
-        }
-        relations.push(Oid::from(fitted.oid));
-    }
-    Ok((relations, schemas))
-}
-
-/// Numbers that the table draws for its rows.
-fn number(role: &str, fitted: &Fitted) -> Result<()> {
-    let sequences = spi::all(
-        "SELECT DISTINCT d.refobjid::pg_catalog.regclass::text FROM pg_catalog.pg_attrdef AS a
-           JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-           JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S'
-          WHERE a.adrelid = $1",
-        &[spi::arg(Oid::from(fitted.oid))],
-        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
-    )?;
-    sequences.iter().try_for_each(|name| spi::script(&format!("GRANT USAGE ON SEQUENCE {name} TO {}", quote_identifier(role))))
-}
-
-/// Takes back what [`grant`] gave at an earlier time. A table that is gone has taken it along.
-pub fn revoke(installed: Installed, pack: &str, stored: &Stored) -> Result<()> {
-    if roles::by_name(&stored.run_as).is_none() {
-        return Ok(());
-    }
-    let role = quote_identifier(&stored.run_as);
-    let tables = spi::all(
-        "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-          WHERE c.oid = ANY ($1) AND EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = $2) ORDER BY 1",
-        &[spi::arg(stored.relations.clone()), spi::arg(stored.run_as.as_str())],
-        |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
-    )?;
-    for table in tables {
-        spi::script(&format!("DROP POLICY IF EXISTS {} ON {table}; REVOKE ALL ON {table} FROM {role}", policy(pack)))?;
-        // Other flows may still listen to it.
-        let owner = roles::name_of(installed.owner).unwrap_or_default();
-        let alone = "SELECT c.relowner <> $2 AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
-                                                             JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace WHERE t.tgrelid = c.oid AND n.nspname = 'usher')
-                       FROM pg_catalog.pg_class AS c WHERE c.oid = $1::pg_catalog.regclass";
-        if !owner.is_empty() && spi::one::<bool>(alone, &[spi::arg(table.as_str()), spi::arg(installed.owner)])? == Some(true) {
-            spi::script(&format!("REVOKE TRIGGER ON {table} FROM {}", quote_identifier(&owner)))?;
-        }
-        let sequences = spi::all(
-            "SELECT DISTINCT s.oid::pg_catalog.regclass::text FROM pg_catalog.pg_attrdef AS a
-               JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = a.oid AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-               JOIN pg_catalog.pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S' WHERE a.adrelid = $1::pg_catalog.regclass",
-            &[spi::arg(table.as_str())],
-            |row| Ok(row.get::<String>(1)?.unwrap_or_default()),
-        )?;
-        sequences.iter().try_for_each(|name| spi::script(&format!("REVOKE ALL ON SEQUENCE {name} FROM {role}")))?;
-    }
-    for schema in &stored.schemas {
-        let there = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)";
-        if spi::one::<bool>(there, &[spi::arg(schema.as_str())])? == Some(true) {
-            spi::script(&format!("REVOKE USAGE ON SCHEMA {} FROM {role}", quote_identifier(schema)))?;
-        }
     }
     Ok(())
 }

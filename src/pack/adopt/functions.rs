@@ -139,6 +139,7 @@ impl Reader<'_> {
             self.needs.updated_by_functions.insert((place.name.clone(), column.clone()));
             columns.insert(column);
         }
+        self.needs.updated_together.entry(place.name.clone()).or_default().insert(columns.clone());
         columns
     }
 
@@ -328,6 +329,8 @@ mod unit {
         assert_eq!(found.words[&name("s.a", "status")], BTreeSet::from(["on".to_owned(), "off".to_owned()]));
         let columns = ["n", "organization_id", "status"].map(str::to_owned);
         assert_eq!(found.inserted_by_functions["s.a"], BTreeSet::from([(Clash::Updates, BTreeSet::from(columns))]));
+        let together = [BTreeSet::from(["status".to_owned()]), BTreeSet::from(["n".to_owned(), "note".to_owned()])];
+        assert_eq!(found.updated_together["s.a"], BTreeSet::from(together));
         assert!(found.updated_by_functions.contains(&name("s.a", "note")) && found.deletes.contains("s.b"));
         assert!(found.reads.contains(&name("s.a", "id")) && found.reads.contains(&name("s.a", "note")));
     }

@@ -18,6 +18,7 @@ mod notes;
 pub mod parse;
 pub mod plan;
 pub mod rewrite;
+pub mod rights;
 pub mod script;
 pub mod store;
 pub mod views;

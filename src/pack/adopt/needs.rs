@@ -28,6 +28,8 @@ pub struct Needs {
     /// Written by functions, which know the table by the pack's name only; each column with INSERT or UPDATE.
     pub inserted_by_functions: BTreeMap<String, BTreeSet<(Clash, BTreeSet<String>)>>,
     pub updated_by_functions: BTreeSet<Name>,
+    /// The same, by table: columns that one statement changes together.
+    pub updated_together: BTreeMap<String, BTreeSet<BTreeSet<String>>>,
     /// Of rows that are there, by flows.
     pub updated_by_flows: BTreeSet<Name>,
     /// Rows are made, by flows or functions, from these columns.
@@ -68,6 +70,9 @@ impl Needs {
         all(&mut self.calls, &other.calls);
         for (table, found) in &other.inserted_by_functions {
             all(self.inserted_by_functions.entry(table.clone()).or_default(), found);
+        }
+        for (table, found) in &other.updated_together {
+            all(self.updated_together.entry(table.clone()).or_default(), found);
         }
         for (table, found) in &other.inserts {
             all(self.inserts.entry(table.clone()).or_default(), found);

@@ -52,7 +52,7 @@ struct Judge<'a> {
 
 /// The functions behind `usher.ingest_ticket_revenue()`, as the manifest names them.
 fn booking(manifest: &Value) -> Vec<String> {
-    ["resolve", "book"].iter().filter_map(|part| manifest["revenue"][*part].as_str().map(str::to_owned)).collect()
+    ["resolve", "book", "book_batch"].iter().filter_map(|part| manifest["revenue"][*part].as_str().map(str::to_owned)).collect()
 }
 
 fn needs_of(parts: &Parts, model: &Model, manifest: &Value, bind: &Bind) -> Needs {
@@ -62,7 +62,10 @@ fn needs_of(parts: &Parts, model: &Model, manifest: &Value, bind: &Bind) -> Need
     let bound = |table: &str| bind.takes(table);
     let mut needs = needs.whole_of(model, &bound);
     // What is taken in is booked by the functions that are bound for it.
-    if ["usher.ingest_ticket_revenue", "usher.reverse_ticket_revenue"].iter().any(|name| needs.calls.contains(*name)) {
+    if ["usher.ingest_ticket_revenue", "usher.ingest_ticket_revenue_batch", "usher.reverse_ticket_revenue"]
+        .iter()
+        .any(|name| needs.calls.contains(*name))
+    {
         needs.calls.extend(booking(manifest));
         needs = needs.whole_of(model, &bound);
     }

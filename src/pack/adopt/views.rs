@@ -6,7 +6,7 @@
 use super::fitted::{Fitted, Mapped, literal, quoted, word_function};
 use super::model::Table;
 use super::needs::{Clash, Needs};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// What functions write to a table that is bound.
@@ -17,6 +17,8 @@ pub struct Writes {
     pub updated: BTreeSet<String>,
     /// What people change by calling a function themselves: with their rights, not with those of the pack's role.
     pub by_people: BTreeSet<String>,
+    /// Columns of these that one statement changes.
+    pub together: BTreeSet<BTreeSet<String>>,
 }
 
 impl Writes {
@@ -25,6 +27,7 @@ impl Writes {
         for needs in people {
             let updated = needs.updated_by_functions.iter().filter(|(name, _)| name == table);
             found.by_people.extend(updated.map(|(_, column)| column.clone()));
+            found.together.extend(needs.updated_together.get(table).into_iter().flatten().cloned());
         }
         for needs in all {
             for (clash, columns) in needs.inserted_by_functions.get(table).into_iter().flatten() {
@@ -33,6 +36,7 @@ impl Writes {
             }
             let updated = needs.updated_by_functions.iter().filter(|(name, _)| name == table);
             found.updated.extend(updated.map(|(_, column)| column.clone()));
+            found.together.extend(needs.updated_together.get(table).into_iter().flatten().cloned());
         }
         found
     }
@@ -145,8 +149,13 @@ pub fn statements(
 fn trigger(fitted: &Fitted, what: &str, comment: &str, body: &str) -> String {
     let (schema, name) = parts(fitted);
     let (view, function) = (view(fitted), format!("{}.{}", quoted(schema), quoted(&format!("{name}_{what}_row"))));
+    // Names of the application stand in it, which may be any.
+    let mut quote = "$usher$".to_owned();
+    while body.contains(&quote) {
+        quote.insert(1, '_');
+    }
     format!(
-        "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $usher$\n{body}\n$usher$;
+        "CREATE OR REPLACE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS {quote}\n{body}\n{quote};
          REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
          COMMENT ON FUNCTION {function}() IS {};
          CREATE TRIGGER {} INSTEAD OF {} ON {view} FOR EACH ROW EXECUTE FUNCTION {function}();\n",
@@ -189,46 +198,86 @@ pub fn identity(table: &Table) -> Option<&Vec<String>> {
     table.keys.iter().find(|(name, _)| name.ends_with("_pkey")).map(|(_, key)| key)
 }
 
+/// A column that the trigger writes: what it is set to, and that it is what the statement saw.
+type Written = (String, String);
+
+/// How one column is written from the rows `new` and `old`.
+fn written(fitted: &Fitted, name: &str, new: &str, old: &str) -> Option<Written> {
+    let (column, read) = (fitted.column(name)?, fitted.read(name, "b.")?);
+    let value = fitted.write(name, &format!("{new}.{}", quoted(name)))?;
+    let seen = format!("{old}.{}", quoted(name));
+    Some((format!("{} = {value}", quoted(column)), format!("{read} IS NOT DISTINCT FROM {seen}")))
+}
+
 /// A view's trigger is given the row as the statement saw it. What somebody else has changed meanwhile is not overwritten: the statement
-/// fails, and its job is tried again. Columns that only people change are left alone as long as nobody does: the pack's role may not write them.
+/// fails, and its job is tried again. Only columns that change are named: others may be nobody's to write, or have triggers of their own.
+/// What the pack's functions change together has a statement that is planned once; any other mixture is put together when it comes.
 fn update(fitted: &Fitted, table: &Table, writes: &Writes) -> String {
     let key = identity(table).cloned().unwrap_or_default();
-    let row: Vec<String> =
-        key.iter().filter_map(|name| Some(format!("b.{} = OLD.{}", quoted(fitted.column(name)?), quoted(name)))).collect();
-    let row = row.join(" AND ");
-    let both = |name: &str| (format!("NEW.{}", quoted(name)), format!("OLD.{}", quoted(name)));
-    let statement = |names: &BTreeSet<String>| {
-        let (mut set, mut same) = (Vec::new(), Vec::new());
-        for name in names.iter().filter(|name| !key.contains(name)) {
-            let (Some(column), Some(read)) = (fitted.column(name), fitted.read(name, "b.")) else { continue };
-            let (new, old) = both(name);
-            let Some(value) = fitted.write(name, &new) else { continue };
-            set.push(format!("{0} = CASE WHEN {new} IS DISTINCT FROM {old} THEN {value} ELSE b.{0} END", quoted(column)));
-            same.push(format!("({new} IS NOT DISTINCT FROM {old} OR {read} IS NOT DISTINCT FROM {old})"));
-        }
-        let sql = format!("UPDATE {} AS b SET {} WHERE {row} AND {};", fitted.sql, set.join(", "), same.join(" AND "));
-        (!set.is_empty()).then_some(sql)
+    let row = |old: &str| {
+        let column = |name: &String| Some(format!("b.{} = {old}.{}", quoted(fitted.column(name)?), quoted(name)));
+        key.iter().filter_map(column).collect::<Vec<_>>().join(" AND ")
     };
-    let Some(all) = statement(&writes.updated.union(&writes.by_people).cloned().collect()) else {
+    let names: BTreeSet<&String> = writes.updated.union(&writes.by_people).filter(|name| !key.contains(name)).collect();
+    let all: BTreeMap<&String, Written> =
+        names.iter().filter_map(|name| Some((*name, written(fitted, name, "NEW", "OLD")?))).collect();
+    if all.is_empty() {
         return trigger(fitted, "update", "nothing of it is here", "BEGIN\n    RETURN NEW;\nEND");
-    };
-    let by_flows = statement(&writes.updated);
-    let statement = if by_flows.as_ref() == Some(&all) {
-        all
-    } else {
-        let theirs: Vec<String> = writes
-            .by_people
-            .difference(&writes.updated)
-            .map(|name| both(name))
-            .map(|(new, old)| format!("{new} IS DISTINCT FROM {old}"))
-            .collect();
-        let otherwise = by_flows.unwrap_or_else(|| "RETURN NEW;".to_owned());
-        format!("IF {} THEN\n        {all}\n    ELSE\n        {otherwise}\n    END IF;", theirs.join(" OR "))
+    }
+    let known: BTreeSet<Vec<&String>> = writes
+        .together
+        .iter()
+        .map(|together| together.iter().filter_map(|name| all.get_key_value(name).map(|(name, _)| *name)).collect())
+        .chain(all.keys().map(|name| vec![*name]))
+        .filter(|names: &Vec<&String>| !names.is_empty())
+        .collect();
+    let mut branches = String::new();
+    for names in &known {
+        let (set, same): (Vec<&str>, Vec<&str>) =
+            names.iter().map(|name| &all[*name]).map(|(set, same)| (&**set, &**same)).unzip();
+        let words: Vec<String> = names.iter().map(|name| literal(name)).collect();
+        let _ = write!(
+            branches,
+            "\n    ELSIF changed = ARRAY[{}] THEN\n        UPDATE {} AS b SET {} WHERE {} AND {};",
+            words.join(", "),
+            fitted.sql,
+            set.join(", "),
+            row("OLD"),
+            same.join(" AND ")
+        );
+    }
+    if all.len() > 1 {
+        let (set, same): (Vec<String>, Vec<String>) = all
+            .keys()
+            .filter_map(|name| Some((name, written(fitted, name, "($1)", "($2)")?)))
+            .map(|(name, (set, same))| {
+                let if_changed = |sql: &str| format!("CASE WHEN {} = ANY (changed) THEN {} END", literal(name), literal(sql));
+                (if_changed(&set), if_changed(&same))
+            })
+            .unzip();
+        let _ = write!(
+            branches,
+            "\n    ELSE\n        EXECUTE {} || concat_ws(', ', {})\n            || {} || concat_ws(' AND ', {}) USING NEW, OLD;",
+            literal(&format!("UPDATE {} AS b SET ", fitted.sql)),
+            set.join(", "),
+            literal(&format!(" WHERE {} AND ", row("($2)"))),
+            same.join(", ")
+        );
+    }
+    let differs = |name: &&String| {
+        let column = quoted(name);
+        format!("CASE WHEN NEW.{column} IS DISTINCT FROM OLD.{column} THEN {} END", literal(name))
     };
     let body = format!(
-        "BEGIN
-    {statement}
-    IF NOT FOUND THEN
+        "DECLARE
+    changed CONSTANT text[] := array_remove(ARRAY[{changed}]::text[], NULL);
+    touched bigint;
+BEGIN
+    IF changed = '{{}}' THEN
+        RETURN NEW;{branches}
+    END IF;
+    GET DIAGNOSTICS touched = ROW_COUNT;
+    IF touched = 0 THEN
         IF EXISTS (SELECT FROM {sql} AS b WHERE {row}) THEN
             RAISE EXCEPTION 'a row of {table} was changed meanwhile' USING ERRCODE = 'serialization_failure', HINT = 'It is tried again.';
         END IF;
@@ -236,7 +285,9 @@ fn update(fitted: &Fitted, table: &Table, writes: &Writes) -> String {
     END IF;
     RETURN NEW;
 END",
+        changed = all.keys().map(differs).collect::<Vec<_>>().join(", "),
         sql = fitted.sql,
+        row = row("OLD"),
         table = fitted.table.replace(['\'', '%', '$'], "_")
     );
     trigger(fitted, "update", &format!("a changed row of {}, in its own words", fitted.table), &body)

@@ -102,3 +102,28 @@ fn two_writers_and_a_worker_do_not_deadlock_for_good() {
     let different = "SELECT count(*) FROM public.a FULL JOIN public.b USING (id) WHERE a.v IS DISTINCT FROM b.v";
     assert_eq!(number(here, different), 0, "{}", wait::jobs(here));
 }
+
+/// A schema change does not wait for a table that somebody holds because a flow stands on both. That flow is looked at when the table is free,
+/// and before anybody waits for a minute.
+#[test]
+fn a_flow_that_could_not_be_looked_at_is_looked_at_when_it_can_be() {
+    let (database, mut client) = tables("usher_test_locks_postponed");
+    let here = &mut client;
+    flow(here, "copy", &copy("realtime", "new.v"));
+    // The worker's look at everything is over.
+    let recorded = "SELECT EXISTS (SELECT FROM usher.flow_dependencies AS d JOIN usher.flows AS f ON f.id = d.flow_id WHERE f.name = 'copy' AND d.attnum = 0)";
+    wait::until_true(here, recorded);
+    for (change, state) in
+        [("ADD COLUMN extra integer", "ok"), ("RENAME COLUMN v TO w", "broken"), ("RENAME COLUMN w TO v", "ok")]
+    {
+        let mut holder = database.connect();
+        run(&mut holder, "BEGIN; LOCK TABLE public.b");
+        run(here, &format!("ALTER TABLE public.a {change}"));
+        if change.starts_with("ADD") {
+            assert_eq!(text(here, &format!("SELECT ({recorded})::text")), "false", "it waits for public.b");
+        }
+        run(&mut holder, "COMMIT");
+        wait::until_true(here, recorded);
+        wait::until_true(here, &format!("SELECT state = '{state}' FROM usher.flows WHERE name = 'copy'"));
+    }
+}

@@ -107,6 +107,38 @@ fn twenty_callers_with_one_key_make_one_sale() {
 }
 
 #[test]
+fn callers_with_the_same_many_sales_take_each_in_once() {
+    let (database, mut client, acme) = pack("usher_test_revenue_many");
+    project(&mut client, acme, "One", None);
+    let callers: Vec<_> = (0..4)
+        .map(|caller| {
+            let mut mine = database.connect();
+            std::thread::spawn(move || {
+                let mut made = 0;
+                for round in 0..20 {
+                    let mut keys: Vec<u32> = (0..60).map(|key| round * 50 + key).collect();
+                    // Crosswise: whoever takes them in the order that they come in would meet the others in a deadlock.
+                    keys.rotate_left(caller * 17);
+                    if caller % 2 == 1 {
+                        keys.reverse();
+                    }
+                    let sales: Vec<_> = keys
+                        .iter()
+                        .map(|key| json!({"project_code": "P-One", "ticket_count": 1, "gross_amount": 10, "idempotency_key": format!("key {key}")}))
+                        .collect();
+                    let sql = "SELECT count(*) FILTER (WHERE NOT repeated) FROM usher.ingest_ticket_revenue_batch('acme', $1::text::jsonb)";
+                    made += value::<i64>(&mut mine, sql, &[&json!(sales).to_string()]);
+                }
+                made
+            })
+        })
+        .collect();
+    let made: i64 = callers.into_iter().map(|caller| caller.join().expect("no caller fails")).sum();
+    assert_eq!((made, number(&mut client, "SELECT count(*) FROM usher.ticket_revenue_ingestions")), (1010, 1010));
+    books_agree(&mut client);
+}
+
+#[test]
 fn equal_sales_at_once_see_each_other() {
     let (database, mut client, acme) = pack("usher_test_revenue_equal");
     let here = &mut client;
@@ -166,6 +198,8 @@ fn a_thousand_random_sales_add_up() {
     let currencies = [("USD", 2), ("JPY", 0), ("KWD", 3), ("CLF", 4), ("EUR", 2)];
     let parts = ["tickets", "merch", "parking", "fees", "tax"];
     let (mut sold, mut taken_back) = (Vec::new(), 0);
+    // Some come by themselves, some gather until many are taken in by one call.
+    let mut gathered: std::collections::BTreeMap<&str, Vec<(serde_json::Value, &str, u64)>> = std::collections::BTreeMap::new();
     let mut minor_units = std::collections::BTreeMap::new();
     for n in 0..1000_i32 {
         let (currency, digits) = currencies[random.below(5) as usize];
@@ -197,11 +231,29 @@ fn a_thousand_random_sales_add_up() {
             [("acme", Some("P-One"), None), ("acme", None, Some("two")), ("other", Some("P-Three"), Some("three"))]
                 [random.below(3) as usize];
         let count = random.below(9) as i32;
-        let sql = "SELECT id FROM usher.ingest_ticket_revenue($1, $2, $3, $4, $5::text::numeric, $6, payload => $7::text::jsonb)";
-        let id: Uuid = value(here, sql, &[&slug, &code, &event, &count, &money(units), &currency, &payload.to_string()]);
         *minor_units.entry((slug, currency)).or_insert(0_i64) += units as i64;
-        sold.push((id, slug, currency, units));
-        if random.below(5) == 0 {
+        if random.below(2) == 0 {
+            let gross: serde_json::Value = serde_json::from_str(&money(units)).expect("a number");
+            let sale = json!({"project_code": code, "event_code": event, "ticket_count": count, "gross_amount": gross, "currency": currency, "payload": payload});
+            gathered.entry(slug).or_default().push((sale, currency, units));
+        } else {
+            let sql =
+                "SELECT id FROM usher.ingest_ticket_revenue($1, $2, $3, $4, $5::text::numeric, $6, payload => $7::text::jsonb)";
+            let id: Uuid = value(here, sql, &[&slug, &code, &event, &count, &money(units), &currency, &payload.to_string()]);
+            sold.push((id, slug, currency, units));
+        }
+        for (slug, sales) in &mut gathered {
+            if sales.len() < 20 && n < 999 {
+                continue;
+            }
+            let all = json!(sales.iter().map(|(sale, ..)| sale).collect::<Vec<_>>()).to_string();
+            let sql = "SELECT array_agg(id ORDER BY sale) FROM usher.ingest_ticket_revenue_batch($1, $2::text::jsonb) WHERE NOT repeated";
+            let ids: Option<Vec<Uuid>> = value(here, sql, &[slug, &all]);
+            let ids = ids.unwrap_or_default();
+            assert_eq!(ids.len(), sales.len());
+            sold.extend(ids.into_iter().zip(sales.drain(..)).map(|(id, (_, currency, units))| (id, *slug, currency, units)));
+        }
+        if random.below(5) == 0 && !sold.is_empty() {
             let (id, slug, currency, units) = sold.swap_remove(random.below(sold.len() as u64) as usize);
             value::<Uuid>(here, "SELECT id FROM usher.reverse_ticket_revenue($1, 'random')", &[&id]);
             *minor_units.entry((slug, currency)).or_insert(0) -= units as i64;
@@ -471,7 +523,8 @@ fn only_the_own_organization_from_a_flow() {
     let mut nobody = database.connect_as("clients_nobody");
     for sql in [
         "SELECT usher.ingest_ticket_revenue('acme', 'P-One', NULL, 1, 1)",
-        "SELECT gvteway.ingest_order(gen_random_uuid(), gen_random_uuid())",
+        "SELECT usher.ingest_ticket_revenue_batch('acme', '[]')",
+        "SELECT gvteway.ingest_orders('[]')",
         "SELECT atlvs.account_ids(gen_random_uuid(), '{1}')",
         "INSERT INTO atlvs.journals (organization_id, entry_on, memo, currency, source_system, source_ref) VALUES (gen_random_uuid(), now(), 'x', 'USD', 'x', 'x')",
     ] {

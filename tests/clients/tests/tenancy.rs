@@ -372,6 +372,10 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ("set_secret", "SELECT usher.set_secret($1, 'token', 'value')"),
         ("delete_secret", "SELECT usher.delete_secret($1, 'token')"),
         ("ingest_ticket_revenue", "SELECT usher.ingest_ticket_revenue($1, 'P-1', 'E-1', 1, 10)"),
+        (
+            "ingest_ticket_revenue_batch",
+            r#"SELECT usher.ingest_ticket_revenue_batch($1, '[{"project_code": "P-1", "ticket_count": 1, "gross_amount": 10, "idempotency_key": "one of many"}]')"#,
+        ),
         ("export_subject", "SELECT usher.export_subject($1, 'guest', '1')"),
         ("plan_erasure", "SELECT * FROM usher.plan_erasure($1, 'guest', '1')"),
         ("hold_subject", "SELECT usher.hold_subject($1, 'guest', '1', 'a law suit')"),
@@ -402,7 +406,7 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ),
         (
             "reverse_ticket_revenue",
-            "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL",
+            "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL LIMIT 1",
         ),
         ("resolve_conflict", "SELECT usher.resolve_conflict(id, 'accept') FROM usher.conflicts WHERE organization_id = $1"),
         (

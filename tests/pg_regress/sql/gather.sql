@@ -36,7 +36,7 @@ SELECT public.try(format('SELECT usher.create_flow(''ga_bad'', %L)', '{"when": {
     (8, '{"mode": "batch", "batch": {"size": 5, "window": "25 h"}}'), (9, '{"mode": "batch", "batch": {"size": 5, "window": "soon"}}'), (10, '{"mode": "batch", "batch": {"sise": 5}}'),
     (11, '{"mode": "async", "batch": {"size": 5, "window": 5}}'), (12, '{"mode": "bath"}'),
     (13, '{"mode": "batch", "batch": {"size": 5, "window": 5}, "then": {"call": "ga.take", "effect": "external"}, "set": {}}'),
-    (14, '{"then": {"call": "ga.take", "per": "batch"}, "set": {}}'), (15, '{"mode": "batch", "batch": {"size": 5, "window": 5}, "then": {"call": "ga.take", "per": "row"}, "set": {}}'),
+    (14, '{"mode": "transactional", "then": {"call": "ga.take", "per": "batch"}, "set": {}}'), (15, '{"mode": "batch", "batch": {"size": 5, "window": 5}, "then": {"call": "ga.take", "per": "row"}, "set": {}}'),
     (16, '{"mode": "batch", "batch": {"size": 5, "window": 5}, "then": {"call": "ga.two", "per": "batch"}, "set": {}}'),
     (17, '{"mode": "batch", "batch": {"size": 5, "window": 5}, "then": {"call": "ga.take", "per": "batch", "keep_result": true}, "set": {}}')) AS v (n, change) ORDER BY n;
 \pset format aligned

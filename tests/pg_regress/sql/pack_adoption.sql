@@ -100,6 +100,25 @@ SELECT n AS note FROM usher.plan_pack('live_events', pa.bind()) CROSS JOIN unnes
 SELECT lacks, (SELECT count(*) FROM unnest(notes) AS n WHERE n LIKE '%search%') AS notes FROM usher.plan_pack('live_events', pa.bind() || '{"live_events.search_documents": null}') WHERE workflow = 'W48';
 SELECT pa.seen() AS before \gset
 
+-- A value is tried where a domain has the application check it: with the rights of the table's owner, and with a superuser's not at all.
+CREATE FUNCTION pa.looks(value text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE WARNING 'checked by %', CASE current_user WHEN 'regress_usher_owner' THEN 'the owner' ELSE 'somebody else' END;
+    RETURN value <> 'bad';
+END $$;
+ALTER FUNCTION pa.looks(text) OWNER TO regress_usher_owner;
+CREATE DOMAIN pa.looked_at AS text CHECK (pa.looks(VALUE));
+CREATE TABLE pa.suppliers (id uuid PRIMARY KEY, org_id uuid NOT NULL, name text NOT NULL, tag pa.looked_at);
+GRANT USAGE ON SCHEMA pa TO regress_usher_owner;
+SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "bad"}}}');
+ALTER TABLE pa.suppliers OWNER TO regress_usher_owner;
+SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "good"}}}');
+SELECT public.try('SELECT * FROM usher.plan_pack(''live_events'', ''{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "bad"}}}'')');
+DROP TABLE pa.suppliers;
+DROP DOMAIN pa.looked_at;
+DROP FUNCTION pa.looks(text);
+SELECT pa.seen() AS before \gset
+
 -- Not by anybody: operators, who own what is bound.
 GRANT USAGE ON SCHEMA pa TO regress_usher_op, regress_usher_owner;
 GRANT usher_member TO regress_usher_owner;
@@ -199,7 +218,29 @@ SELECT usher.install_pack('live_events', bind => bind || '{"compvss.venue_layout
 SELECT to_regclass('compvss.venue_layouts') IS NULL AS not_made, to_regprocedure('gvteway.apply_layout(uuid,uuid)') IS NULL AS nor_its_function,
        to_regprocedure('live_events.claims(text)') IS NULL AS nor_one_for_members, to_regclass('live_events.project_kpis') IS NULL AS nor_its_view;
 SELECT workflow, runs FROM usher.plan_pack('live_events') WHERE workflow IN ('W5', 'W12', 'W16', 'W18', 'W20', 'W23', 'W25', 'W27', 'W29', 'W39') ORDER BY substr(workflow, 2)::integer;
-SELECT string_agg(m[1], ', ') AS written FROM regexp_matches(pg_get_functiondef('gvteway.events_update_row()'::regprocedure), '"(\w+)" = CASE', 'g') AS m;
+SELECT string_agg(m[1], ', ') AS written FROM regexp_matches(pg_get_functiondef('gvteway.events_update_row()'::regprocedure), 'NEW\."(\w+)" IS DISTINCT', 'g') AS m;
+-- It names what changes and nothing else: for the rights of whoever writes, and for triggers that look after the rest.
+INSERT INTO pa.shows (org_id, slug, title) VALUES (:'north', 'gala', 'Gala');
+CREATE FUNCTION pa.tells() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING '% was written', TG_ARGV[0]; RETURN NEW; END $$;
+CREATE TRIGGER a_metadata AFTER UPDATE OF metadata ON pa.shows FOR EACH ROW EXECUTE FUNCTION pa.tells('metadata');
+CREATE TRIGGER b_state AFTER UPDATE OF state ON pa.shows FOR EACH ROW EXECUTE FUNCTION pa.tells('state');
+CREATE TRIGGER c_curfew AFTER UPDATE OF curfew_at ON pa.shows FOR EACH ROW EXECUTE FUNCTION pa.tells('curfew');
+GRANT SELECT, UPDATE (state, curfew_at) ON pa.shows TO regress_usher_owner;
+GRANT SELECT, UPDATE ON gvteway.events TO regress_usher_owner;
+SET ROLE regress_usher_owner;
+UPDATE gvteway.events SET status = 'published';
+UPDATE gvteway.events SET status = 'on_sale', curfew_at = '2027-06-01 23:00Z';
+UPDATE gvteway.events SET status = 'on_sale';
+SELECT public.try('UPDATE gvteway.events SET metadata = ''{"a": 1}''');
+RESET ROLE;
+UPDATE gvteway.events SET status = 'live', metadata = '{"b": 2}';
+SELECT state, curfew_at IS NOT NULL AS ends, metadata FROM pa.shows;
+DROP TRIGGER a_metadata ON pa.shows;
+DROP TRIGGER b_state ON pa.shows;
+DROP TRIGGER c_curfew ON pa.shows;
+DROP FUNCTION pa.tells();
+REVOKE ALL ON pa.shows FROM regress_usher_owner;
+DELETE FROM pa.shows;
 SELECT regexp_count(pg_get_functiondef('atlvs.deals_update_row()'::regprocedure), 'UPDATE pa.deals') AS people_win_deals, has_column_privilege('usher_live_events', 'pa.deals', 'stage', 'UPDATE') AS flows_do;
 SELECT privilege_type, string_agg(table_name || '.' || column_name, ', ' ORDER BY table_name, column_name) FROM information_schema.column_privileges
  WHERE table_schema = 'pa' AND table_name IN ('entries', 'shows') AND grantee = 'usher_live_events' AND privilege_type <> 'SELECT' GROUP BY 1 ORDER BY 1;
@@ -225,7 +266,24 @@ SELECT count(*) AS bindings FROM usher.pack_bindings;
 SELECT count(*) AS policies FROM pg_policies WHERE schemaname = 'pa' AND policyname LIKE 'usher%';
 -- And back; then it is removed: rows and tables of the application stay, nothing of the pack's does at them.
 SELECT regexp_replace(split_part(usher.install_pack('live_events', bind => jsonb_set(pa.bind(projects => '{"values": {}, "columns": {"name": "title", "budget_total": "budget", "currency": {"value": "EUR"}, "metadata": null}}'), '{atlvs.deals,columns,value}', '"worth"')), ';', 1), ' [.\d]+: \d+ flows made, \d+ changed', ' VERSION: N flows made, M changed');
+-- What another pack of the same role needs stays, and what the role had already.
+CREATE SEQUENCE pa.drawn;
+CREATE SEQUENCE pa.known;
+GRANT USAGE ON SEQUENCE pa.known TO usher_live_events;
+ALTER TABLE pa.projects ADD COLUMN drawn bigint NOT NULL DEFAULT nextval('pa.drawn'), ADD COLUMN known bigint NOT NULL DEFAULT nextval('pa.known');
+SELECT usher.install_pack('live_events') LIKE '% running as usher_live_events%' AS again;
+SELECT sequences FROM usher.pack_bindings;
+BEGIN;
+INSERT INTO usher.pack_bindings (pack, bind, run_as, relations, schemas, sequences, triggers, bound_by) VALUES ('other', '{}', 'usher_live_events', '{}', '{pa}', '{pa.drawn}', '{}', 'test');
+-- The other one leaves and comes again: both know of it.
+SELECT usher.install_pack('live_events') LIKE '% running as usher_live_events%' AS again;
+SELECT pack, schemas, sequences FROM usher.pack_bindings ORDER BY pack;
+SELECT usher.remove_pack('live_events') AS gone \gset
+SELECT has_schema_privilege('usher_live_events', 'pa', 'USAGE') AS may_use, has_sequence_privilege('usher_live_events', 'pa.drawn', 'USAGE') AS may_draw;
+ROLLBACK;
 SELECT regexp_replace(usher.remove_pack('live_events'), '\d+ flows', 'N flows');
+SELECT has_sequence_privilege('usher_live_events', 'pa.drawn', 'USAGE') AS may_draw, has_sequence_privilege('usher_live_events', 'pa.known', 'USAGE') AS as_before;
+REVOKE ALL ON SEQUENCE pa.known FROM usher_live_events;
 SELECT count(*) AS deals, (SELECT count(*) FROM pa.projects) AS projects FROM pa.deals;
 SELECT count(*) AS policies FROM pg_policies WHERE schemaname = 'pa' AND policyname LIKE 'usher%';
 SELECT count(*) AS privileges FROM information_schema.column_privileges WHERE table_schema = 'pa' AND grantee = 'usher_live_events';

@@ -17,7 +17,9 @@ SELECT usher.grant_membership('rv-acme', 'role:regress_usher_admin', 'admin'), u
 SELECT * FROM public.try($$ SELECT usher.ingest_ticket_revenue('rv-acme', 'P-1', 'E-1', 1, 10) $$);
 
 SELECT usher.install_pack('live_events') LIKE 'pack live_events %' AS installed;
-SELECT resolve, book, run_as, pack FROM usher.revenue_bindings;
+SELECT resolve, book, book_batch, run_as, pack FROM usher.revenue_bindings;
+-- What is counted once a second is counted at once here.
+SELECT usher.alter_flow(name, jsonb_set(definition, '{batch,size}', '1')) IS NOT NULL AS altered FROM usher.flows WHERE name = 'live_events.update_production_from_revenue';
 INSERT INTO atlvs.projects (organization_id, code, name) VALUES (:'acme', 'P-1', 'One'), (:'acme', 'P-2', 'Two'), (:'beta', 'P-9', 'Nine');
 INSERT INTO compvss.productions (organization_id, project_ref, name, capacity) SELECT organization_id, id, name, 200 FROM atlvs.projects WHERE code IN ('P-1', 'P-2');
 CALL public.drain() \gset

@@ -153,6 +153,59 @@ REVOKE ALL ON FUNCTION atlvs.post_journal(uuid, uuid, date, text, text, text, te
 COMMENT ON FUNCTION atlvs.post_journal(uuid, uuid, date, text, text, text, text, text[], numeric[]) IS
     'Books a balanced journal, once per source_system and source_ref: codes of accounts and their amounts, debits above 0, credits below; returns the journal';
 
+-- The same for many at once: `of_journals` says of each line in which of them it is, from 1. A journal that cannot be booked, or that is
+-- booked already, is given to the function for one.
+CREATE OR REPLACE FUNCTION atlvs.post_journals(
+    organization_id uuid, project_ids uuid[], entries_on date[], memos text[], currencies text[], source_system text, source_refs text[],
+    of_journals integer[], codes text[], amounts numeric[]
+) RETURNS uuid[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    org      CONSTANT uuid := organization_id;
+    journals uuid[] := ARRAY(SELECT usher.uuid_v7() FROM generate_subscripts(source_refs, 1));
+    known    CONSTANT text[] := ARRAY(SELECT DISTINCT c.code FROM unnest(codes) AS c (code));
+    accounts uuid[];
+    others   integer[];
+BEGIN
+    SELECT array_agg(t.n) INTO others
+      FROM (SELECT l.n, sum(l.amount) AS total, max(min_scale(l.amount)) AS digits, count(*) > count(l.amount) AS lacks
+              FROM unnest(of_journals, amounts) AS l (n, amount) GROUP BY l.n) AS t
+      JOIN unnest(currencies) WITH ORDINALITY AS c (currency, n) ON c.n = t.n
+     WHERE (t.total = 0 AND t.digits <= atlvs.minor_digits(c.currency) AND NOT t.lacks) IS NOT TRUE;
+    IF others IS NULL THEN
+        accounts := atlvs.account_ids(org, known);
+        WITH j AS (
+            INSERT INTO atlvs.journals (organization_id, id, project_id, entry_on, memo, currency, source_system, source_ref)
+            SELECT org, w.id, w.project_id, w.entry_on, w.memo, w.currency, post_journals.source_system, w.source_ref
+              FROM unnest(journals, project_ids, entries_on, memos, currencies, source_refs) AS w (id, project_id, entry_on, memo, currency, source_ref)
+            ON CONFLICT ON CONSTRAINT journals_source_key DO NOTHING
+            RETURNING id),
+        e AS (
+            INSERT INTO atlvs.ledger_entries (organization_id, journal_id, line, account_id, debit, credit)
+            SELECT org, j.id, l.line, a.id, GREATEST(l.amount, 0), GREATEST(-l.amount, 0)
+              FROM (SELECT x.n, x.code, x.amount, row_number() OVER (PARTITION BY x.n ORDER BY x.place) AS line
+                      FROM unnest(of_journals, codes, amounts) WITH ORDINALITY AS x (n, code, amount, place)) AS l
+              JOIN unnest(journals) WITH ORDINALITY AS w (id, n) ON w.n = l.n
+              JOIN j ON j.id = w.id
+              JOIN unnest(known, accounts) AS a (code, id) ON a.code = l.code
+             WHERE l.amount <> 0)
+        SELECT array_agg(w.n) INTO others FROM unnest(journals) WITH ORDINALITY AS w (id, n) WHERE NOT EXISTS (SELECT FROM j WHERE j.id = w.id);
+    END IF;
+    FOR k IN 1 .. COALESCE(cardinality(others), 0) LOOP
+        journals[others[k]] := atlvs.post_journal(
+            org, project_ids[others[k]], entries_on[others[k]], memos[others[k]], currencies[others[k]], source_system, source_refs[others[k]],
+            ARRAY(SELECT l.code FROM unnest(of_journals, codes) WITH ORDINALITY AS l (n, code, place) WHERE l.n = others[k] ORDER BY l.place),
+            ARRAY(SELECT l.amount FROM unnest(of_journals, amounts) WITH ORDINALITY AS l (n, amount, place) WHERE l.n = others[k] ORDER BY l.place));
+    END LOOP;
+    RETURN journals;
+END
+$$;
+REVOKE ALL ON FUNCTION atlvs.post_journals(uuid, uuid[], date[], text[], text[], text, text[], integer[], text[], numeric[]) FROM PUBLIC;
+COMMENT ON FUNCTION atlvs.post_journals(uuid, uuid[], date[], text[], text[], text, text[], integer[], text[], numeric[]) IS
+    'Books balanced journals together, each once per source_system and source_ref; returns them in their order';
+
 CREATE OR REPLACE FUNCTION atlvs.reverse_journal(
     organization_id uuid, journal_id uuid, entry_on date, memo text, source_system text, source_ref text
 ) RETURNS uuid

@@ -1,59 +1,67 @@
 -- W16: from an order to ticket revenue, and from there into the ledger.
 
--- The one way from an order into ticket revenue. The order's id is the key, so it may be called again.
-CREATE OR REPLACE FUNCTION gvteway.ingest_order(organization uuid, order_id uuid) RETURNS uuid
+-- The one way from orders into ticket revenue, all of one organization. An order's id is its key, so it may be called again. One that cannot be
+-- taken in lets all of them wait; whoever gave them tries fewer.
+CREATE OR REPLACE FUNCTION gvteway.ingest_orders(orders jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    sold      record;
-    items     record;
-    ingestion uuid;
+    org     CONSTANT uuid := orders -> 0 ->> 'organization';
+    missing uuid;
+    wrong   uuid;
+    sales   jsonb;
+    sold    record;
 BEGIN
-    SELECT o.number, o.subtotal, o.fees, o.tax, o.total, o.currency, e.slug INTO sold
-      FROM gvteway.orders o
-      JOIN gvteway.events e ON e.organization_id = o.organization_id AND e.id = o.event_id
-     WHERE o.organization_id = ingest_order.organization AND o.id = ingest_order.order_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'order % does not exist', order_id
+    SELECT min(w.order_id::text) FILTER (WHERE w.found IS NULL)::uuid,
+           min(w.order_id::text) FILTER (WHERE w.found IS NOT NULL AND (w.worth = w.subtotal AND w.subtotal + w.fees + w.tax = w.total) IS NOT TRUE)::uuid,
+           jsonb_agg(jsonb_build_object(
+               'event_code', w.slug,
+               'ticket_count', w.tickets,
+               'gross_amount', w.total,
+               'currency', w.currency,
+               'source', 'gvteway',
+               'payload', jsonb_build_object('order', w.number, 'order_id', w.order_id, 'breakdown', jsonb_strip_nulls(jsonb_build_object(
+                   'tickets', w.of_tickets,
+                   'merch', w.of_merch,
+                   'parking', w.of_parking,
+                   'fees', NULLIF(w.fees, 0),
+                   'tax', NULLIF(w.tax, 0)))),
+               'idempotency_key', 'order:' || w.order_id) ORDER BY w.n)
+      INTO missing, wrong, sales
+      FROM (SELECT g.n, g.order_id, o.id AS found, o.number, o.subtotal, o.fees, o.tax, o.total, o.currency, e.slug, l.tickets, l.worth, l.of_tickets, l.of_merch, l.of_parking
+              FROM (SELECT (j.value ->> 'order_id')::uuid AS order_id, min(j.n) AS n FROM jsonb_array_elements(orders) WITH ORDINALITY AS j (value, n) GROUP BY 1) AS g
+              LEFT JOIN (gvteway.orders o JOIN gvteway.events e ON e.organization_id = o.organization_id AND e.id = o.event_id)
+                     ON o.organization_id = org AND o.id = g.order_id
+             CROSS JOIN LATERAL (
+                   SELECT COALESCE(sum(i.qty) FILTER (WHERE i.kind = 'ticket'), 0) AS tickets,
+                          COALESCE(sum(i.qty * i.unit_price), 0) AS worth,
+                          sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'ticket') AS of_tickets,
+                          sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'merch') AS of_merch,
+                          sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'parking') AS of_parking
+                     FROM gvteway.order_items i
+                    WHERE i.organization_id = org AND i.order_id = g.order_id) AS l) AS w;
+    IF missing IS NOT NULL THEN
+        RAISE EXCEPTION 'order % does not exist', missing
             USING ERRCODE = 'undefined_object', HINT = 'It was deleted after it was paid; reverse its revenue by hand if there is any.';
     END IF;
-
-    SELECT COALESCE(sum(i.qty) FILTER (WHERE i.kind = 'ticket'), 0) AS tickets,
-           COALESCE(sum(i.qty * i.unit_price), 0) AS worth,
-           jsonb_strip_nulls(jsonb_build_object(
-               'tickets', sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'ticket'),
-               'merch', sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'merch'),
-               'parking', sum(i.qty * i.unit_price) FILTER (WHERE i.kind = 'parking'),
-               'fees', NULLIF(sold.fees, 0),
-               'tax', NULLIF(sold.tax, 0))) AS breakdown
-      INTO items
-      FROM gvteway.order_items i
-     WHERE i.organization_id = ingest_order.organization AND i.order_id = ingest_order.order_id;
-    IF items.worth <> sold.subtotal OR sold.subtotal + sold.fees + sold.tax <> sold.total THEN
-        RAISE EXCEPTION 'the amounts of order % do not add up', sold.number
+    IF wrong IS NOT NULL THEN
+        SELECT o.number, o.subtotal, o.fees, o.tax, o.total,
+               (SELECT COALESCE(sum(i.qty * i.unit_price), 0) FROM gvteway.order_items i WHERE i.organization_id = org AND i.order_id = o.id) AS worth
+          INTO sold
+          FROM gvteway.orders o
+         WHERE o.organization_id = org AND o.id = wrong;
+        RAISE EXCEPTION 'the amounts of order % do not add up', COALESCE(sold.number, wrong::text)
             USING ERRCODE = 'invalid_parameter_value',
                   DETAIL = format('Items are worth %s, subtotal %s, fees %s, tax %s, total %s.',
-                                  items.worth, sold.subtotal, sold.fees, sold.tax, sold.total),
+                                  sold.worth, sold.subtotal, sold.fees, sold.tax, sold.total),
                   HINT = 'subtotal is the sum of the items, total is subtotal + fees + tax: correct the items and run the job again, or refund the order.';
     END IF;
-
-    SELECT i.id INTO ingestion
-      FROM usher.ingest_ticket_revenue(
-               organization    => ingest_order.organization::text,
-               project_code    => NULL,
-               event_code      => sold.slug,
-               ticket_count    => items.tickets::integer,
-               gross_amount    => sold.total,
-               currency        => sold.currency::text,
-               source          => 'gvteway',
-               payload         => jsonb_build_object('order', sold.number, 'order_id', ingest_order.order_id, 'breakdown', items.breakdown),
-               idempotency_key => 'order:' || ingest_order.order_id) AS i;
-    RETURN ingestion;
+    PERFORM count(*) FROM usher.ingest_ticket_revenue_batch(org::text, sales);
 END
 $$;
-REVOKE ALL ON FUNCTION gvteway.ingest_order(uuid, uuid) FROM PUBLIC;
-COMMENT ON FUNCTION gvteway.ingest_order(uuid, uuid) IS 'Takes a paid order in as ticket revenue, once; returns the ingestion';
+REVOKE ALL ON FUNCTION gvteway.ingest_orders(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION gvteway.ingest_orders(jsonb) IS 'Takes paid orders of an organization in as ticket revenue, each once: [{"organization": …, "order_id": …}, …]';
 
 CREATE OR REPLACE FUNCTION gvteway.reverse_order(organization uuid, order_id uuid) RETURNS uuid
     LANGUAGE plpgsql VOLATILE
@@ -67,7 +75,10 @@ BEGIN
       FROM usher.ticket_revenue_ingestions i
      WHERE i.organization_id = reverse_order.organization AND i.idempotency_key = 'order:' || reverse_order.order_id;
     IF NOT FOUND THEN
-        ingestion := gvteway.ingest_order(reverse_order.organization, reverse_order.order_id);
+        PERFORM gvteway.ingest_orders(jsonb_build_array(jsonb_build_object('organization', reverse_order.organization, 'order_id', reverse_order.order_id)));
+        SELECT i.id INTO ingestion
+          FROM usher.ticket_revenue_ingestions i
+         WHERE i.organization_id = reverse_order.organization AND i.idempotency_key = 'order:' || reverse_order.order_id;
     END IF;
     RETURN (SELECT r.id FROM usher.reverse_ticket_revenue(ingestion, 'order refunded') AS r);
 END
@@ -189,3 +200,59 @@ $$;
 REVOKE ALL ON FUNCTION atlvs.book_ticket_revenue(uuid, uuid, uuid, uuid, text, integer, numeric, text, text, jsonb, timestamptz) FROM PUBLIC;
 COMMENT ON FUNCTION atlvs.book_ticket_revenue(uuid, uuid, uuid, uuid, text, integer, numeric, text, text, jsonb, timestamptz) IS
     'Books ticket revenue or its reversal as one journal, by payload.breakdown; returns the journal';
+
+-- The same for many sales together; no reversals. What cannot be booked is given to the function for one, which says why.
+CREATE OR REPLACE FUNCTION atlvs.book_ticket_revenues(
+    organization_id uuid, ingestion_ids uuid[], project_ids uuid[], event_codes text[], ticket_counts integer[],
+    gross_amounts numeric[], currencies text[], sources text[], payloads jsonb[], ingested_at timestamptz[]
+) RETURNS uuid[]
+    LANGUAGE plpgsql VOLATILE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    org         CONSTANT uuid := organization_id;
+    zone        CONSTANT text := COALESCE((SELECT o.timezone FROM usher.organizations o WHERE o.id = org), 'UTC');
+    of_journals integer[];
+    codes       text[];
+    amounts     numeric[];
+    bad         integer;
+BEGIN
+    WITH s AS (
+        SELECT s.n, s.gross, NULLIF(s.payload -> 'breakdown', 'null') AS breakdown
+          FROM unnest(gross_amounts, payloads) WITH ORDINALITY AS s (gross, payload, n)),
+    parts AS (
+        -- A part that is not known, or has more digits than the whole, has no amount.
+        SELECT s.n, a.code, CASE WHEN b.value ~ format('^[0-9]{1,15}(\.[0-9]{0,%s}0*)?$', scale(s.gross)) THEN -round(b.value::numeric, scale(s.gross)) END AS amount
+          FROM s
+         CROSS JOIN LATERAL jsonb_each_text(CASE WHEN jsonb_typeof(s.breakdown) = 'object' THEN s.breakdown ELSE '{}' END) AS b
+          LEFT JOIN (VALUES ('tickets', '4000'), ('merch', '4100'), ('parking', '4200'), ('fees', '4300'), ('tax', '2200')) AS a (part, code)
+                 ON a.part = b.key
+        UNION ALL
+        SELECT s.n, NULL, NULL FROM s WHERE jsonb_typeof(s.breakdown) <> 'object'
+        UNION ALL
+        SELECT s.n, '4000', -s.gross FROM s WHERE s.breakdown IS NULL
+        UNION ALL
+        SELECT s.n, '1100', s.gross FROM s)
+    SELECT array_agg(p.n), array_agg(p.code), array_agg(p.amount), min(p.n) FILTER (WHERE p.code IS NULL OR p.amount IS NULL)
+      INTO of_journals, codes, amounts, bad
+      FROM (SELECT p.n, p.code, p.amount FROM parts p ORDER BY p.n, p.code COLLATE "C") AS p;
+    IF bad IS NULL THEN
+        SELECT min(t.n) INTO bad
+          FROM (SELECT l.n FROM unnest(of_journals, amounts) AS l (n, amount) GROUP BY l.n HAVING sum(l.amount) <> 0) AS t;
+    END IF;
+    IF bad IS NOT NULL THEN
+        PERFORM atlvs.book_ticket_revenue(org, ingestion_ids[bad], NULL, project_ids[bad], event_codes[bad], ticket_counts[bad],
+                                          gross_amounts[bad], currencies[bad], sources[bad], payloads[bad], ingested_at[bad]);
+        RAISE EXCEPTION 'ticket revenue % cannot be booked', ingestion_ids[bad]
+            USING ERRCODE = 'internal_error', HINT = 'Take it in by itself with usher.ingest_ticket_revenue().';
+    END IF;
+    RETURN atlvs.post_journals(
+        org, project_ids,
+        (SELECT array_agg((s.at AT TIME ZONE zone)::date ORDER BY s.n) FROM unnest(ingested_at) WITH ORDINALITY AS s (at, n)),
+        (SELECT array_agg(concat_ws(' ', 'Ticket revenue', s.event_code) ORDER BY s.n) FROM unnest(event_codes) WITH ORDINALITY AS s (event_code, n)),
+        currencies, 'ticket_revenue', ingestion_ids::text[], of_journals, codes, amounts);
+END
+$$;
+REVOKE ALL ON FUNCTION atlvs.book_ticket_revenues(uuid, uuid[], uuid[], text[], integer[], numeric[], text[], text[], jsonb[], timestamptz[]) FROM PUBLIC;
+COMMENT ON FUNCTION atlvs.book_ticket_revenues(uuid, uuid[], uuid[], text[], integer[], numeric[], text[], text[], jsonb[], timestamptz[]) IS
+    'Books ticket revenue, one journal each, by payload.breakdown; returns the journals in the same order';

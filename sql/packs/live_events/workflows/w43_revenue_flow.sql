@@ -12,27 +12,28 @@ $$;
 REVOKE ALL ON FUNCTION compvss.tickets_sold(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION compvss.tickets_sold(uuid, uuid) IS 'Tickets of all ticket revenue of a project, reversals taken off';
 
--- The same for somebody who is about to write it: under the lock of the production, so that of two who count the one who writes last has seen
--- what both were about. Who writes compares with the count that was there before (`seen`): if that is the right one again, and another has
--- been written meanwhile, nothing would differ there; then it is put right here.
-CREATE OR REPLACE FUNCTION compvss.count_tickets(organization uuid, project_id uuid, seen integer) RETURNS integer
+-- Writes it, for productions of one organization. They are locked first, each by itself and in one order: of two who count, the one who writes last has
+-- seen what both were about.
+CREATE OR REPLACE FUNCTION compvss.count_tickets(revenue jsonb) RETURNS void
     LANGUAGE plpgsql VOLATILE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    counted integer;
+    org      CONSTANT uuid := revenue -> 0 ->> 'organization';
+    projects CONSTANT uuid[] := ARRAY(SELECT DISTINCT (r ->> 'project_id')::uuid FROM jsonb_array_elements(revenue) AS r);
 BEGIN
-    PERFORM FROM compvss.productions p WHERE p.organization_id = count_tickets.organization AND p.project_ref = count_tickets.project_id FOR NO KEY UPDATE;
-    counted := compvss.tickets_sold(count_tickets.organization, count_tickets.project_id);
-    IF counted = seen THEN
-        UPDATE compvss.productions p SET tickets_sold = counted
-         WHERE p.organization_id = count_tickets.organization AND p.project_ref = count_tickets.project_id AND p.tickets_sold <> counted;
-    END IF;
-    RETURN counted;
+    PERFORM FROM compvss.productions p
+      WHERE p.organization_id = org AND p.project_ref = ANY (projects) ORDER BY p.id FOR NO KEY UPDATE;
+    UPDATE compvss.productions p SET tickets_sold = c.tickets
+      FROM (SELECT t.project_id, COALESCE(sum(i.ticket_count), 0)::integer AS tickets
+              FROM unnest(projects) AS t (project_id)
+              LEFT JOIN usher.ticket_revenue_ingestions i ON i.organization_id = org AND i.project_id = t.project_id
+             GROUP BY t.project_id) AS c
+     WHERE p.organization_id = org AND p.project_ref = c.project_id AND p.tickets_sold IS DISTINCT FROM c.tickets;
 END
 $$;
-REVOKE ALL ON FUNCTION compvss.count_tickets(uuid, uuid, integer) FROM PUBLIC;
-COMMENT ON FUNCTION compvss.count_tickets(uuid, uuid, integer) IS 'Tickets of all ticket revenue of a project, counted while nobody else writes its production';
+REVOKE ALL ON FUNCTION compvss.count_tickets(jsonb) FROM PUBLIC;
+COMMENT ON FUNCTION compvss.count_tickets(jsonb) IS 'Counts the tickets of productions anew: [{"organization": …, "project_id": …}, …], all of one organization';
 
 CREATE OR REPLACE FUNCTION compvss.staffing_target(organization_id uuid, attendance integer) RETURNS integer
     LANGUAGE sql STABLE

@@ -129,27 +129,18 @@ fn w39_a_deal_that_does_not_say_so_is_not_published() {
     settled(here, wait::LONG);
     assert_eq!(text(here, &stands(&place)), "won|planning|draft|Hall 1");
     // Begun by hand it goes the same way.
-    run(
-        here,
-        &format!(
-            "SELECT usher.start_workflow('{}', 'live_events.run_event_lifecycle', '{{\"deal_id\": \"{}\"}}')",
-            place.slug,
-            place.id("deal")
-        ),
+    let start = format!(
+        "SELECT usher.start_workflow('{}', 'live_events.run_event_lifecycle', '{{\"deal_id\": \"{}\"}}')",
+        place.slug,
+        place.id("deal")
     );
+    run(here, &start);
     settled(here, wait::LONG);
     check(here, &place);
     let runs = format!("SELECT string_agg(state || COALESCE(': ' || error_message, ''), ', ' ORDER BY started_at) FROM usher.workflow_runs WHERE input ->> 'deal_id' = '{}'", place.id("deal"));
     assert_eq!(text(here, &runs), "running", "one run for the deal, also when it says so from now on");
     // Nobody follows it a second time.
-    run(
-        here,
-        &format!(
-            "SELECT usher.start_workflow('{}', 'live_events.run_event_lifecycle', '{{\"deal_id\": \"{}\"}}')",
-            place.slug,
-            place.id("deal")
-        ),
-    );
+    run(here, &start);
     settled(here, wait::LONG);
     let found = text(here, &runs);
     assert!(found.starts_with("running, undone: ") && found.contains("is followed already"), "{found}");

@@ -80,8 +80,15 @@ fn w43_of_two_who_count_at_once_the_later_count_stays() {
     stage.settle();
     assert_eq!(text(&mut stage.owner, &sold), "5");
     assert_eq!(stage.dead(place), []);
-    // What is right again, while something else was written, is put right too.
+    // What somebody else has written is put right too.
     run(&mut stage.owner, &unheard(&format!("UPDATE compvss.productions SET tickets_sold = 7 WHERE id = '{production}'")));
-    run(&mut stage.owner, &format!("SELECT compvss.count_tickets('{}', '{}', 5)", place.organization, place.id("project")));
+    run(
+        &mut stage.owner,
+        &format!(
+            "SELECT compvss.count_tickets(jsonb_build_array(jsonb_build_object('organization', '{}', 'project_id', '{}')))",
+            place.organization,
+            place.id("project")
+        ),
+    );
     assert_eq!(text(&mut stage.owner, &sold), "5");
 }

@@ -376,7 +376,8 @@ fn the_packs_role_has_no_more_than_it_needs() {
         stage.asks("SELECT count(*)::text FROM pg_policies WHERE schemaname = 'public' AND policyname = 'usher_live_events'"),
         "16"
     );
-    // Through a view nobody sees more than through the table.
+    // Through a view nobody sees more than through the table, nor less where no workflow runs.
+    assert_eq!(number(&mut stage.member, "SELECT count(*) FROM compvss.expenses"), 0);
     assert_eq!(
         number(
             &mut stage.member,
@@ -527,6 +528,48 @@ fn nobody_writes_into_a_table_that_makes_way(database: &Database, here: &mut Cli
         ),
         1
     );
+}
+
+/// The owner of pg_usher's tables gets TRIGGER for the flows, and gives it back with them, also when the pack's role is gone.
+#[test]
+fn trigger_is_taken_back_without_the_packs_role() {
+    let database = Database::create_empty("usher_test_pack_trigger");
+    let here = &mut database.connect();
+    for name in ["clients_adoption_owner", "clients_adoption_runner"] {
+        role(here, name, "NOLOGIN");
+    }
+    run(
+        here,
+        "CREATE EXTENSION pg_usher; GRANT CREATE ON SCHEMA usher TO clients_adoption_owner; GRANT USAGE ON SCHEMA usher TO clients_adoption_owner;
+         GRANT usher_operator TO clients_adoption_owner;
+         SET ROLE clients_adoption_owner; SELECT usher.setup(); RESET ROLE;
+         CREATE TABLE public.guests_said (id uuid PRIMARY KEY, org_id uuid NOT NULL, event_id uuid NOT NULL, guest_id uuid, rating smallint NOT NULL, vendor_ref uuid, status text, note text);
+         CREATE TABLE public.suppliers (id uuid PRIMARY KEY, org_id uuid NOT NULL, name text NOT NULL, rating numeric, rating_n integer NOT NULL DEFAULT 0);
+         GRANT TRIGGER ON public.suppliers TO clients_adoption_owner",
+    );
+    let bind = |more: &str| {
+        format!(
+            "bind => '{{\"*\": {{\"columns\": {{\"organization_id\": \"org_id\"}}}}, \"atlvs.vendors\": \"public.suppliers\"{more}}}'"
+        )
+    };
+    let both = bind(", \"gvteway.reviews\": \"public.guests_said\"");
+    let may = "SELECT concat_ws('|', has_table_privilege('clients_adoption_owner', 'public.guests_said', 'TRIGGER'), has_table_privilege('clients_adoption_owner', 'public.suppliers', 'TRIGGER'))";
+    let install = format!("SELECT usher.install_pack('live_events', run_as => 'clients_adoption_runner', {both})");
+    assert_eq!(text(here, may), "f|t");
+    let less = format!("SELECT usher.install_pack('live_events', {})", bind(""));
+    let gone = "SET client_min_messages = error; DROP OWNED BY clients_adoption_runner; DROP ROLE clients_adoption_runner; SELECT usher.remove_pack('live_events')";
+    for (what, end) in [
+        ("removed", "SELECT usher.remove_pack('live_events')"),
+        ("not bound any more", &less),
+        ("removed without its role", gone),
+    ] {
+        run(here, &install);
+        // Again, when the triggers are there.
+        run(here, "SELECT usher.install_pack('live_events')");
+        assert_eq!(text(here, may), "t|t", "{what}");
+        run(here, end);
+        assert_eq!(text(here, may), "f|t", "{what}: what was there before stays");
+    }
 }
 
 #[test]
