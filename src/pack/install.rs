@@ -389,7 +389,8 @@ fn build(installed: Installed, pack: &Pack, manifest: &Value, role: &str, adopte
         // Each statement would have every flow that stands on its object compiled again.
         let _ours = event::ours();
         if let Some(stored) = &adopted.stored {
-            rights::revoke(pack.name, stored, earlier)?;
+            // Of the role that had it so far, which may be another one.
+            rights::revoke(pack.name, stored, &store::earlier(installed, pack.name, &stored.run_as, Some(stored))?)?;
         }
         apply::clear(pack.name, model, bind)?;
         apply::drop_functions(pack.name, &without)?;

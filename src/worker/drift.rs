@@ -8,32 +8,54 @@ use crate::pg::role;
 use crate::setup::Installed;
 use std::time::{Duration, Instant};
 
-/// Looks at what has no record, and at what is broken. True: some of it is still not to be looked at.
-fn look(installed: Installed) -> Result<bool> {
+/// So many at a time: each may wait a moment for a lock, and all that in one transaction.
+const AT_ONCE: usize = 8;
+
+/// What a look has brought.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Looked {
+    /// Some could still not be looked at.
+    waits: bool,
+    /// There are more, after this flow.
+    more: Option<i32>,
+}
+
+/// Looks at what has no record, and at what is broken, from the first flow after `after` on. `tell`: also what has to wait.
+fn look(installed: Installed, after: i32, tell: bool) -> Result<Looked> {
     let _acting = role::internal(installed.owner);
     let mut flows = drift::broken()?;
     flows.extend(drift::unrecorded()?);
-    let mut waits = false;
+    flows.sort_unstable();
+    flows.dedup();
+    flows.retain(|flow| *flow > after);
+    let mut looked = Looked::default();
+    if flows.len() > AT_ONCE {
+        flows.truncate(AT_ONCE);
+        looked.more = flows.last().copied();
+    }
     if flows.is_empty() {
-        return Ok(waits);
+        return Ok(looked);
     }
     for finding in drift::look_again(&flows, Others::LookAt)? {
-        match finding {
-            Finding::Postponed { .. } => waits = true,
-            found => pgrx::log!("usher worker: {}", found.line()),
+        let postponed = matches!(finding, Finding::Postponed { .. });
+        looked.waits |= postponed;
+        if !postponed || tell {
+            pgrx::log!("usher worker: {}", finding.line());
         }
     }
-    Ok(waits)
+    Ok(looked)
 }
 
 /// The same in a transaction of a worker. False: the extension is gone.
 pub fn step(state: &mut Loop) -> bool {
-    let mut waits = true;
+    // After an error: as if all had to wait.
+    let mut looked = Looked { waits: true, more: None };
+    let (after, tell) = (state.drift.after, state.drift.pause >= MOST);
     let there = state.attempt(|installed| {
-        waits = look(installed)?;
+        looked = look(installed, after, tell)?;
         Ok(())
     });
-    state.drift.done(waits);
+    state.drift.done(looked);
     there
 }
 
@@ -41,6 +63,12 @@ pub fn step(state: &mut Loop) -> bool {
 pub struct Turns {
     at: Option<Instant>,
     pause: Duration,
+    /// Where this round of looks is.
+    after: i32,
+    /// Something had to wait in this round.
+    waits: bool,
+    /// Not before, however often something is changed.
+    not_before: Instant,
 }
 
 /// Each look may wait a moment for each flow: the more often it was in vain, the later comes the next.
@@ -49,7 +77,7 @@ const MOST: Duration = Duration::from_secs(32);
 
 impl Turns {
     pub fn new() -> Self {
-        Self { at: None, pause: SOON }
+        Self { at: None, pause: SOON, after: 0, waits: false, not_before: Instant::now() }
     }
 
     /// A minute is over.
@@ -59,7 +87,8 @@ impl Turns {
 
     /// Something was changed.
     pub fn look_again(&mut self) {
-        *self = Self { at: Some(Instant::now()), pause: SOON };
+        let at = Instant::now().max(self.not_before);
+        self.at = Some(self.at.map_or(at, |planned| planned.min(at)));
     }
 
     pub fn is_due(&self, now: Instant) -> bool {
@@ -70,16 +99,28 @@ impl Turns {
         self.at
     }
 
-    pub fn done(&mut self, waits: bool) {
+    pub fn done(&mut self, looked: Looked) {
+        self.waits |= looked.waits;
+        if let Some(flow) = looked.more {
+            self.after = flow;
+            self.at = Some(Instant::now());
+            return;
+        }
+        let waits = std::mem::take(&mut self.waits);
+        self.after = 0;
+        self.not_before = Instant::now() + SOON;
         self.at = waits.then(|| Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(MOST);
+        self.pause = if waits { (self.pause * 2).min(MOST) } else { SOON };
     }
 }
 
 #[cfg(test)]
 mod unit {
-    use super::{MOST, SOON, Turns};
+    use super::{Looked, MOST, SOON, Turns};
     use std::time::Instant;
+
+    const WAITS: Looked = Looked { waits: true, more: None };
+    const OVER: Looked = Looked { waits: false, more: None };
 
     #[test]
     fn what_could_not_be_looked_at_is_looked_at_soon_and_ever_later() {
@@ -87,21 +128,34 @@ mod unit {
         assert_eq!(turns.wake(), None);
         turns.look_again();
         assert!(turns.is_due(Instant::now()));
-        turns.done(true);
+        turns.done(WAITS);
         assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + SOON));
         for _ in 0..9 {
-            turns.done(true);
+            turns.done(WAITS);
         }
         assert!(!turns.is_due(Instant::now() + MOST / 2) && turns.is_due(Instant::now() + MOST));
         let next = turns.wake();
         turns.tick();
         assert_eq!(turns.wake(), next, "not more often for the minute");
         turns.look_again();
-        turns.done(true);
-        assert!(turns.is_due(Instant::now() + SOON), "from the beginning");
-        turns.done(false);
+        assert!(!turns.is_due(Instant::now()) && turns.is_due(Instant::now() + SOON), "nor at every change");
+        turns.done(OVER);
         assert_eq!(turns.wake(), None);
         turns.tick();
         assert!(turns.is_due(Instant::now()));
+        turns.done(WAITS);
+        assert!(turns.is_due(Instant::now() + SOON), "from the beginning");
+    }
+
+    #[test]
+    fn a_round_of_many_goes_on_at_once_and_ends_with_a_pause() {
+        let mut turns = Turns::new();
+        turns.tick();
+        turns.done(Looked { waits: true, more: Some(8) });
+        assert!(turns.is_due(Instant::now()));
+        assert_eq!(turns.after, 8);
+        turns.done(OVER);
+        assert_eq!(turns.after, 0);
+        assert!(!turns.is_due(Instant::now()) && turns.wake().is_some(), "what waited in its first part is looked at again");
     }
 }

@@ -82,7 +82,14 @@ const CHECKED_BY_OTHERS: &str = "
 WITH RECURSIVE within AS (
     SELECT pg_catalog.to_regtype($1)::pg_catalog.oid AS oid
     UNION
-    SELECT p.oid FROM within AS w JOIN pg_catalog.pg_type AS t ON t.oid = w.oid CROSS JOIN LATERAL (VALUES (t.typbasetype), (t.typelem)) AS p (oid) WHERE p.oid <> 0)
+    SELECT p.oid FROM within AS w JOIN pg_catalog.pg_type AS t ON t.oid = w.oid
+     CROSS JOIN LATERAL (SELECT t.typbasetype UNION ALL SELECT t.typelem
+                         UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range AS r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+                         -- What a domain's CHECK casts to.
+                         UNION ALL SELECT d.refobjid FROM pg_catalog.pg_constraint AS k
+                                     JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+                                    WHERE k.contypid = t.oid AND d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass) AS p (oid)
+     WHERE p.oid <> 0)
 SELECT EXISTS (SELECT FROM within AS w JOIN pg_catalog.pg_type AS t ON t.oid = w.oid WHERE t.typtype = 'c')
     OR EXISTS (SELECT FROM within AS w JOIN pg_catalog.pg_constraint AS k ON k.contypid = w.oid
                  JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid

@@ -108,13 +108,17 @@ BEGIN
 END $$;
 ALTER FUNCTION pa.looks(text) OWNER TO regress_usher_owner;
 CREATE DOMAIN pa.looked_at AS text CHECK (pa.looks(VALUE));
-CREATE TABLE pa.suppliers (id uuid PRIMARY KEY, org_id uuid NOT NULL, name text NOT NULL, tag pa.looked_at);
+CREATE TYPE pa.spans AS RANGE (SUBTYPE = pa.looked_at);
+CREATE DOMAIN pa.looked_through AS text CHECK (pg_catalog.length(VALUE::pa.looked_at) > 0);
+CREATE TABLE pa.suppliers (id uuid PRIMARY KEY, org_id uuid NOT NULL, name text NOT NULL, tag pa.looked_at, span pa.spans, spans pa.spans[], through pa.looked_through);
 GRANT USAGE ON SCHEMA pa TO regress_usher_owner;
-SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "bad"}}}');
+SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "bad", "span": "[bad,bad]", "spans": "{\"[bad,bad]\"}", "through": "bad"}}}');
 ALTER TABLE pa.suppliers OWNER TO regress_usher_owner;
-SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "good"}}}');
+SELECT count(*) > 40 AS planned FROM usher.plan_pack('live_events', '{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "good", "span": "[good,good]", "through": "good"}}}');
 SELECT public.try('SELECT * FROM usher.plan_pack(''live_events'', ''{"*": {"columns": {"organization_id": "org_id"}}, "atlvs.vendors": {"table": "pa.suppliers", "fill": {"tag": "bad"}}}'')');
 DROP TABLE pa.suppliers;
+DROP DOMAIN pa.looked_through;
+DROP TYPE pa.spans;
 DROP DOMAIN pa.looked_at;
 DROP FUNCTION pa.looks(text);
 SELECT pa.seen() AS before \gset
