@@ -55,6 +55,19 @@ COMMENT ON FUNCTION usher.pause_migration IS 'holds a migration where it is';
 COMMENT ON FUNCTION usher.resume_migration IS 'lets a paused or failed migration go on where it was';
 COMMENT ON FUNCTION usher.cancel_migration IS 'ends a migration, or a plan that nobody wants; what it has done stays';
 
+-- Comparisons; what their statements call, too, runs with the operator's own rights.
+GRANT EXECUTE ON FUNCTION
+    usher.compare_tables, usher.compare_pair, usher.compare_tree, usher.compare_step, usher.compare_join, usher.compare_open, usher.compare_leaf, usher.compare_digest
+    TO usher_operator;
+COMMENT ON FUNCTION usher.compare_tables IS 'rows of two tables that are missing on one side or different, found by digests without joining all of them; see docs/compare.md';
+COMMENT ON FUNCTION usher.compare_pair IS 'the same of what a flow''s source should give and what its target holds';
+COMMENT ON AGGREGATE usher.compare_tree(boolean, uuid, integer, integer, VARIADIC "any") IS 'internal: the leaves of rows of two sides that are not the same';
+COMMENT ON FUNCTION usher.compare_step IS 'internal: adds a row of the left side to its leaf, takes one of the right side away';
+COMMENT ON FUNCTION usher.compare_join IS 'internal: the leaves of two processes together';
+COMMENT ON FUNCTION usher.compare_open IS 'internal: the leaves that are not the same on both sides';
+COMMENT ON FUNCTION usher.compare_leaf IS 'internal: the leaf of a row with this key';
+COMMENT ON FUNCTION usher.compare_digest IS 'internal: the digest of some values, for rows of very many columns';
+
 -- The life of jobs as their callers and admins steer it.
 GRANT EXECUTE ON FUNCTION
     usher.create_batch, usher.seal_batch, usher.reprioritise, usher.cancel_sync_jobs, usher.retry_dead_letters

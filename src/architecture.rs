@@ -13,8 +13,9 @@ const ROWS: &[&[&str]] = &[
     // Its steps are jobs; the worker tells it which have ended.
     &["workflow"],
     &["capture"],
-    // Runs merges over plans, and writes down what they could not decide.
-    &["migration"],
+    // Runs merges over plans, and writes down what they could not decide. Comparing writes nothing; it knows flows, and beside migration it stands
+    // so that whoever checks rules can ask it.
+    &["migration", "compare"],
     // Makes jobs, as capture does; flows that emit are to be applied by both.
     // Conflicts: below capture, which looks after all triggers of the application's tables.
     &["event", "conflict"],

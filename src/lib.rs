@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
 //! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`workflow`] runs flows of
-//! several steps; [`capture`] notices changes; [`migration`] brings two tables that exist already together; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! several steps; [`capture`] notices changes; [`migration`] brings two tables that exist already together, [`compare`] finds what differs between two; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
@@ -10,6 +10,7 @@ use pgrx::prelude::*;
 ::pgrx::pg_module_magic!(name, version);
 
 mod capture;
+mod compare;
 mod conflict;
 mod error;
 mod event;
@@ -58,6 +59,7 @@ extension_sql_file!("../sql/00_extension.sql", name = "extension", bootstrap);
 extension_sql_file!("../sql/queue.sql", name = "queue", requires = ["extension"]);
 extension_sql_file!("../sql/life.sql", name = "life", requires = ["extension"]);
 extension_sql_file!("../sql/drift.sql", name = "drift", requires = ["extension"]);
+extension_sql_file!("../sql/compare.sql", name = "compare", requires = ["extension"]);
 extension_sql_file!("../sql/expose.sql", name = "expose", requires = ["queue"]);
 extension_sql_file!("../sql/notices.sql", name = "notices", requires = ["extension"]);
 extension_sql_file!("../sql/schedules.sql", name = "schedules", requires = ["extension"]);

@@ -125,6 +125,12 @@ impl Nest {
         self
     }
 
+    /// Policies are an error instead of hiding rows: for whoever counts on seeing all of them.
+    pub fn no_policies(mut self) -> Self {
+        self.set(c"row_security", c"off");
+        self
+    }
+
     /// Ordinary triggers do not fire, those that are marked ALWAYS do; and policies are an error instead of hiding rows. For our own
     /// statement that changes how values are kept, and nothing that anybody should hear of.
     pub fn unnoticed(mut self) -> Self {

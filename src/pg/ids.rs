@@ -35,3 +35,11 @@ pub fn random() -> u64 {
     let _ = SystemRandom::new().fill(&mut bytes);
     u64::from_ne_bytes(bytes)
 }
+
+/// A key of 128 bits that nobody can guess.
+pub fn secret() -> pgrx::Uuid {
+    let mut bytes = [0; 16];
+    // As above.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    pgrx::Uuid::from_bytes(bytes)
+}

@@ -7,6 +7,7 @@
 
 mod audit;
 mod capture;
+mod compare;
 mod decay;
 mod drain;
 mod enqueue;
@@ -115,7 +116,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 23] = [
+const GROUPS: [Group; 24] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -137,18 +138,20 @@ const GROUPS: [Group; 23] = [
     ("merges", merges::METHOD, merges::measure),
     ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
+    ("two tables compared by digests", compare::METHOD, compare::measure),
     ("a show day", showday::METHOD, showday::measure),
     ("a season of a million orders", season::METHOD, season::measure),
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 10] = [
+const SIZES: [(&str, i64); 11] = [
     ("BENCH_JOBS", 100_000),
     ("BENCH_CHURN", 1_000_000),
     ("BENCH_WAITING", 10_000_000),
     ("BENCH_FLOWS", 10_000),
     ("BENCH_ENTRIES", 1_000_000),
     ("BENCH_ROWS", 1_000_000),
+    ("BENCH_COMPARED", 10_000_000),
     ("BENCH_EVENTS", 20_000),
     ("BENCH_SHOW_SECONDS", 300),
     ("BENCH_ORDERS", 1_000_000),
