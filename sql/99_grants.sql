@@ -114,6 +114,11 @@ COMMENT ON FUNCTION usher.take_off IS 'internal: counts a job that leaves the lo
 GRANT EXECUTE ON FUNCTION usher.queue_depths TO usher_member, usher_reader;
 GRANT EXECUTE ON FUNCTION usher.horizon, usher.metrics TO usher_reader, usher_operator;
 COMMENT ON FUNCTION usher.queue_depths IS 'internal: what the view usher.queue shows';
+GRANT EXECUTE ON FUNCTION usher.registry_pairs TO usher_member, usher_reader;
+COMMENT ON FUNCTION usher.registry_pairs IS 'internal: what the view usher.registry shows';
+GRANT EXECUTE ON FUNCTION usher.lineage, usher.lineage_diagram TO usher_reader, usher_operator;
+COMMENT ON FUNCTION usher.lineage IS 'what feeds what: tables, functions, events and the rest, by which flow, column by column; all of it, or upstream and downstream of one thing; see docs/lineage.md';
+COMMENT ON FUNCTION usher.lineage_diagram IS 'the same as a picture: mermaid, or dot for Graphviz';
 COMMENT ON FUNCTION usher.horizon IS 'who keeps the server from cleaning up what is deleted: sessions, prepared transactions, slots, standbys';
 COMMENT ON FUNCTION usher.metrics IS 'figures for a monitor in the text format of Prometheus';
 COMMENT ON FUNCTION usher.doctor IS 'checks the installation: what is wrong, and its remedy';

@@ -125,6 +125,8 @@ COMMENT ON VIEW usher.pauses IS 'what is paused: by whom, since and until when, 
 
 CREATE OR REPLACE VIEW usher.queue WITH (security_invoker = true) AS SELECT * FROM usher.queue_depths();
 COMMENT ON VIEW usher.queue IS 'how much work there is by lane, flow and organization, as far as the caller may see';
+CREATE OR REPLACE VIEW usher.registry WITH (security_invoker = true) AS SELECT * FROM usher.registry_pairs();
+COMMENT ON VIEW usher.registry IS 'how each pair of systems is doing: flows, unfinished jobs and their lag, dead letters, links, open conflicts, consistency in per cent; as far as the caller may see';
 CREATE OR REPLACE VIEW usher.limits WITH (security_invoker = true) AS SELECT * FROM usher.limit_states();
 COMMENT ON VIEW usher.limits IS 'limits that count something or hold something back: what is allowed, how many could pass now, how many wait, and until when';
 CREATE OR REPLACE VIEW usher.schedules WITH (security_invoker = true) AS
@@ -207,7 +209,7 @@ REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.notifications, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
-GRANT SELECT ON usher.conflicts TO usher_member;
+GRANT SELECT ON usher.conflicts, usher.registry TO usher_member;
 GRANT SELECT ON usher.migrations, usher.migration_items TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;

@@ -209,7 +209,7 @@ pub fn detach_all() -> Result<usize> {
              -- In tables of an older version some of these names are no views.
              SELECT 'DROP VIEW ' || pg_catalog.string_agg(pg_catalog.format('usher.%I', c.relname), ', ') INTO statement FROM pg_catalog.pg_class c
               WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind = 'v'
-                AND c.relname IN ('schedules', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+                AND c.relname IN ('schedules', 'queue', 'registry', 'limits', 'queue_limits', 'rpc_limits', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
              IF statement IS NOT NULL THEN
                  EXECUTE statement;
              END IF;

@@ -18,11 +18,13 @@ mod resolve;
 mod statement;
 mod store;
 mod trigger;
+mod watched;
 
 pub use failed::TELL;
 pub use look::{Next, prune, turn, without_workers};
 pub use manage::{alter as alter_rule, create as create_rule, drop as drop_rule, rule_definition, rules_of};
 pub use pairs::forget_pair;
+pub use watched::{Watched, watched};
 
 #[cfg(test)]
 #[path = "fuzz_tests.rs"]

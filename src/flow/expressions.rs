@@ -57,6 +57,11 @@ impl Expressions {
         self.0.get(field).map(|(_, shape)| shape)
     }
 
+    /// Each field and what its expression is made of.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &Shape)> {
+        self.0.iter().map(|(field, (_, shape))| (field.as_str(), shape))
+    }
+
     pub fn uses(&self) -> impl Iterator<Item = &ColumnUse> {
         self.0.values().flat_map(|(_, shape)| shape.columns.iter())
     }

@@ -26,6 +26,7 @@ pub mod emit_statement;
 pub mod event_type;
 mod expressions;
 pub mod family;
+pub mod feeds;
 pub mod fields;
 mod gather;
 pub mod limit_keys;

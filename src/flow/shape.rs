@@ -52,6 +52,8 @@ pub struct Shape {
     pub literal: bool,
     /// Contains a query of its own.
     pub has_subquery: bool,
+    /// Every use of a column, with the field that is taken out of it by `->` or `->>`, if it is one that is named.
+    pub fields: Vec<(ColumnUse, Option<String>)>,
 }
 
 struct Reader<'a> {
@@ -153,12 +155,17 @@ pub fn read_over(nodes: &str, rows: &[&str]) -> Option<Shape> {
     walk(root, &mut shape);
     shape.columns.sort();
     shape.columns.dedup();
+    shape.fields.sort();
+    shape.fields.dedup();
     Some(shape)
 }
 
 fn walk(item: &Item, shape: &mut Shape) {
     match item.tag() {
-        "COLUMNREF" => shape.columns.extend(column(item)),
+        "COLUMNREF" => {
+            shape.columns.extend(column(item));
+            shape.fields.extend(column(item).map(|used| (used, None)));
+        }
         "SUBLINK" => shape.has_subquery = true,
         "A_EXPR" => {
             if let (Some(left), Some(right)) = (item.field(":lexpr"), item.field(":rexpr"))
@@ -167,10 +174,72 @@ fn walk(item: &Item, shape: &mut Shape) {
             {
                 shape.compared.extend(column(left).zip(column(right)));
             }
+            if let Some((used, field)) = taken_out(item) {
+                shape.columns.push(used.clone());
+                shape.fields.push((used, Some(field)));
+                return;
+            }
         }
         _ => {}
     }
     item.children().iter().for_each(|child| walk(child, shape));
+}
+
+/// `alias.column -> 'field'` and `alias.column ->> 'field'`.
+fn taken_out(item: &Item) -> Option<(ColumnUse, String)> {
+    let Some(Item::List(name)) = item.field(":name") else { return None };
+    if !matches!(name.last(), Some(Item::Text(operator)) if operator == "->" || operator == "->>") {
+        return None;
+    }
+    let (left, right) = (item.field(":lexpr")?, item.field(":rexpr")?);
+    match (left.tag(), right.tag(), right.field(":val")) {
+        ("COLUMNREF", "A_CONST", Some(Item::Text(field))) => Some((column(left)?, field.clone())),
+        _ => None,
+    }
+}
+
+/// A column of a view by its name, and the columns that it is made of: relation and number.
+pub type ViewColumn = (String, Vec<(u32, i16)>);
+
+/// What each column of a view is made of, from PostgreSQL's text of its query (`pg_rewrite.ev_action`). None when it has a form that is
+/// not understood.
+pub fn view_columns(nodes: &str) -> Option<Vec<ViewColumn>> {
+    let mut reader = Reader { text: nodes.as_bytes(), at: 0, depth: 0 };
+    let items = reader.items(None)?;
+    let [Item::List(queries)] = items.as_slice() else { return None };
+    let [query] = queries.as_slice() else { return None };
+    let (Some(Item::List(tables)), Some(Item::List(targets))) = (query.field(":rtable"), query.field(":targetList")) else {
+        return None;
+    };
+    let relations: Vec<Option<u32>> = tables.iter().map(|table| number(table, ":relid")).collect();
+    let mut found = Vec::new();
+    for target in targets {
+        let Some(Item::Word(name)) = target.field(":resname") else { continue };
+        let mut columns = Vec::new();
+        made_of(target.field(":expr")?, &relations, &mut columns);
+        columns.sort_unstable();
+        columns.dedup();
+        found.push((name.clone(), columns));
+    }
+    Some(found)
+}
+
+fn number<T: std::str::FromStr>(item: &Item, field: &str) -> Option<T> {
+    match item.field(field) {
+        Some(Item::Word(word)) => word.parse().ok(),
+        _ => None,
+    }
+}
+
+fn made_of(item: &Item, relations: &[Option<u32>], columns: &mut Vec<(u32, i16)>) {
+    if item.tag() == "VAR"
+        && number(item, ":varlevelsup") == Some(0)
+        && let (Some(table), Some(column)) = (number::<usize>(item, ":varno"), number::<i16>(item, ":varattno"))
+        && let Some(Some(relation)) = table.checked_sub(1).and_then(|at| relations.get(at))
+    {
+        columns.push((*relation, column));
+    }
+    item.children().iter().for_each(|child| made_of(child, relations, columns));
 }
 
 fn column(item: &Item) -> Option<ColumnUse> {
@@ -306,6 +375,44 @@ mod unit {
     }
 
     #[test]
+    fn a_field_that_is_taken_out_is_told_by_name() {
+        let data = || ColumnUse { alias: "event".into(), column: Some("data".into()) };
+        let node = |operator: &str| {
+            format!(
+                r#"{{A_EXPR :name ("{operator}") :lexpr {{COLUMNREF :fields ("event" "data") :location 0}} :rexpr {{A_CONST :val "order_id" :location 15}} :location 11}}"#
+            )
+        };
+        for operator in ["->", "->>"] {
+            let shape = read(&node(operator)).unwrap();
+            assert_eq!(shape.fields, [(data(), Some("order_id".to_owned()))]);
+            assert_eq!(shape.columns, [data()]);
+        }
+        assert_eq!(read(&node("||")).unwrap().fields, [(data(), None)]);
+    }
+
+    #[test]
+    fn a_view_says_what_its_columns_are_made_of() {
+        let var = |number: u32, column: u32, up: u32| {
+            format!("{{VAR :varno {number} :varattno {column} :vartype 25 :varlevelsup {up} :location 7}}")
+        };
+        let view = format!(
+            r"({{QUERY :commandType 1 :rtable ({{RANGETBLENTRY :rtekind 0 :relid 900}} {{RANGETBLENTRY :rtekind 0 :relid 500}} {{RANGETBLENTRY :rtekind 1}})
+               :targetList ({{TARGETENTRY :expr {} :resno 1 :resname id :resjunk false}}
+                            {{TARGETENTRY :expr {{CASEEXPR :args ({} {} {})}} :resno 2 :resname two\ words :resjunk false}}
+                            {{TARGETENTRY :expr {{CONST :constvalue <>}} :resno 3 :resname none :resjunk false}})}})",
+            var(2, 1, 0),
+            var(2, 3, 0),
+            var(3, 1, 0),
+            var(1, 9, 1)
+        );
+        assert_eq!(
+            view_columns(&view).unwrap(),
+            [("id".to_owned(), vec![(500, 1)]), ("two words".to_owned(), vec![(500, 3)]), ("none".to_owned(), vec![])]
+        );
+        assert!(view_columns("nothing").is_none() && view_columns("({QUERY :a 1})").is_none());
+    }
+
+    #[test]
     fn a_whole_row_is_a_use_of_all() {
         let shape = read(r#"{FUNCCALL :funcname ("to_jsonb") :args ({COLUMNREF :fields ("new") :location 9})}"#).unwrap();
         assert_eq!(shape.columns, [ColumnUse { alias: "new".into(), column: None }]);
@@ -315,6 +422,7 @@ mod unit {
         #[test]
         fn no_text_makes_it_panic(text in "[{}() \"\\\\:a-zA-Z_<>]{0,80}") {
             let _ = read(&text);
+            let _ = view_columns(&text);
         }
     }
 }

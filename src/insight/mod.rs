@@ -1,5 +1,5 @@
 //! Looking at an installation: `usher.status()`, `usher.doctor()`, `usher.shadow_report()`, `usher.queue`,
-//! `usher.horizon()`, `usher.metrics()`.
+//! `usher.horizon()`, `usher.metrics()`, `usher.lineage()`, `usher.registry`.
 //!
 //! Owns no table; reads what the caller may see. Nobody calls this room.
 
@@ -7,8 +7,10 @@ mod doctor;
 mod exposition;
 mod horizon;
 mod limits;
+mod lineage;
 mod metrics;
 mod overview;
+mod registry;
 mod shadow;
 mod status;
 

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::pg::spi;
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::{JsonB, Uuid};
 
 /// Ready jobs of a lane and the age of the oldest, in seconds. Counts `usher.ready_jobs`.
@@ -142,4 +143,123 @@ pub fn depths(organizations: Vec<Uuid>, all: bool) -> Result<Vec<Depth>> {
             })
         },
     )
+}
+
+/// How two systems are doing with each other.
+pub struct Pair {
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub flows: i64,
+    pub enabled: i64,
+    pub broken: i64,
+    pub pending: i64,
+    /// Seconds.
+    pub lag: Option<f64>,
+    pub dead: i64,
+    pub last_synced_at: Option<TimestampWithTimeZone>,
+    pub linked: i64,
+    pub conflicts: i64,
+    /// Per cent, rounded down: 100 only where nothing is known to disagree.
+    pub consistency: Option<f64>,
+}
+
+/// `$1` organizations, `$2` all of them. A job that somebody wants later is not late; one that waits for a retry, a limit or its flow is.
+///
+/// When a pair was last in step is told by its links, by the newest batches of each lane and by the last hour of the history, so that
+/// nobody reads through what has been done. A merge counts for both directions: its second half has the pair the other way round, and its
+/// links and conflicts are those of both.
+///
+/// Consistency rules join here: a row per pair of open violations, whose count is added to `disagree`.
+const PAIRS: &str = "
+WITH named AS (
+    SELECT v.flow_id, v.version, v.source_system AS a, v.target_system AS b FROM usher.flow_versions AS v),
+flows AS (
+    SELECT v.source_system AS a, v.target_system AS b, pg_catalog.count(*) AS flows,
+           pg_catalog.count(*) FILTER (WHERE f.enabled) AS enabled, pg_catalog.count(*) FILTER (WHERE f.state = 'broken') AS broken
+      FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = f.version
+     WHERE pg_catalog.strpos(f.name, ':') = 0 OR f.definition -> 'then' ? 'merge'
+     GROUP BY 1, 2),
+ready AS (
+    SELECT r.flow_id, r.flow_version, pg_catalog.count(*) AS n, pg_catalog.min(r.created_at) AS oldest
+      FROM usher.ready_jobs AS r WHERE $2 OR r.organization_id = ANY ($1) GROUP BY 1, 2),
+waiting AS (
+    SELECT w.flow_id, w.flow_version, w.source_system, w.target_system, pg_catalog.count(*) AS n,
+           pg_catalog.min(CASE WHEN w.due_at IS NULL OR w.attempts > 0 OR w.leased_by IS NOT NULL
+                                    OR w.waiting_for NOT IN ('run_at', 'batch window', 'external worker', 'external call') THEN w.created_at
+                               WHEN w.due_at <= pg_catalog.clock_timestamp() THEN w.due_at END) AS oldest
+      FROM usher.queue_waiting AS w WHERE $2 OR w.organization_id = ANY ($1) GROUP BY 1, 2, 3, 4),
+dead AS (
+    SELECT d.flow_id, d.flow_version, d.source_system, d.target_system, pg_catalog.count(*) AS n
+      FROM usher.dead_letters AS d WHERE $2 OR d.organization_id = ANY ($1) GROUP BY 1, 2, 3, 4),
+newest AS (
+    SELECT j.flow_id, j.flow_version, pg_catalog.max(b.finished_at) AS at
+      FROM pg_catalog.generate_series(0, 4) AS l (lane)
+     CROSS JOIN LATERAL (SELECT n.finished_at, n.done FROM usher.job_batches AS n WHERE n.lane = l.lane ORDER BY n.last_seq DESC LIMIT 50) AS b
+     CROSS JOIN LATERAL unnest(b.done) AS r (range)
+     CROSS JOIN LATERAL (SELECT q.flow_id, q.flow_version FROM usher.jobs AS q
+                          WHERE q.lane = l.lane AND q.seq >= pg_catalog.lower(r.range) AND q.seq < pg_catalog.upper(r.range)
+                            AND ($2 OR q.organization_id = ANY ($1)) OFFSET 0) AS j
+     GROUP BY 1, 2),
+late AS (
+    SELECT h.flow_id, h.flow_version, h.source_system, h.target_system, pg_catalog.max(h.finished_at) AS at
+      FROM usher.job_history AS h
+     WHERE h.finished_at > pg_catalog.now() - interval '1 hour' AND NOT h.cancelled AND NOT h.shadow AND ($2 OR h.organization_id = ANY ($1))
+     GROUP BY 1, 2, 3, 4),
+open AS (
+    SELECT c.organization_id, c.link_id, c.flow_id, pg_catalog.count(*) AS n
+      FROM usher.conflicts AS c WHERE c.state = 'open' AND c.flow_id IS NOT NULL AND ($2 OR c.organization_id = ANY ($1)) GROUP BY 1, 2, 3),
+disputed AS (
+    SELECT DISTINCT o.organization_id, o.link_id FROM open AS o WHERE o.link_id IS NOT NULL),
+links AS (
+    SELECT l.left_system AS a, l.right_system AS b, l.paired, pg_catalog.max(l.last_synced_at) AS at,
+           pg_catalog.count(*) FILTER (WHERE l.right_id IS NOT NULL) AS linked,
+           pg_catalog.count(*) FILTER (WHERE l.right_id IS NOT NULL AND (l.status IN ('pending', 'failed') OR d.link_id IS NOT NULL)) AS disagree
+      FROM usher.links AS l LEFT JOIN disputed AS d ON d.organization_id = l.organization_id AND d.link_id = l.id
+     WHERE $2 OR l.organization_id = ANY ($1) GROUP BY 1, 2, 3),
+facts (a, b, flows, enabled, broken, pending, oldest, dead, at, linked, disagree, conflicts) AS (
+    SELECT f.a, f.b, f.flows, f.enabled, f.broken, 0, NULL::timestamptz, 0, NULL::timestamptz, 0, 0, 0 FROM flows AS f
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, r.n, r.oldest, 0, NULL, 0, 0, 0
+      FROM ready AS r LEFT JOIN named AS n ON n.flow_id = r.flow_id AND n.version = r.flow_version
+    UNION ALL SELECT COALESCE(w.source_system, n.a), COALESCE(w.target_system, n.b), 0, 0, 0, w.n, w.oldest, 0, NULL, 0, 0, 0
+      FROM waiting AS w LEFT JOIN named AS n ON n.flow_id = w.flow_id AND n.version = w.flow_version
+    UNION ALL SELECT COALESCE(d.source_system, n.a), COALESCE(d.target_system, n.b), 0, 0, 0, 0, NULL, d.n, NULL, 0, 0, 0
+      FROM dead AS d LEFT JOIN named AS n ON n.flow_id = d.flow_id AND n.version = d.flow_version
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, w.at, 0, 0, 0
+      FROM newest AS w JOIN named AS n ON n.flow_id = w.flow_id AND n.version = w.flow_version
+    UNION ALL SELECT COALESCE(h.source_system, n.a), COALESCE(h.target_system, n.b), 0, 0, 0, 0, NULL, 0, h.at, 0, 0, 0
+      FROM late AS h LEFT JOIN named AS n ON n.flow_id = h.flow_id AND n.version = h.flow_version
+    UNION ALL SELECT l.a, l.b, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0 FROM links AS l
+    UNION ALL SELECT l.b, l.a, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0 FROM links AS l WHERE l.paired AND l.a IS DISTINCT FROM l.b
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n
+      FROM open AS o JOIN usher.flows AS f ON f.id = o.flow_id JOIN named AS n ON n.flow_id = f.id AND n.version = f.version
+    UNION ALL SELECT n.b, n.a, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n
+      FROM open AS o JOIN usher.flows AS f ON f.id = o.flow_id JOIN named AS n ON n.flow_id = f.id AND n.version = f.version
+     WHERE f.definition -> 'then' ? 'merge' AND n.a IS DISTINCT FROM n.b)
+SELECT x.a, x.b, pg_catalog.sum(x.flows)::bigint, pg_catalog.sum(x.enabled)::bigint, pg_catalog.sum(x.broken)::bigint, pg_catalog.sum(x.pending)::bigint,
+       GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(x.oldest)), 0)::float8, pg_catalog.sum(x.dead)::bigint,
+       pg_catalog.max(x.at), pg_catalog.sum(x.linked)::bigint, pg_catalog.sum(x.conflicts)::bigint,
+       pg_catalog.trunc(100 * (1 - pg_catalog.sum(x.disagree) / NULLIF(pg_catalog.sum(x.linked), 0)), 2)::float8
+  FROM facts AS x GROUP BY x.a, x.b ORDER BY x.a NULLS LAST, x.b NULLS LAST";
+
+/// The pairs of systems, as far as the given organizations have to do with them.
+pub fn pairs(organizations: Vec<Uuid>, all: bool) -> Result<Vec<Pair>> {
+    spi::read_all(PAIRS, &[spi::arg(organizations), spi::arg(all)], |row| {
+        let count = |at| -> Result<i64> { Ok(row.get::<i64>(at)?.unwrap_or(0)) };
+        let lag: Option<f64> = row.get::<f64>(7)?;
+        let pending = count(6)?;
+        Ok(Pair {
+            from: row.get::<String>(1)?,
+            to: row.get::<String>(2)?,
+            flows: count(3)?,
+            enabled: count(4)?,
+            broken: count(5)?,
+            pending,
+            lag: lag.filter(|_| pending > 0),
+            dead: count(8)?,
+            last_synced_at: row.get::<TimestampWithTimeZone>(9)?,
+            linked: count(10)?,
+            conflicts: count(11)?,
+            consistency: row.get::<f64>(12)?,
+        })
+    })
 }
