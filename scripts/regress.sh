@@ -29,7 +29,7 @@ psql=("$PG_BIN/psql" -X -q -v ON_ERROR_STOP=1)
 "${psql[@]}" <<'EOF'
 SET client_min_messages = warning;
 SELECT format('DROP DATABASE %I WITH (FORCE)', datname) FROM pg_database WHERE datname LIKE 'usher\_%' \gexec
-DROP ROLE IF EXISTS usher_live_events;
+DROP ROLE IF EXISTS usher_live_events, usher_platform;
 EOF
 
 # The database is made here, not by pg_regress, which cannot drop one that is in use; the settings are its own.

@@ -236,7 +236,8 @@ facts (a, b, flows, enabled, broken, pending, oldest, dead, at, linked, disagree
       FROM open AS o JOIN usher.flows AS f ON f.id = o.flow_id JOIN named AS n ON n.flow_id = f.id AND n.version = f.version
      WHERE f.definition -> 'then' ? 'merge' AND n.a IS DISTINCT FROM n.b)
 SELECT x.a, x.b, pg_catalog.sum(x.flows)::bigint, pg_catalog.sum(x.enabled)::bigint, pg_catalog.sum(x.broken)::bigint, pg_catalog.sum(x.pending)::bigint,
-       GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(x.oldest)), 0)::float8, pg_catalog.sum(x.dead)::bigint,
+       CASE WHEN pg_catalog.min(x.oldest) IS NOT NULL
+            THEN GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(x.oldest)), 0)::float8 END, pg_catalog.sum(x.dead)::bigint,
        pg_catalog.max(x.at), pg_catalog.sum(x.linked)::bigint, pg_catalog.sum(x.conflicts)::bigint,
        pg_catalog.trunc(100 * (1 - pg_catalog.sum(x.disagree) / NULLIF(pg_catalog.sum(x.linked), 0)), 2)::float8
   FROM facts AS x GROUP BY x.a, x.b ORDER BY x.a NULLS LAST, x.b NULLS LAST";
@@ -245,16 +246,14 @@ SELECT x.a, x.b, pg_catalog.sum(x.flows)::bigint, pg_catalog.sum(x.enabled)::big
 pub fn pairs(organizations: Vec<Uuid>, all: bool) -> Result<Vec<Pair>> {
     spi::read_all(PAIRS, &[spi::arg(organizations), spi::arg(all)], |row| {
         let count = |at| -> Result<i64> { Ok(row.get::<i64>(at)?.unwrap_or(0)) };
-        let lag: Option<f64> = row.get::<f64>(7)?;
-        let pending = count(6)?;
         Ok(Pair {
             from: row.get::<String>(1)?,
             to: row.get::<String>(2)?,
             flows: count(3)?,
             enabled: count(4)?,
             broken: count(5)?,
-            pending,
-            lag: lag.filter(|_| pending > 0),
+            pending: count(6)?,
+            lag: row.get::<f64>(7)?,
             dead: count(8)?,
             last_synced_at: row.get::<TimestampWithTimeZone>(9)?,
             linked: count(10)?,

@@ -8,7 +8,7 @@ use crate::flow::steps::Part;
 use crate::flow::store;
 use crate::pg::spi;
 use pgrx::JsonB;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Our own function that flows call to tell people something.
 const NOTIFY: &str = "usher.notify";
@@ -184,11 +184,11 @@ fn steps(flow: &Flow, found: &mut Vec<Edge>) {
 
 /// Events that flows emit, and the patterns by which others hear them.
 fn matched(flows: &[Flow], found: &mut Vec<Edge>) {
-    let mut types: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut types: BTreeSet<&str> = BTreeSet::new();
     for flow in flows {
-        types.extend(flow.definition.emits().map(|event_type| (event_type, ())));
+        types.extend(flow.definition.emits());
         if let When::Event(pattern) = &flow.definition.when {
-            types.extend(pattern.exactly().map(|event_type| (event_type, ())));
+            types.extend(pattern.exactly());
         }
     }
     let mut patterns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -196,7 +196,7 @@ fn matched(flows: &[Flow], found: &mut Vec<Edge>) {
         if let When::Event(pattern) = &flow.definition.when
             && pattern.exactly().is_none()
         {
-            let meant = types.keys().filter(|event_type| pattern.means(event_type)).copied().collect();
+            let meant = types.iter().copied().filter(|event_type| pattern.means(event_type)).collect();
             patterns.insert(&pattern.text, meant);
         }
     }

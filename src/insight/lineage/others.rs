@@ -132,7 +132,9 @@ fn views() -> Result<Vec<Edge>> {
         }
         // What is made of nothing, or of another table.
         for of in fields.values_mut() {
-            columns.iter().for_each(|(column, _)| _ = of.entry(column.clone()).or_default());
+            for (column, _) in &columns {
+                of.entry(column.clone()).or_default();
+            }
         }
         for (relation, fields) in fields {
             let by = By { pack: pack.clone(), ..By::default() };

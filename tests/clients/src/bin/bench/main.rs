@@ -20,6 +20,7 @@ mod migration;
 mod overlaps;
 mod peer;
 mod pipe;
+mod platform;
 mod scale;
 mod season;
 mod showday;
@@ -116,7 +117,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 24] = [
+const GROUPS: [Group; 25] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -139,6 +140,7 @@ const GROUPS: [Group; 24] = [
     ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
     ("two tables compared by digests", compare::METHOD, compare::measure),
+    ("platform batch", platform::METHOD, platform::measure),
     ("a show day", showday::METHOD, showday::measure),
     ("a season of a million orders", season::METHOD, season::measure),
 ];
