@@ -44,6 +44,22 @@ COMMENT ON FUNCTION usher.resolve_conflict IS 'decides a conflict; of a pair: le
 COMMENT ON FUNCTION usher.note_merges_failed IS 'internal: dead letters of a merge become conflicts of its pairs';
 COMMENT ON FUNCTION usher.note_overlaps IS 'internal: a statement has changed rows that an overlap rule is about';
 
+-- Rules.
+GRANT EXECUTE ON FUNCTION usher.check_rule, usher.check_rules, usher.waive_violation, usher.reopen_violation TO usher_member;
+GRANT EXECUTE ON FUNCTION
+    usher.create_rule, usher.alter_rule, usher.drop_rule, usher.enable_rule, usher.disable_rule, usher.explain_rule
+    TO usher_operator;
+COMMENT ON FUNCTION usher.create_rule IS 'says by a query of bad rows what must hold of the application''s rows; see docs/consistency.md';
+COMMENT ON FUNCTION usher.alter_rule IS 'gives a rule a new definition';
+COMMENT ON FUNCTION usher.drop_rule IS 'removes a rule; its violations are gone';
+COMMENT ON FUNCTION usher.enable_rule IS 'switches a rule on; everything is looked at';
+COMMENT ON FUNCTION usher.disable_rule IS 'switches a rule off; its violations stay as they are';
+COMMENT ON FUNCTION usher.explain_rule IS 'what a rule does, when it looks, and the SQL that it runs';
+COMMENT ON FUNCTION usher.waive_violation IS 'accepts a violation for as long as its row is bad, with the reason; for admins of its organization';
+COMMENT ON FUNCTION usher.reopen_violation IS 'ends that a violation is waived';
+COMMENT ON FUNCTION usher.check_rule IS 'looks now at everything that a rule is about; how many bad rows are new, known, gone';
+COMMENT ON FUNCTION usher.check_rules IS 'looks now at everything that the rules are about, one after the other';
+
 -- Migrations.
 GRANT EXECUTE ON FUNCTION
     usher.reconcile, usher.show_plan, usher.apply_migration, usher.pause_migration, usher.resume_migration, usher.cancel_migration

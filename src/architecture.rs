@@ -13,6 +13,8 @@ const ROWS: &[&[&str]] = &[
     // Its steps are jobs; the worker tells it which have ended.
     &["workflow"],
     &["capture"],
+    // Below capture, which tells it what has changed and looks after its triggers; above the bus, on which it tells what it has found.
+    &["consistency"],
     // Runs merges over plans, and writes down what they could not decide. Comparing writes nothing; it knows flows, and beside migration it stands
     // so that whoever checks rules can ask it.
     &["migration", "compare"],

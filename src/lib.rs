@@ -2,7 +2,7 @@
 //!
 //! The rooms, from the top: [`worker`] runs batches; [`pack`] and [`insight`] stand beside it, [`notify`] tells people;
 //! [`expose`] shows the hub under other names; [`revenue`] takes in ticket sales; [`workflow`] runs flows of
-//! several steps; [`capture`] notices changes; [`migration`] brings two tables that exist already together, [`compare`] finds what differs between two; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
+//! several steps; [`capture`] notices changes; [`consistency`] finds rows for which a rule does not hold; [`migration`] brings two tables that exist already together, [`compare`] finds what differs between two; [`event`] is the bus, [`conflict`] finds what overlaps; [`queue`] keeps jobs; [`flow`] decides what to do; [`protect`] seals and masks personal columns; [`guard`] enters who did what; [`registry`] knows who takes part; [`setup`]
 //! makes the tables; [`pg`] holds everything that touches PostgreSQL's internals. Calls point down.
 
 use pgrx::prelude::*;
@@ -12,6 +12,7 @@ use pgrx::prelude::*;
 mod capture;
 mod compare;
 mod conflict;
+mod consistency;
 mod error;
 mod event;
 mod expose;

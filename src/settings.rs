@@ -6,6 +6,9 @@
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 
+/// Percent of the rows that rules are about: what is less consistent is told.
+pub const LEAST_CONSISTENCY: &str = "99.99";
+
 static DATABASES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"postgres"));
 static WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static CALLERS: GucSetting<i32> = GucSetting::<i32>::new(2);

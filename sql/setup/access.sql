@@ -205,11 +205,20 @@ COMMENT ON VIEW usher.protected_columns IS 'columns that are sealed or masked, a
 CREATE OR REPLACE VIEW usher.rpc_limits WITH (security_invoker = true) AS SELECT * FROM usher.rpc_states();
 COMMENT ON VIEW usher.rpc_limits IS 'how often functions may be called, and how many calls each organization has left now';
 
+CREATE OR REPLACE VIEW usher.consistency WITH (security_invoker = true) AS
+SELECT c.organization_id, pg_catalog.count(*) AS rules, pg_catalog.sum(c.rows)::bigint AS rows, pg_catalog.sum(v.open)::bigint AS open,
+       pg_catalog.round(100 * (1 - LEAST(pg_catalog.sum(v.open) / NULLIF(pg_catalog.sum(c.rows), 0), 1)), 4) AS percent, pg_catalog.min(c.counted_at) AS counted_at
+  FROM usher.rule_counts c
+ CROSS JOIN LATERAL (SELECT pg_catalog.count(*) AS open FROM usher.violations w
+                      WHERE w.organization_id = c.organization_id AND w.rule_id = c.rule_id AND w.status = 'open') AS v
+ WHERE c.rows > 0 GROUP BY c.organization_id;
+COMMENT ON VIEW usher.consistency IS 'of each organization how many rows its rules are about, how many violations are open, and what is left in percent: 100 * (1 - open / rows), over the rules whose rows are known';
+
 REVOKE ALL ON ALL TABLES IN SCHEMA usher FROM PUBLIC;
 GRANT SELECT ON usher.organizations, usher.memberships, usher.systems, usher.links, usher.jobs, usher.visible_ready_jobs, usher.visible_done_jobs, usher.queue_waiting,
     usher.dead_letters, usher.job_history, usher.sync_jobs, usher.queue, usher.notices, usher.notifications, usher.ticket_revenue_ingestions TO usher_member;
 GRANT SELECT ON usher.limits, usher.events, usher.event_subscriptions, usher.broadcasts, usher.broadcast_receivers TO usher_member;
-GRANT SELECT ON usher.conflicts, usher.registry TO usher_member;
+GRANT SELECT ON usher.conflicts, usher.registry, usher.violations, usher.rule_counts, usher.consistency TO usher_member;
 GRANT SELECT ON usher.migrations, usher.migration_items TO usher_member;
 GRANT SELECT ON usher.rpc_limits TO usher_member;
 GRANT SELECT ON usher.flow_switches, usher.switched_off TO usher_member;

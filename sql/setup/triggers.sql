@@ -27,7 +27,7 @@ WITH wanted (relation, fires, definition) AS (
         ('organizations', '{slug,name,timezone}'::text[]), ('memberships', '{user_id,role}'), ('systems', '{name,kind}'),
         ('flows', '{name,version,enabled,state,run_as,definition}'), ('audited_tables', '{schema_name,table_name,columns}'),
         ('column_protections', '{schema_name,table_name,column_name,how,readers,mask,ended_at}'), ('rpc_rules', '{of_function,of_organization,of_role,rate,burst}'),
-        ('overlap_rules', '{name,definition}'), ('adoptions', '{kind,relation,columns,roles,condition}'), ('pack_bindings', '{pack,bind,run_as}'),
+        ('overlap_rules', '{name,definition}'), ('rules', '{name,definition,run_as,enabled}'), ('adoptions', '{kind,relation,columns,roles,condition}'), ('pack_bindings', '{pack,bind,run_as}'),
         ('links', '{kind,left_id,right_id,ids,status,error_message,metadata}')) AS own (name, columns)
      CROSS JOIN (VALUES ('insert'), ('update'), ('delete'), ('truncate')) AS e (event)
     UNION ALL

@@ -6,6 +6,7 @@
 
 use super::attach;
 use crate::conflict;
+use crate::consistency::drift as rules;
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
@@ -39,6 +40,7 @@ pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> 
     follow(changed);
     follow_protections();
     follow_overlaps();
+    follow_rules(|| commands().map(Some));
     follow_audits(audit_ddl::changed);
     pg_sys::Datum::from(0)
 }
@@ -50,6 +52,7 @@ pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) ->
     follow(dropped);
     follow_protections();
     follow_overlaps();
+    follow_rules(|| gone().map(Some));
     follow_audits(audit_ddl::dropped);
     pg_sys::Datum::from(0)
 }
@@ -160,16 +163,60 @@ fn follow_overlaps() {
     }
 }
 
+/// Rules that stand on what has changed, and those that are broken. None: all of them. By itself, too.
+fn follow_rules(changes: impl FnOnce() -> Outcome<Option<Changes>>) {
+    if event::is_ours() {
+        return;
+    }
+    let Some(installed) = concerned(rules::any) else { return };
+    let _ours = event::ours();
+    let _acting = role::internal(installed.owner);
+    let looked = subxact::attempt(|| {
+        let changes = changes()?;
+        let touched = changes.as_ref().map(|(classes, objects)| (classes.as_slice(), objects.as_slice()));
+        rules::look_again(installed, &rules::touched(touched)?)
+    });
+    match looked {
+        // The reason quotes the definition: for operators, in usher.rules.
+        Ok(findings) => findings.iter().for_each(|found| match &found.reason {
+            Some(_) => {
+                warning!(
+                    "rule \"{}\" no longer fits the database and is broken; it finds nothing until an operator mends it",
+                    found.rule
+                );
+            }
+            None => notice!("rule \"{}\" fits the database again", found.rule),
+        }),
+        Err(_) => warning!("rules could not be looked at; a worker tries again within a minute"),
+    }
+}
+
 /// Milliseconds that somebody's schema change may wait for a lock on our account.
 const LOCK_PATIENCE: i64 = 50;
 
-fn changed(audience: Audience) -> Outcome<()> {
-    // GRANT names no object, and may still be what a broken flow waits for.
-    let (classes, objects) = both(spi::read_all(
+/// Classes and objects.
+type Changes = (Vec<Oid>, Vec<Oid>);
+
+/// What the statement has made or changed. GRANT names no object, and may still be what something broken waits for.
+fn commands() -> Outcome<Changes> {
+    Ok(both(spi::read_all(
         "SELECT DISTINCT c.classid, c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() AS c WHERE c.schema_name IS DISTINCT FROM 'pg_temp'",
         &[],
         pair,
-    )?);
+    )?))
+}
+
+/// What the statement has dropped.
+fn gone() -> Outcome<Changes> {
+    Ok(both(spi::read_all(
+        "SELECT DISTINCT o.classid, o.objid FROM pg_catalog.pg_event_trigger_dropped_objects() AS o WHERE NOT o.is_temporary",
+        &[],
+        pair,
+    )?))
+}
+
+fn changed(audience: Audience) -> Outcome<()> {
+    let (classes, objects) = commands()?;
     if objects.is_empty() {
         return Ok(());
     }
@@ -197,6 +244,7 @@ pub fn look_over(schemas: &[&str]) {
     });
     follow_protections();
     follow_overlaps();
+    follow_rules(|| Ok(None));
     follow_audits(|_| Ok(()));
 }
 
@@ -213,11 +261,7 @@ fn attach_where_changed(objects: Vec<Oid>) -> Outcome<()> {
 }
 
 fn dropped(audience: Audience) -> Outcome<()> {
-    let (classes, objects) = both(spi::read_all(
-        "SELECT DISTINCT o.classid, o.objid FROM pg_catalog.pg_event_trigger_dropped_objects() AS o WHERE NOT o.is_temporary",
-        &[],
-        pair,
-    )?);
+    let (classes, objects) = gone()?;
     if objects.is_empty() {
         return Ok(());
     }

@@ -11,4 +11,4 @@ mod outside;
 pub mod replay;
 mod store;
 
-pub use store::emit_for_flow;
+pub use store::{emit_for_flow, tell};

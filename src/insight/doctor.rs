@@ -5,6 +5,7 @@
 
 mod data;
 mod flows;
+mod rules;
 mod server;
 
 use crate::error::Result;
@@ -129,6 +130,8 @@ fn examine(installed: Option<Installed>, patience: f64) -> Report {
             report.check("pauses", data::pauses);
             report.check("workflows", data::workflows);
             report.check("migrations", data::migrations);
+            report.check("rules", rules::rules);
+            report.check("consistency", rules::consistency);
             report.check("protected columns", data::protected_columns);
             report.check("audit chain", data::audit_chain);
             report.check("personal data", data::personal_data);

@@ -49,9 +49,38 @@ fn collect() -> Result<String> {
         &[],
     )?;
     out.single("usher_history_bytes", Kind::Gauge, "Size of the history of jobs with its indexes.", bytes.unwrap_or(0) as f64);
+    rules(&mut out)?;
     let unread = spi::read::<i64>("SELECT pg_catalog.count(*) FROM usher.notices WHERE read_at IS NULL", &[])?;
     out.single("usher_notices_unread", Kind::Gauge, "Notices that nobody has read.", unread.unwrap_or(0) as f64);
     Ok(out.text())
+}
+
+/// Rules, what they have found, and how consistent the least consistent organizations are.
+fn rules(out: &mut Exposition) -> Result<()> {
+    let pairs = |sql: &str| {
+        spi::read_all(sql, &[], |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<f64>(2)?.unwrap_or(0.0))))
+    };
+    let states = pairs(
+        "SELECT s.state, (SELECT pg_catalog.count(*) FROM usher.rules AS l
+                           WHERE s.state = CASE WHEN l.state = 'broken' THEN 'broken' WHEN NOT l.enabled THEN 'off' ELSE 'on' END)::float8
+           FROM (VALUES (1, 'on'), (2, 'off'), (3, 'broken')) AS s (n, state) ORDER BY s.n",
+    )?;
+    let samples = states.iter().map(|(state, rules)| (vec![("state", state.as_str())], *rules));
+    out.family("usher_rules", Kind::Gauge, "Rules by state.", samples);
+    let open = pairs(
+        "SELECT s.severity, (SELECT pg_catalog.count(*) FROM usher.violations AS v WHERE v.status = 'open' AND v.severity = s.severity)::float8
+           FROM (VALUES (1, 'critical'), (2, 'warning'), (3, 'info')) AS s (n, severity) ORDER BY s.n",
+    )?;
+    let samples = open.iter().map(|(severity, violations)| (vec![("severity", severity.as_str())], *violations));
+    out.family("usher_violations_open", Kind::Gauge, "Violations of rules that are open, by severity.", samples);
+    let percents = pairs(
+        "SELECT COALESCE(o.slug, c.organization_id::text), c.percent::float8 FROM usher.consistency AS c LEFT JOIN usher.organizations AS o ON o.id = c.organization_id
+          ORDER BY c.percent, 1 LIMIT 100",
+    )?;
+    let samples = percents.iter().map(|(organization, percent)| (vec![("organization", organization.as_str())], *percent));
+    let help = "Rows without an open violation, in percent of those that rules are about: the least consistent organizations.";
+    out.family("usher_consistency_percent", Kind::Gauge, help, samples);
+    Ok(())
 }
 
 fn workers(out: &mut Exposition, home: bool) {

@@ -27,7 +27,9 @@ fn status() -> std::result::Result<
     lanes(&mut lines, &organizations)?;
     if identity::is_operator() {
         flows(&mut lines)?;
+        rules(&mut lines)?;
     }
+    violations(&mut lines, organizations.clone())?;
     notices(&mut lines)?;
     errors(&mut lines, organizations)?;
     Ok(TableIterator::new(lines.into_iter().map(|(section, item, value, note)| (section.to_owned(), item, value, note))))
@@ -161,6 +163,52 @@ fn flows(lines: &mut Vec<Line>) -> Result<()> {
         },
     )?;
     lines.extend(flows);
+    Ok(())
+}
+
+/// Rules that do not find what they should.
+fn rules(lines: &mut Vec<Line>) -> Result<()> {
+    let installed = setup::installed()?;
+    if !installed.up_to_date {
+        return Ok(());
+    }
+    let _acting = role::internal(installed.owner);
+    let rules = spi::read_all(
+        "SELECT l.name, CASE WHEN l.state = 'broken' THEN 'broken' WHEN NOT l.enabled THEN 'off' ELSE 'on' END, COALESCE(l.reason, l.last_error)
+           FROM usher.rules AS l WHERE l.state = 'broken' OR NOT l.enabled OR l.last_error IS NOT NULL ORDER BY l.name",
+        &[],
+        |row| Ok(("rule", row.get::<String>(1)?.unwrap_or_default(), row.get::<String>(2)?.unwrap_or_default(), row.get::<String>(3)?)),
+    )?;
+    lines.extend(rules);
+    Ok(())
+}
+
+/// Violations that are open, of the caller's organizations: the critical ones first, which somebody has to see to.
+fn violations(lines: &mut Vec<Line>, organizations: Vec<pgrx::Uuid>) -> Result<()> {
+    let installed = setup::installed()?;
+    if !installed.up_to_date {
+        return Ok(());
+    }
+    let everything = super::may_look();
+    let _acting = role::internal(installed.owner);
+    let violations = spi::read_all(
+        "SELECT g.rule, g.severity, g.n, g.since
+           FROM (SELECT v.rule, v.severity, pg_catalog.count(*) AS n, 'since ' || pg_catalog.date_trunc('second', pg_catalog.min(v.first_seen_at)) AS since
+                   FROM usher.violations AS v WHERE v.status = 'open' AND ($2 OR v.organization_id = ANY ($1)) GROUP BY v.rule, v.severity) AS g
+          ORDER BY pg_catalog.array_position(ARRAY['critical', 'warning', 'info'], g.severity), g.n DESC, g.rule LIMIT 20",
+        &[spi::arg(organizations), spi::arg(everything)],
+        |row| {
+            let severity = row.get::<String>(2)?.unwrap_or_default();
+            let since = row.get::<String>(4)?.unwrap_or_default();
+            let note = if severity == "critical" {
+                format!("{since}; to be seen to by hand: usher.violations shows which")
+            } else {
+                since
+            };
+            Ok(("violation", row.get::<String>(1)?.unwrap_or_default(), format!("{} open, {severity}", row.get::<i64>(3)?.unwrap_or(0)), Some(note)))
+        },
+    )?;
+    lines.extend(violations);
     Ok(())
 }
 

@@ -9,7 +9,7 @@ mod api;
 mod inbox;
 mod store;
 
-pub use store::{open_conflicts, prune, unreceived};
+pub use store::{inconsistent, open_conflicts, open_violations, prune, unreceived};
 
 use crate::error::Result;
 use crate::settings;

@@ -135,6 +135,49 @@ pub fn open_conflicts() -> Result<()> {
     Ok(())
 }
 
+/// Violations that are open beyond their time are told, once: those of a rule and an organization in one notice, in the rule's words.
+const VIOLATIONS: &str = "
+WITH d AS MATERIALIZED (
+    SELECT v.organization_id, v.id, l.definition -> 'escalate' ->> 'notify' AS words
+      FROM usher.violations AS v JOIN usher.rules AS l ON l.id = v.rule_id AND l.definition -> 'escalate' ? 'notify'
+     WHERE v.status = 'open' AND v.escalated_at IS NULL AND v.escalate_at <= pg_catalog.clock_timestamp()
+     ORDER BY v.escalate_at LIMIT 1000 FOR UPDATE OF v SKIP LOCKED),
+e AS (
+    UPDATE usher.violations AS v SET escalated_at = pg_catalog.clock_timestamp() FROM d
+     WHERE v.organization_id = d.organization_id AND v.id = d.id
+    RETURNING v.organization_id, v.id, v.rule, v.severity, v.wrong, v.first_seen_at, v.last_seen_at, d.words)
+INSERT INTO usher.notices (id, organization_id, kind, severity, subject, body, failures, first_at, last_at)
+SELECT usher.uuid_v7(), NULLIF(g.organization_id, '00000000-0000-0000-0000-000000000000'::uuid), 'violation open', g.severity, g.words,
+       pg_catalog.jsonb_build_object('rule', g.rule, 'wrong', g.wrong, 'violations', g.ids), g.n, g.first_at, g.last_at
+  FROM (SELECT e.organization_id, e.rule, e.severity, e.words, pg_catalog.count(*)::integer AS n, pg_catalog.min(e.first_seen_at) AS first_at,
+               pg_catalog.clock_timestamp() AS last_at, (pg_catalog.array_agg(e.wrong ORDER BY e.first_seen_at, e.id))[1] AS wrong,
+               pg_catalog.to_jsonb((pg_catalog.array_agg(e.id ORDER BY e.first_seen_at, e.id))[1:20]) AS ids
+          FROM e GROUP BY e.organization_id, e.rule, e.severity, e.words) AS g";
+
+/// Makes the notices of violations that are open beyond their time.
+pub fn open_violations() -> Result<()> {
+    spi::run(VIOLATIONS, &[])?;
+    Ok(())
+}
+
+/// Makes a notice for each organization whose data is less consistent than it should be, at most once a day.
+pub fn inconsistent() -> Result<()> {
+    spi::run(
+        &format!(
+            "INSERT INTO usher.notices (id, organization_id, kind, severity, subject, body, failures, first_at, last_at)
+             SELECT usher.uuid_v7(), c.organization_id, 'inconsistent', 'critical', pg_catalog.format('%s of %s rows break a rule: %s %% are consistent', c.open, c.rows, c.percent),
+                    pg_catalog.jsonb_build_object('open', c.open, 'rows', c.rows, 'percent', c.percent), LEAST(c.open, 2147483647)::integer, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp()
+               FROM usher.consistency AS c
+              WHERE c.percent < {}
+                AND NOT EXISTS (SELECT FROM usher.notices AS n WHERE n.organization_id = c.organization_id AND n.kind = 'inconsistent'
+                                   AND (n.read_at IS NULL OR n.last_at > pg_catalog.clock_timestamp() - interval '1 day'))",
+            settings::LEAST_CONSISTENCY
+        ),
+        &[],
+    )?;
+    Ok(())
+}
+
 /// Marks a notice as read for somebody who manages its organization; operators read them all. None: there is no such
 /// notice for the caller. Some: whether it was unread, and whose it is.
 pub fn read(notice: Uuid, organizations: Vec<Uuid>, operator: bool, by: &str) -> Result<Option<(bool, Option<Uuid>)>> {

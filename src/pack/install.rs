@@ -9,7 +9,7 @@ use super::adopt::script::{self, Clashes};
 use super::adopt::store::{self, Given, Stored};
 use super::adopt::{apply, fit, rights};
 use super::workflow::Parts;
-use super::{PACKS, Pack, protect, workflow};
+use super::{PACKS, Pack, protect, rules, workflow};
 use crate::capture;
 use crate::conflict;
 use crate::error::{Result, UsherError};
@@ -443,6 +443,10 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
         let _ours = event::ours();
         parts_of(installed, pack, &role, &adopted)?
     };
+    let ruled = {
+        let _ours = event::ours();
+        rules::bring_in_line(installed, pack, &manifest, &role, &adopted.bind)?
+    };
     // Flows of others that stand on something of the pack.
     capture::look_over(&schemas(&manifest));
     {
@@ -451,7 +455,7 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
     }
     let version = manifest["version"].as_str().unwrap_or_default();
     let mut what = json!({"version": version, "run_as": role, "flows_made": done.made, "flows_changed": done.changed,
-                          "rules_made": done.rules_made, "rules_changed": done.rules_changed});
+                          "rules_made": done.rules_made + ruled.made, "rules_changed": done.rules_changed + ruled.changed});
     if !adopted.bind.tables.is_empty() {
         what["bind"] = adopted.json.clone();
         what["left_out"] = done.left_out.iter().map(|(workflow, _)| workflow.as_str()).collect();
@@ -465,6 +469,10 @@ pub fn install(installed: Installed, name: &str, run_as: Option<&str>, bind: Opt
         if !out.is_empty() {
             said += &format!(", left out: {}", out.join(", "));
         }
+    }
+    if !ruled.left_out.is_empty() {
+        let out: Vec<String> = ruled.left_out.iter().map(|(rule, why)| format!("{rule} ({why})")).collect();
+        said += &format!("; rules left out: {}", out.join(", "));
     }
     Ok(said)
 }
@@ -491,6 +499,7 @@ pub fn remove(installed: Installed, name: &str) -> Result<String> {
     for name in conflict::rules_of(installed, &format!("{}.", pack.name))? {
         conflict::drop_rule(installed, &name)?;
     }
+    rules::remove(installed, pack)?;
     let stored = store::get(installed, pack.name)?;
     if let Some(stored) = &stored {
         let _nest = Nest::pinned_path().quiet();

@@ -1,13 +1,14 @@
 //! Packs: flows and tables for a purpose, as data.
 //!
 //! Owns the files below `sql/packs/`. A pack knows no queue: it has scripts that make its tables, and a file for each workflow, with the flows
-//! and overlap rules that it is made of and, where a decision needs them, a script with functions. Installing runs the scripts, grants its role
+//! and overlap rules that it is made of and, where a decision needs them, a script with functions; what must hold of its rows is said by rules, a file each. Installing runs the scripts, grants its role
 //! what the flows need, and creates flows and rules like anybody would.
 
 mod adopt;
 mod api;
 mod install;
 mod protect;
+mod rules;
 mod workflow;
 
 /// A pack as it is built into the library.
@@ -18,6 +19,8 @@ pub struct Pack {
     pub schema: &'static [&'static str],
     pub last: &'static str,
     pub workflows: &'static [Workflow],
+    /// What must hold of its rows: the name of each rule, without the pack's, and its definition.
+    pub rules: &'static [(&'static str, &'static str)],
 }
 
 /// One workflow: its flows and rules as JSON, and its functions.
@@ -51,13 +54,14 @@ macro_rules! workflow {
 }
 
 macro_rules! pack {
-    ($name:literal, [$($schema:literal),+], [$(($($workflow:tt)+)),+ $(,)?]) => {
+    ($name:literal, [$($schema:literal),+], [$(($($workflow:tt)+)),+ $(,)?] $(, rules [$($rule:literal),+ $(,)?])?) => {
         Pack {
             name: $name,
             manifest: file!($name, "pack.json"),
             schema: &[$(file!($name, concat!("schema/", $schema, ".sql"))),+],
             last: file!($name, "schema/last.sql"),
             workflows: &[$(workflow!($name, $($workflow)+)),+],
+            rules: &[$($(($rule, file!($name, concat!("rules/", $rule, ".json")))),+)?],
         }
     };
 }

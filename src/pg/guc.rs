@@ -83,6 +83,28 @@ impl Nest {
         self
     }
 
+    /// Days begin and times are written as in UTC, so that what is looked at in one session is what another looks at.
+    pub fn utc(mut self) -> Self {
+        self.set(c"TimeZone", c"UTC");
+        self
+    }
+
+    /// What is neither a table nor PostgreSQL's own view is refused, where the server knows how to.
+    pub fn tables_only(mut self) -> Self {
+        const RESTRICT: &CStr = c"restrict_nonsystem_relation_kind";
+        // SAFETY: missing_ok; only compared with null.
+        if !unsafe { pg_sys::GetConfigOption(RESTRICT.as_ptr(), true, false) }.is_null() {
+            self.set(RESTRICT, c"view, foreign-table");
+        }
+        self
+    }
+
+    /// Policies are applied, whatever the session has chosen.
+    pub fn policies(mut self) -> Self {
+        self.set(c"row_security", c"on");
+        self
+    }
+
     /// A table is read by its index, whatever its statistics say.
     pub fn index_scans(mut self) -> Self {
         self.set(c"enable_seqscan", c"off");
@@ -115,14 +137,10 @@ impl Nest {
 
     /// A statement that reads tables of others: what is not PostgreSQL's own view is refused, where the server knows how to (since
     /// the minor releases of August 2024), and policies are an error instead of being evaluated.
-    pub fn data_only(mut self) -> Self {
-        const RESTRICT: &CStr = c"restrict_nonsystem_relation_kind";
-        // SAFETY: missing_ok; only compared with null.
-        if !unsafe { pg_sys::GetConfigOption(RESTRICT.as_ptr(), true, false) }.is_null() {
-            self.set(RESTRICT, c"view, foreign-table");
-        }
-        self.set(c"row_security", c"off");
-        self
+    pub fn data_only(self) -> Self {
+        let mut nest = self.tables_only();
+        nest.set(c"row_security", c"off");
+        nest
     }
 
     /// Policies are an error instead of hiding rows: for whoever counts on seeing all of them.

@@ -10,6 +10,7 @@ const SETTLING: u16 = OURS + 2;
 const OVERLAPPING: u16 = OURS + 3;
 const LOOKING: u16 = OURS + 4;
 const SETTING_UP: u16 = OURS + 5;
+const CHECKING: u16 = OURS + 6;
 
 /// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
 /// until this one ends.
@@ -177,6 +178,22 @@ pub fn look_for_overlaps(wait: bool) -> bool {
         locktag_field2: 0,
         locktag_field3: 0,
         locktag_field4: LOOKING,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
+    let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, !wait) };
+    result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Until the end of the transaction nobody else writes down what a look for a rule has found; false when somebody does and `wait` is
+/// not.
+pub fn look_for_rule(rule: i32, wait: bool) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: 0,
+        locktag_field3: rule as u32,
+        locktag_field4: CHECKING,
         locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
         locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
     };

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod latest;
 pub mod locks;
 pub mod meters;
+pub mod query;
 pub mod relcache;
 pub mod report;
 pub mod results;

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 23] = [
+const COPIES: [&str; 27] = [
     "data",
     "input",
     "new",
@@ -41,6 +41,11 @@ const COPIES: [&str; 23] = [
     "decided_values",
     "note",
     "row_keys",
+    // Of violations.
+    "key",
+    "row",
+    "wrong",
+    "waived_because",
 ];
 /// What the erasure itself is proved by.
 const NOT_COPIES: [&str; 3] = ["audit_log", "audit_erasures", "erasures"];
@@ -168,6 +173,8 @@ fn places() -> Result<Vec<(String, Columns)>> {
            JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid IN (25, 3802)
           WHERE c.relnamespace = 'usher'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
             AND c.relname <> ALL ($1) AND a.attname = ANY ($2)
+            -- By which something is told once, whatever it is about.
+            AND NOT (c.relname = 'notifications' AND a.attname = 'key')
             AND EXISTS (SELECT FROM pg_catalog.pg_attribute AS o WHERE o.attrelid = c.oid AND o.attname = 'organization_id' AND NOT o.attisdropped)
           GROUP BY c.relname ORDER BY c.relname",
         &[spi::arg(NOT_COPIES.map(str::to_owned).to_vec()), spi::arg(COPIES.map(str::to_owned).to_vec())],

@@ -55,6 +55,7 @@ fn process(most: i32) -> Result<i32> {
     let items = super::work::without_workers(installed)?.jobs;
     super::pausing::without_workers(installed, most)?;
     super::overlaps::without_workers(installed)?;
+    super::checks::without_workers(installed)?;
     {
         let _acting = role::internal(installed.owner);
         settle::settle(installed, true)?;

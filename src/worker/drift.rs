@@ -2,6 +2,7 @@
 //! looked at soon after, and ever later. And broken ones, once a minute: rights and roles change without an event.
 
 use super::process::Loop;
+use crate::consistency::drift as rules;
 use crate::error::Result;
 use crate::flow::drift::{self, Finding, Others};
 use crate::pg::role;
@@ -32,6 +33,15 @@ fn look(installed: Installed, after: i32, tell: bool) -> Result<Looked> {
     if flows.len() > AT_ONCE {
         flows.truncate(AT_ONCE);
         looked.more = flows.last().copied();
+    }
+    // Once a round.
+    if after == 0 && installed.up_to_date {
+        for found in rules::look_again(installed, &rules::unsettled()?)? {
+            match found.reason {
+                Some(reason) => pgrx::log!("usher worker: rule \"{}\" is broken: {reason}", found.rule),
+                None => pgrx::log!("usher worker: rule \"{}\" fits the database again", found.rule),
+            }
+        }
     }
     if flows.is_empty() {
         return Ok(looked);

@@ -2,6 +2,7 @@
 
 use crate::capture;
 use crate::conflict;
+use crate::consistency;
 use crate::error::Result;
 use crate::flow::drift::{self, Others};
 use crate::guard::{attach as audits, seal};
@@ -66,6 +67,8 @@ pub fn run() -> Result<()> {
         notify::prune(settings::history_days())?;
         crate::event::broadcast::prune(settings::history_days())?;
         conflict::prune(settings::history_days())?;
+        consistency::prune(settings::history_days())?;
+        notify::inconsistent()?;
         migration::prune(settings::history_days())?;
         crate::flow::results::prune(settings::history_days())?;
         crate::workflow::prune(settings::history_days())?;

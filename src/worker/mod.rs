@@ -9,6 +9,7 @@ mod aside;
 mod batch;
 mod broadcast;
 mod caller;
+mod checks;
 mod drift;
 mod gather;
 mod group;

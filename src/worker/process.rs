@@ -3,7 +3,7 @@
 use super::batch::Condemned;
 use super::prepared::any_prepared;
 use super::quarantine::{self, Care};
-use super::{batch, drift, gather, maintenance, overlaps, pausing, schedule, work};
+use super::{batch, checks, drift, gather, maintenance, overlaps, pausing, schedule, work};
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::pg::bgw;
@@ -80,6 +80,7 @@ pub(super) struct Loop {
     long_work: work::Turns,
     pub(super) pauses: pausing::Turns,
     pub(super) overlaps: overlaps::Turns,
+    pub(super) checks: checks::Turns,
     pub(super) drift: drift::Turns,
     /// The last batch of some lane was a full one.
     behind: bool,
@@ -129,6 +130,7 @@ pub extern "C-unwind" fn usher_worker_main(arg: pg_sys::Datum) {
         long_work: work::Turns::new(),
         pauses: pausing::Turns::new(),
         overlaps: overlaps::Turns::new(),
+        checks: checks::Turns::new(),
         drift: drift::Turns::new(),
         behind: false,
     };
@@ -162,6 +164,7 @@ impl Loop {
             gather::forget();
             self.pauses.look_again();
             self.overlaps.look_again();
+            self.checks.look_again();
             self.drift.tick();
             self.from_the_start = true;
             for lane in &mut self.lanes {
@@ -198,6 +201,9 @@ impl Loop {
         }
         if self.maintains && self.overlaps.is_due(now) {
             return overlaps::step(self) || self.gone();
+        }
+        if self.maintains && self.checks.is_due(now) {
+            return checks::step(self) || self.gone();
         }
         if self.maintains && self.drift.is_due(now) {
             return drift::step(self) || self.gone();
@@ -245,6 +251,7 @@ impl Loop {
         }
         if self.mine.take_overlaps() {
             self.overlaps.look_again();
+            self.checks.look_again();
         }
         let look_for_prepared = self.mine.has_prepared() && Instant::now() >= self.prepared_at;
         if look_for_prepared {
@@ -578,10 +585,8 @@ impl Loop {
         if let Some(closes) = gather::next() {
             until = until.min(now + closes);
         }
-        let others = [self.clock.wake(), self.pauses.wake(), self.overlaps.wake(), self.drift.wake()];
-        for wake in others.into_iter().flatten().filter(|_| self.maintains).chain(self.long_work.wake()) {
-            until = until.min(wake);
-        }
+        let others = [self.clock.wake(), self.pauses.wake(), self.overlaps.wake(), self.checks.wake(), self.drift.wake()];
+        until = others.into_iter().flatten().filter(|_| self.maintains).chain(self.long_work.wake()).fold(until, Ord::min);
         // Due times are compared on PostgreSQL's clock: a little later is surely due.
         bgw::sleep(until.saturating_duration_since(now) + Duration::from_millis(1));
     }

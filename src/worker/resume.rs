@@ -45,6 +45,9 @@ fn run(this_is: &str) -> Result<String> {
     setup::make_home(this_is)?;
     // Objects have other numbers here, and a dump may have come without triggers.
     spi::run("DELETE FROM usher.flow_dependencies", &[])?;
+    spi::run("DELETE FROM usher.rule_dependencies", &[])?;
+    // What PostgreSQL has counted is counted anew.
+    spi::run("UPDATE usher.rules AS l SET changes = NULL, sweep_began_at = NULL, sweep_position = NULL", &[])?;
     for finding in drift::look_again(&drift::unrecorded()?, Others::LookAt)? {
         warning!("{}", finding.line());
     }

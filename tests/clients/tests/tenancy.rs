@@ -326,6 +326,10 @@ fn what_a_legend_does_elsewhere_is_entered() {
          SELECT o.id, usher.uuid_v7(), 'timing_conflict', 'info', 'a van', 'public.vans', '{\"id\": 1}', 'twice' FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
          CREATE TABLE public.guests (organization_id uuid NOT NULL, id int, name text, PRIMARY KEY (organization_id, id));
          INSERT INTO public.guests SELECT id, 1, 'Ann' FROM usher.organizations WHERE slug IN ('south', 'north');
+         GRANT SELECT ON public.guests TO clients_tenants;
+         SELECT usher.create_rule('named', '{\"query\": \"SELECT organization_id, id FROM public.guests WHERE name IS NULL\", \"key\": [\"id\"], \"wrong\": \"''nameless''\", \"every\": \"never\", \"run_as\": \"clients_tenants\"}');
+         INSERT INTO usher.violations (organization_id, id, rule_id, rule, key, \"row\", wrong, severity, status)
+         SELECT o.id, usher.uuid_v7(), 0, 'older', '{\"id\": 1}', '{\"id\": 1}', 'wrong', 'info', 'open' FROM usher.organizations AS o WHERE o.slug IN ('south', 'north');
          SELECT usher.create_system('outside', 'external');
          SELECT usher.define_subject('guest', 'public.guests');
          CREATE FUNCTION public.resolve(uuid, text, text) RETURNS uuid LANGUAGE sql AS 'SELECT pg_catalog.gen_random_uuid()';
@@ -368,6 +372,8 @@ fn what_a_legend_does_elsewhere_is_entered() {
         ("pause_jobs", "SELECT usher.pause_jobs(organization => $1)"),
         ("resume_jobs", "SELECT usher.resume_jobs(organization => $1)"),
         ("switch_flow", "SELECT usher.switch_flow('copy', $1, false)"),
+        ("check_rule", "SELECT usher.check_rule('named', $1)"),
+        ("check_rules", "SELECT usher.check_rules($1)"),
         ("reconcile", "SELECT usher.reconcile('both', $1)"),
         ("set_secret", "SELECT usher.set_secret($1, 'token', 'value')"),
         ("delete_secret", "SELECT usher.delete_secret($1, 'token')"),
@@ -409,6 +415,8 @@ fn what_a_legend_does_elsewhere_is_entered() {
             "SELECT usher.reverse_ticket_revenue(id, 'sold twice') FROM usher.ticket_revenue_ingestions WHERE organization_id = $1 AND reverses IS NULL LIMIT 1",
         ),
         ("resolve_conflict", "SELECT usher.resolve_conflict(id, 'accept') FROM usher.conflicts WHERE organization_id = $1"),
+        ("waive_violation", "SELECT usher.waive_violation(id, 'meant so') FROM usher.violations WHERE organization_id = $1"),
+        ("reopen_violation", "SELECT usher.reopen_violation(id) FROM usher.violations WHERE organization_id = $1"),
         (
             "signal_workflow",
             "SELECT usher.signal_workflow(id, 'go') FROM usher.workflow_runs WHERE organization_id = $1 AND state = 'running'",

@@ -1,0 +1,224 @@
+//! Making, changing and removing rules.
+
+use super::definition::Definition;
+use super::fit::{self, Fitted};
+use super::store;
+use crate::error::{Result, UsherError};
+use crate::flow::manage::check_name;
+use crate::flow::store::refused;
+use crate::pg::{role, spi, xact};
+use crate::registry::identity;
+use crate::setup::Installed;
+use pgrx::JsonB;
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use serde_json::Value;
+
+/// The role that the rule runs as: named in the definition, else the creator.
+fn run_as(definition: &Definition) -> Result<Oid> {
+    let me = role::current();
+    let Some(named) = &definition.run_as else { return Ok(me) };
+    let found = role::by_name(named).ok_or_else(|| {
+        UsherError::not_found(format!("role \"{named}\" in \"run_as\" does not exist"))
+            .hint("Create the role, or name one that exists.")
+    })?;
+    if !role::is_member(me, found) {
+        return Err(UsherError::forbidden(format!("you may not let a rule run as \"{named}\""))
+            .hint(format!("Ask for GRANT {named} TO your role.")));
+    }
+    Ok(found)
+}
+
+fn check(installed: Installed, name: &str, json: &Value) -> Result<Fitted> {
+    let named = |mut error: UsherError| {
+        error.message = format!("rule \"{name}\": {}", error.message);
+        error
+    };
+    let definition = Definition::parse(json).map_err(refused).map_err(named)?;
+    let run_as = run_as(&definition).map_err(named)?;
+    let fitted = fit::fit(installed, definition, run_as).map_err(named)?;
+    warn(name, &fitted);
+    Ok(fitted)
+}
+
+/// What works, and may not be meant so.
+fn warn(name: &str, fitted: &Fitted) {
+    if role::is_superuser(fitted.run_as) {
+        warning!(
+            "rule \"{name}\" runs as superuser {}: name a role with just the rights it needs in \"run_as\"",
+            role::name_of(fitted.run_as).unwrap_or_default()
+        );
+    }
+    if fitted.definition.in_transaction || fitted.definition.after_sync {
+        for table in fitted.reads.iter().filter(|table| !fitted.touches.iter().any(|touch| touch.table.oid == table.oid)) {
+            warning!("rule \"{name}\" reads {}, which is not in \"touches\": a change of it alone is not noticed", table.name);
+        }
+    }
+}
+
+pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value) -> Result<String> {
+    check_name(name).map_err(|mut error| {
+        error.message = error.message.replace("flow name", "name of a rule");
+        error.hint("Use lower-case letters, digits and \"_\", beginning with a letter; a pack's rules are named pack.rule.")
+    })?;
+    let taken = {
+        let _acting = role::internal(installed.owner);
+        spi::read::<bool>("SELECT true FROM usher.rules AS l WHERE l.name = $1", &[spi::arg(name)])?
+    };
+    if taken.is_some() {
+        return Err(UsherError::new(PgSqlErrorCode::ERRCODE_DUPLICATE_OBJECT, format!("rule \"{name}\" exists already"))
+            .hint("Change it with usher.alter_rule(), or drop it first with usher.drop_rule()."));
+    }
+    let by = identity::author();
+    let fitted = check(installed, name, &json)?;
+    let _acting = role::internal(installed.owner);
+    let id = spi::one::<i32>(
+        "INSERT INTO usher.rules (name, definition, run_as, pack, severity, created_by, check_at)
+         VALUES ($1, $2, $3::oid::regrole, $4, $5, $6, CASE WHEN $7 THEN pg_catalog.clock_timestamp() END) RETURNING id",
+        &[
+            spi::arg(name),
+            spi::arg(JsonB(json)),
+            spi::arg(fitted.run_as),
+            spi::arg(pack.map(str::to_owned)),
+            spi::arg(fitted.definition.severity),
+            spi::arg(by),
+            spi::arg(fitted.definition.every.is_some()),
+        ],
+    )?
+    .ok_or_else(|| UsherError::internal("a rule was not written down"))?;
+    changed(id, &fitted)?;
+    Ok(told(name, &fitted))
+}
+
+/// What follows from a definition that was written down: triggers, what it stands on, a first look.
+fn changed(id: i32, fitted: &Fitted) -> Result<()> {
+    store::stands_on(id, fitted)?;
+    xact::note_overlaps();
+    Ok(())
+}
+
+pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
+    let rule = {
+        let _acting = role::internal(installed.owner);
+        store::by_name(name)?
+    };
+    let fitted = check(installed, name, &json)?;
+    let _acting = role::internal(installed.owner);
+    let before = rule.definition().ok();
+    // Violations of another key are not those of this rule any more.
+    if before.is_none_or(|before| before.key != fitted.definition.key) {
+        end_all(rule.id)?;
+    }
+    spi::run(
+        "UPDATE usher.rules AS l
+            SET definition = $2, run_as = $3::oid::regrole, severity = $4, state = 'active', reason = NULL, updated_at = pg_catalog.clock_timestamp(), wait = NULL,
+                check_at = CASE WHEN $5 THEN pg_catalog.clock_timestamp() END, sweep_began_at = NULL, sweep_position = NULL, sweep_rows = NULL
+          WHERE l.id = $1",
+        &[
+            spi::arg(rule.id),
+            spi::arg(JsonB(json)),
+            spi::arg(fitted.run_as),
+            spi::arg(fitted.definition.severity),
+            spi::arg(fitted.definition.every.is_some()),
+        ],
+    )?;
+    changed(rule.id, &fitted)?;
+    Ok(told(name, &fitted))
+}
+
+pub fn drop(installed: Installed, name: &str) -> Result<String> {
+    let _acting = role::internal(installed.owner);
+    let rule = store::by_name(name)?;
+    let gone = end_all(rule.id)?;
+    spi::run("DELETE FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])?;
+    Ok(format!("rule \"{name}\" dropped; {gone} of its violations were open"))
+}
+
+/// Switches a rule on or off. While it is off nobody looks, and its violations stay as they are.
+pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
+    let _acting = role::internal(installed.owner);
+    let rule = store::by_name(name)?;
+    let every = rule.definition()?.every.is_some();
+    spi::run(
+        "UPDATE usher.rules AS l
+            SET enabled = $2, wait = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
+          WHERE l.id = $1 AND l.enabled <> $2",
+        &[spi::arg(rule.id), spi::arg(on), spi::arg(every)],
+    )?;
+    xact::note_overlaps();
+    Ok(format!("rule \"{name}\" is {}", if on { "on" } else { "off" }))
+}
+
+/// What a rule says; None: there is none of that name.
+pub fn rule_definition(installed: Installed, name: &str) -> Result<Option<Value>> {
+    let _acting = role::internal(installed.owner);
+    let found = spi::read::<JsonB>("SELECT l.definition FROM usher.rules AS l WHERE l.name = $1", &[spi::arg(name)])?;
+    Ok(found.map(|json| json.0))
+}
+
+/// Names of the rules of a pack.
+pub fn rules_of(installed: Installed, pack: &str) -> Result<Vec<String>> {
+    if !installed.up_to_date {
+        return Ok(Vec::new());
+    }
+    let _acting = role::internal(installed.owner);
+    spi::read_all("SELECT l.name FROM usher.rules AS l WHERE l.pack = $1 ORDER BY l.id", &[spi::arg(pack)], |row| {
+        Ok(row.get::<String>(1)?.unwrap_or_default())
+    })
+}
+
+/// Nobody looks any more: what stands is gone. Returns how many were open.
+fn end_all(rule: i32) -> Result<i64> {
+    let open = spi::one::<i64>(
+        "WITH s AS MATERIALIZED (SELECT v.organization_id, v.id, v.status FROM usher.violations AS v
+                                  WHERE v.rule_id = $1 AND v.status IN ('pending', 'open', 'waived') FOR UPDATE),
+              e AS (UPDATE usher.violations AS v SET status = 'gone', ended_at = pg_catalog.clock_timestamp(), due_at = NULL, escalate_at = NULL
+                      FROM s WHERE v.organization_id = s.organization_id AND v.id = s.id)
+         SELECT pg_catalog.count(*) FILTER (WHERE s.status = 'open') FROM s",
+        &[spi::arg(rule)],
+    )?;
+    Ok(open.unwrap_or(0))
+}
+
+fn told(name: &str, fitted: &Fitted) -> String {
+    let definition = &fitted.definition;
+    let tables: Vec<&str> = fitted.reads.iter().map(|table| table.name.as_str()).collect();
+    let mut when = Vec::new();
+    if definition.in_transaction {
+        when.push("before each commit".to_owned());
+    }
+    if definition.after_sync {
+        when.push("after each commit".to_owned());
+    }
+    if let Some(every) = definition.every {
+        when.push(format!("every {}", span(every)));
+    }
+    if when.is_empty() {
+        when.push("on demand".to_owned());
+    }
+    format!("rule \"{name}\" looks at {}, {}", tables.join(", "), when.join(" and "))
+}
+
+/// Milliseconds as people say them.
+pub fn span(milliseconds: i64) -> String {
+    for (unit, name) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1_000, "s")] {
+        if milliseconds % unit == 0 && milliseconds >= unit {
+            return format!("{} {name}", milliseconds / unit);
+        }
+    }
+    format!("{milliseconds} ms")
+}
+
+#[cfg(test)]
+mod unit {
+    use super::span;
+
+    #[test]
+    fn spans_have_the_largest_unit_that_fits() {
+        for (milliseconds, said) in
+            [(60_000, "1 min"), (90_000, "90 s"), (500, "500 ms"), (7_200_000, "2 h"), (86_400_000, "1 d")]
+        {
+            assert_eq!(span(milliseconds), said);
+        }
+    }
+}
