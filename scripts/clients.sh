@@ -6,7 +6,7 @@
 pg_require
 LANES=${CLIENT_LANES:-3}
 # Those that take longest begin, so that no lane is left with one of them at the end.
-LONG="worker live_workflows model quarantine migration schedules limits live_money revenue events databases merges workflows stopping faults standby"
+LONG="worker live_workflows platform rules gate repair model quarantine migration schedules limits live_money revenue events databases merges workflows stopping faults standby"
 
 files=()
 for name in $LONG; do [ ! -e "tests/clients/tests/$name.rs" ] && [ ! -d "tests/clients/tests/$name" ] || files+=("$name"); done

@@ -16,10 +16,18 @@ WITH member AS (
 -- Arguments by name and result: where one of them differs, CREATE OR REPLACE refuses.
 SELECT 'function' AS kind, p.oid::regprocedure::text AS name,
        -- As the control file says it, so that a library in another place is found.
-       regexp_replace(pg_get_functiondef(p.oid), E'\nAS ''[^'']*pg_usher'', ', E'\nAS ''MODULE_PATHNAME'', ') AS made_by,
+       CASE WHEN p.prokind = 'a' THEN (
+           SELECT format(E'CREATE AGGREGATE %s(%s) (\n    SFUNC = %s, STYPE = %s', p.oid::regproc, pg_get_function_arguments(p.oid), a.aggtransfn, a.aggtranstype::regtype)
+               || CASE WHEN a.aggtransspace <> 0 THEN format(', SSPACE = %s', a.aggtransspace) ELSE '' END
+               || CASE WHEN a.aggcombinefn <> 0 THEN format(', COMBINEFUNC = %s', a.aggcombinefn) ELSE '' END
+               || CASE WHEN a.aggfinalfn <> 0 THEN format(', FINALFUNC = %s', a.aggfinalfn) ELSE '' END
+               || CASE p.proparallel WHEN 's' THEN ', PARALLEL = SAFE' WHEN 'r' THEN ', PARALLEL = RESTRICTED' ELSE '' END || ')'
+             FROM pg_aggregate a WHERE a.aggfnoid = p.oid)
+       ELSE regexp_replace(pg_get_functiondef(p.oid), E'\nAS ''[^'']*pg_usher'', ', E'\nAS ''MODULE_PATHNAME'', ') END AS made_by,
        concat_ws(' ', pg_get_function_identity_arguments(p.oid), 'RETURNS', pg_get_function_result(p.oid), p.prokind) AS shape,
        p.pronargdefaults AS defaults, privilege.grants,
-       'FUNCTION ' || p.oid::regprocedure AS said_of, obj_description(p.oid, 'pg_proc') AS comment,
+       CASE WHEN p.prokind = 'a' THEN format('AGGREGATE %s(%s)', p.oid::regproc, pg_get_function_identity_arguments(p.oid))
+            ELSE 'FUNCTION ' || p.oid::regprocedure END AS said_of, obj_description(p.oid, 'pg_proc') AS comment,
        -- C first: what is written in SQL may call it.
        (CASE l.lanname WHEN 'c' THEN 1 WHEN 'plpgsql' THEN 2 ELSE 3 END) * 1e10 + p.oid::bigint::numeric AS position
   FROM member m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND m.objid = p.oid

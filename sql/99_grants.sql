@@ -47,7 +47,7 @@ COMMENT ON FUNCTION usher.note_overlaps IS 'internal: a statement has changed ro
 -- Rules.
 GRANT EXECUTE ON FUNCTION usher.check_rule, usher.check_rules, usher.waive_violation, usher.reopen_violation TO usher_member;
 GRANT EXECUTE ON FUNCTION
-    usher.create_rule, usher.alter_rule, usher.drop_rule, usher.enable_rule, usher.disable_rule, usher.explain_rule
+    usher.create_rule, usher.alter_rule, usher.drop_rule, usher.enable_rule, usher.disable_rule, usher.explain_rule, usher.note_touched
     TO usher_operator;
 COMMENT ON FUNCTION usher.create_rule IS 'says by a query of bad rows what must hold of the application''s rows; see docs/consistency.md';
 COMMENT ON FUNCTION usher.alter_rule IS 'gives a rule a new definition';
@@ -59,6 +59,18 @@ COMMENT ON FUNCTION usher.waive_violation IS 'accepts a violation for as long as
 COMMENT ON FUNCTION usher.reopen_violation IS 'ends that a violation is waived';
 COMMENT ON FUNCTION usher.check_rule IS 'looks now at everything that a rule is about; how many bad rows are new, known, gone';
 COMMENT ON FUNCTION usher.check_rules IS 'looks now at everything that the rules are about, one after the other';
+COMMENT ON FUNCTION usher.note_touched IS 'internal: a statement has changed rows that concern keys of rules';
+
+-- Repairs.
+GRANT EXECUTE ON FUNCTION
+    usher.plan_repair, usher.repair_rule, usher.repair_violation, usher.undo_repair, usher.repair_due, usher.note_repair
+    TO usher_operator;
+COMMENT ON FUNCTION usher.plan_repair IS 'what the repair of a rule would be about: the rows that are bad now, and what is done about each';
+COMMENT ON FUNCTION usher.repair_rule IS 'repairs the open violations of a rule, or tries it out';
+COMMENT ON FUNCTION usher.repair_violation IS 'repairs one violation, or tries it out';
+COMMENT ON FUNCTION usher.undo_repair IS 'puts the rows that a repair has changed back as they were, if nobody has changed them since';
+COMMENT ON FUNCTION usher.repair_due IS 'carries out now what rules repair by themselves';
+COMMENT ON FUNCTION usher.note_repair IS 'internal: a row that a repair may write was written';
 
 -- Migrations.
 GRANT EXECUTE ON FUNCTION

@@ -29,6 +29,41 @@ CREATE OR REPLACE FUNCTION usher.follow_drop()
  RETURNS event_trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
+CREATE OR REPLACE FUNCTION usher.compare_tables(left_table regclass, right_table regclass, key text[] DEFAULT NULL::text[], columns jsonb DEFAULT NULL::jsonb, "where" text DEFAULT NULL::text, organization text DEFAULT NULL::text)
+ RETURNS TABLE(key jsonb, finding text, columns text[], left_row jsonb, right_row jsonb)
+ LANGUAGE c
+ STABLE COST 10000 ROWS 100
+AS 'MODULE_PATHNAME', $function$usher_compare_tables$function$;
+CREATE OR REPLACE FUNCTION usher.compare_pair(flow text, organization text DEFAULT NULL::text)
+ RETURNS TABLE(key jsonb, finding text, columns text[], left_row jsonb, right_row jsonb)
+ LANGUAGE c
+ STABLE COST 10000 ROWS 100
+AS 'MODULE_PATHNAME', $function$usher_compare_pair$function$;
+CREATE OR REPLACE FUNCTION usher.compare_step(state bytea, here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any")
+ RETURNS bytea
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$usher_compare_step$function$;
+CREATE OR REPLACE FUNCTION usher.compare_join(state bytea, other bytea)
+ RETURNS bytea
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$usher_compare_join$function$;
+CREATE OR REPLACE FUNCTION usher.compare_open(state bytea)
+ RETURNS integer[]
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$usher_compare_open$function$;
+CREATE OR REPLACE FUNCTION usher.compare_leaf(secret uuid, bits integer, VARIADIC "values" "any")
+ RETURNS integer
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$usher_compare_leaf$function$;
+CREATE OR REPLACE FUNCTION usher.compare_digest(secret uuid, VARIADIC "values" "any")
+ RETURNS uuid
+ LANGUAGE c
+ IMMUTABLE PARALLEL SAFE
+AS 'MODULE_PATHNAME', $function$usher_compare_digest$function$;
 CREATE OR REPLACE FUNCTION usher.admit(lane smallint, flow integer, organization uuid)
  RETURNS integer
  LANGUAGE c
@@ -46,6 +81,10 @@ CREATE OR REPLACE FUNCTION usher.alter_overlap_rule(name text, definition jsonb)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$alter_overlap_rule_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.alter_rule(name text, definition jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$alter_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.apply_flows(flows jsonb, dry_run boolean DEFAULT false, remove_missing boolean DEFAULT false)
  RETURNS TABLE(flow text, change text, difference text)
  LANGUAGE c
@@ -113,6 +152,14 @@ CREATE OR REPLACE FUNCTION usher.check_rate(function text, organization uuid DEF
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$check_rate_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.check_rule(rule text, organization text DEFAULT NULL::text)
+ RETURNS TABLE(rule text, new bigint, still bigint, gone bigint)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$check_rule_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.check_rules(organization text DEFAULT NULL::text)
+ RETURNS TABLE(rule text, new bigint, still bigint, gone bigint, error text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$check_rules_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.claim_jobs(system text, n integer DEFAULT 1, lease interval DEFAULT '00:01:00'::interval)
  RETURNS TABLE(job uuid, organization_id uuid, flow text, source_system text, payload jsonb, priority text, attempt integer, lease uuid, lease_until timestamp with time zone)
  LANGUAGE c
@@ -125,6 +172,10 @@ CREATE OR REPLACE FUNCTION usher.create_overlap_rule(name text, definition jsonb
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$create_overlap_rule_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.create_rule(name text, definition jsonb)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$create_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.create_subscription(system text, definition jsonb, organization text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
@@ -141,6 +192,10 @@ CREATE OR REPLACE FUNCTION usher.delete_secret(organization text, name text)
  RETURNS void
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$delete_secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.disable_rule(name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$disable_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.doctor(patience interval DEFAULT '00:10:00'::interval)
  RETURNS TABLE("check" text, state text, finding text, remedy text)
  LANGUAGE c
@@ -149,6 +204,10 @@ CREATE OR REPLACE FUNCTION usher.drop_overlap_rule(name text)
  RETURNS text
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$drop_overlap_rule_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.drop_rule(name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$drop_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.drop_subject(kind text)
  RETURNS void
  LANGUAGE c
@@ -161,6 +220,10 @@ CREATE OR REPLACE FUNCTION usher.emit_event(organization text, type text, data j
  RETURNS uuid
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$emit_event_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.enable_rule(name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$enable_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.enqueue_sync_job(organization text, source_system text, target_system text, payload jsonb DEFAULT '{}'::jsonb, priority text DEFAULT 'normal'::text, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, unique_key text DEFAULT NULL::text, options jsonb DEFAULT NULL::jsonb)
  RETURNS usher.sync_job
  LANGUAGE c
@@ -185,6 +248,10 @@ CREATE OR REPLACE FUNCTION usher.explain_merge(link uuid)
  RETURNS TABLE(field text, base_left text, base_right text, left_value text, right_value text, strategy text, holds text, why text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$explain_merge_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.explain_rule(name text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$explain_rule_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.export_flows(packs boolean DEFAULT false)
  RETURNS jsonb
  LANGUAGE c
@@ -273,6 +340,14 @@ CREATE OR REPLACE FUNCTION usher.limited_jobs(id integer)
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$limited_jobs_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.lineage(of text DEFAULT NULL::text, direction text DEFAULT 'both'::text, depth integer DEFAULT NULL::integer, pack text DEFAULT NULL::text, system text DEFAULT NULL::text)
+ RETURNS TABLE(kind text, source_kind text, source text, target_kind text, target text, fields jsonb, uses text[], flow text, mode text, state text, pack text, from_system text, to_system text, link text, distance integer)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$lineage_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.lineage_diagram(format text DEFAULT 'mermaid'::text, of text DEFAULT NULL::text, direction text DEFAULT 'both'::text, depth integer DEFAULT NULL::integer, pack text DEFAULT NULL::text, system text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$lineage_diagram_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.managed_organization(organization text)
  RETURNS uuid
  LANGUAGE c
@@ -341,6 +416,10 @@ CREATE OR REPLACE FUNCTION usher.plan_pack(name text, bind jsonb DEFAULT NULL::j
  RETURNS TABLE(workflow text, title text, runs boolean, lacks text[], remedies text[], notes text[])
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$plan_pack_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.plan_repair(rule text, organization text DEFAULT NULL::text, most integer DEFAULT 100)
+ RETURNS TABLE(violation uuid, organization_id uuid, key jsonb, wrong text, bad jsonb, does text, expect text)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$plan_repair_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.protect_column("table" regclass, "column" text, how text, readers text[], mask text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE c
@@ -376,6 +455,11 @@ CREATE OR REPLACE FUNCTION usher.refer_secret(organization text, name text, vaul
  RETURNS void
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$refer_secret_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.registry_pairs()
+ RETURNS TABLE(from_system text, to_system text, flows bigint, enabled bigint, broken bigint, pending bigint, lag double precision, dead_letters bigint, last_synced_at timestamp with time zone, linked bigint, open_conflicts bigint, consistency double precision)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$registry_pairs_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.release_hold(organization text, hold uuid)
  RETURNS void
  LANGUAGE c
@@ -395,6 +479,23 @@ CREATE OR REPLACE FUNCTION usher.renew_api()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$renew_api_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.reopen_violation(violation uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$reopen_violation_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.repair_due()
+ RETURNS TABLE(rule text, repaired bigint, failed bigint, asked bigint, error text)
+ LANGUAGE c
+ STRICT
+AS 'MODULE_PATHNAME', $function$repair_due_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.repair_rule(rule text, dry_run boolean DEFAULT false, organization text DEFAULT NULL::text, expect jsonb DEFAULT NULL::jsonb)
+ RETURNS TABLE(violation uuid, organization_id uuid, key jsonb, outcome text, error text, changes jsonb, repair uuid)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$repair_rule_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.repair_violation(violation uuid, dry_run boolean DEFAULT false, expect text DEFAULT NULL::text)
+ RETURNS TABLE(violation uuid, organization_id uuid, key jsonb, outcome text, error text, changes jsonb, repair uuid)
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$repair_violation_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.replay(flow text, "from" timestamp with time zone, "to" timestamp with time zone DEFAULT NULL::timestamp with time zone)
  RETURNS uuid
  LANGUAGE c
@@ -542,6 +643,10 @@ CREATE OR REPLACE FUNCTION usher.unbind_ticket_revenue()
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$unbind_ticket_revenue_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.undo_repair(repair uuid)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$undo_repair_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.unlimit_queue(id integer)
  RETURNS boolean
  LANGUAGE c
@@ -571,6 +676,10 @@ CREATE OR REPLACE FUNCTION usher.verify_receipt(receipt jsonb, public_key text D
  RETURNS boolean
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$verify_receipt_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.waive_violation(violation uuid, because text)
+ RETURNS text
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$waive_violation_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.wake_waiting()
  RETURNS void
  LANGUAGE c
@@ -600,6 +709,14 @@ CREATE OR REPLACE FUNCTION usher.note_overlaps()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$note_overlaps_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_repair()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$note_repair_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_touched()
+ RETURNS trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$note_touched_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.seal_row()
  RETURNS trigger
  LANGUAGE c
@@ -608,6 +725,20 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.note_broken_flow()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
+    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
+            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
+    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
+    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
+    RETURN NULL;
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.maintain_days(parent text, keep_days integer)
  RETURNS text
  LANGUAGE plpgsql
@@ -954,20 +1085,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.note_broken_flow()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    INSERT INTO usher.notices AS n (id, kind, severity, flow_id, flow, subject, body, first_at, last_at)
-    VALUES (usher.uuid_v7(), 'flow broken', 'critical', NEW.id, NEW.name, format('flow "%s" is broken, its jobs wait', NEW.name),
-            jsonb_build_object('reason', NEW.reason), clock_timestamp(), clock_timestamp())
-    ON CONFLICT (organization_id, flow_id) WHERE kind = 'flow broken' AND read_at IS NULL
-    DO UPDATE SET failures = n.failures + 1, last_at = EXCLUDED.last_at, body = EXCLUDED.body;
-    RETURN NULL;
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
  RETURNS text
  LANGUAGE plpgsql
@@ -1002,7 +1119,7 @@ BEGIN
     -- In tables of an older version some of these names are no views.
     SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
      WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+       AND c.relname IN ('schedules', 'progress', 'queue', 'registry', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
     IF views IS NOT NULL THEN
         EXECUTE 'DROP VIEW ' || views;
     END IF;
@@ -1309,12 +1426,22 @@ AS $function$
         OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
         OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
 $function$;
+CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
+    SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);
 REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_pair(text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_join(bytea,bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_open(bytea) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_leaf(uuid,integer,"any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_digest(uuid,"any") FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.alter_overlap_rule(text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.alter_rule(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.apply_retention(boolean,regclass) FROM PUBLIC;
@@ -1331,24 +1458,31 @@ REVOKE ALL ON FUNCTION usher.cancel_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.cancel_workflow(uuid,text,boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_overlaps(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.check_rule(text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.check_rules(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_overlap_rule(text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.create_rule(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_subscription(text,jsonb,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.declare_personal(regclass,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.delete_secret(text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.disable_rule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.doctor(interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_overlap_rule(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.drop_rule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_subject(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_subscription(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.emit_event(text,text,jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.enable_rule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.erase_subject(text,text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.erasure_receipt(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.event_receipts(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.explain_merge(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.explain_rule(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_flows(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.export_subject(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expose_api(text) FROM PUBLIC;
@@ -1370,6 +1504,8 @@ REVOKE ALL ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_states() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limit_system(text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.limited_jobs(integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lineage(text,text,integer,text,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.lineage_diagram(text,text,text,integer,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.managed_organization(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mask_person(text,text[],text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mask_value(text) FROM PUBLIC;
@@ -1385,6 +1521,7 @@ REVOKE ALL ON FUNCTION usher.pause_work(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.paused_jobs(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.plan_erasure(text,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.plan_pack(text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.plan_repair(text,text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_column(regclass,text,text,text[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depth() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.queue_depths() FROM PUBLIC;
@@ -1393,10 +1530,15 @@ REVOKE ALL ON FUNCTION usher.read_notifications(uuid[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reader_organizations(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reconcile(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.refer_secret(text,text,uuid,text[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.registry_pairs() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_hold(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_memberships() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.release_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.renew_api() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reopen_violation(uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.repair_due() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.repair_rule(text,boolean,text,jsonb) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.repair_violation(uuid,boolean,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reprioritise(uuid,text) FROM PUBLIC;
@@ -1431,6 +1573,7 @@ REVOKE ALL ON FUNCTION usher.take_off(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.try_settling(boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unaudit_table(regclass) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unbind_ticket_revenue() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.undo_repair(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unlimit_queue(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unlimit_rpc(integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unprotect_column(regclass,text) FROM PUBLIC;
@@ -1438,6 +1581,7 @@ REVOKE ALL ON FUNCTION usher.unseal_column(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.unset_retention(regclass,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.verify_audit_log(bigint,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.verify_receipt(jsonb,text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.waive_violation(uuid,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.wake_waiting() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.workflow_timeline(uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.audit() FROM PUBLIC;
@@ -1445,8 +1589,11 @@ REVOKE ALL ON FUNCTION usher.audit_log_stays() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.follow_organizations() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.memberships_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_overlaps() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_repair() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_touched() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_segments(integer) FROM PUBLIC;
@@ -1454,7 +1601,6 @@ REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
@@ -1465,10 +1611,19 @@ REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_pair(text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_join(bytea,bytea) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_open(bytea) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_leaf(uuid,integer,"any") TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_digest(uuid,"any") TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.admit(smallint,integer,uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.alter_overlap_rule(text,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.alter_rule(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) TO usher_operator;
@@ -1491,24 +1646,31 @@ GRANT EXECUTE ON FUNCTION usher.cancel_workflow(uuid,text,boolean) TO usher_memb
 GRANT EXECUTE ON FUNCTION usher.check_overlaps(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.check_rule(text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.check_rules(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_overlap_rule(text,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.create_rule(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.create_subscription(text,jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.declare_personal(regclass,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.delete_secret(text,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.disable_rule(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.doctor(interval) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_overlap_rule(text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.drop_rule(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_subject(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.drop_subscription(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.emit_event(text,text,jsonb,text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.enable_rule(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.erase_subject(text,text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.erasure_receipt(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.event_receipts(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.explain_merge(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.explain_rule(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.export_flows(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.export_subject(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.expose_api(text) TO usher_operator;
@@ -1532,6 +1694,10 @@ GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.limit_states() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.limit_system(text,jsonb) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.limited_jobs(integer) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.lineage(text,text,integer,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lineage(text,text,integer,text,text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.lineage_diagram(text,text,text,integer,text,text) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.lineage_diagram(text,text,text,integer,text,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.managed_organization(text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.mask_person(text,text[],text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mask_value(text) TO usher_member;
@@ -1552,6 +1718,7 @@ GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.paused_jobs(integer) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.plan_erasure(text,text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.plan_pack(text,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.plan_repair(text,text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_column(regclass,text,text,text[],text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.queue_depth() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.queue_depths() TO usher_member;
@@ -1563,10 +1730,16 @@ GRANT EXECUTE ON FUNCTION usher.reader_organizations(uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.reconcile(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reconcile(text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.refer_secret(text,text,uuid,text[]) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.registry_pairs() TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.registry_pairs() TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.release_hold(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.release_memberships() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.release_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.renew_api() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.reopen_violation(uuid) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.repair_due() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.repair_rule(text,boolean,text,jsonb) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.repair_violation(uuid,boolean,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reprioritise(uuid,text) TO usher_member;
@@ -1605,6 +1778,7 @@ GRANT EXECUTE ON FUNCTION usher.take_off(smallint,integer,uuid) TO usher_operato
 GRANT EXECUTE ON FUNCTION usher.try_settling(boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unaudit_table(regclass) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unbind_ticket_revenue() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.undo_repair(uuid) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unlimit_queue(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unlimit_rpc(integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.unprotect_column(regclass,text) TO usher_operator;
@@ -1616,6 +1790,7 @@ GRANT EXECUTE ON FUNCTION usher.verify_audit_log(bigint,text) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.verify_receipt(jsonb,text) TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.waive_violation(uuid,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.wake_waiting() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.workflow_timeline(uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.audit() TO usher_operator;
@@ -1623,8 +1798,11 @@ GRANT EXECUTE ON FUNCTION usher.audit_log_stays() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.follow_organizations() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.memberships_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_overlaps() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_repair() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_touched() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_segments(integer) TO usher_operator;
@@ -1633,7 +1811,6 @@ GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
@@ -1645,15 +1822,24 @@ GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
 COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
 COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
+COMMENT ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) IS 'rows of two tables that are missing on one side or different, found by digests without joining all of them; see docs/compare.md';
+COMMENT ON FUNCTION usher.compare_pair(text,text) IS 'the same of what a flow''s source should give and what its target holds';
+COMMENT ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") IS 'internal: adds a row of the left side to its leaf, takes one of the right side away';
+COMMENT ON FUNCTION usher.compare_join(bytea,bytea) IS 'internal: the leaves of two processes together';
+COMMENT ON FUNCTION usher.compare_open(bytea) IS 'internal: the leaves that are not the same on both sides';
+COMMENT ON FUNCTION usher.compare_leaf(uuid,integer,"any") IS 'internal: the leaf of a row with this key';
+COMMENT ON FUNCTION usher.compare_digest(uuid,"any") IS 'internal: the digest of some values, for rows of very many columns';
 COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
 COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
 COMMENT ON FUNCTION usher.alter_overlap_rule(text,jsonb) IS 'gives an overlap rule a new definition';
+COMMENT ON FUNCTION usher.alter_rule(text,jsonb) IS 'gives a rule a new definition';
 COMMENT ON FUNCTION usher.apply_flows(jsonb,boolean,boolean) IS 'makes the flows as a document says, all or none; returns what changed';
 COMMENT ON FUNCTION usher.apply_migration(uuid,text[],text[],integer) IS 'has a plan, or some kinds and actions of it, applied by its merge in slices; again: what has failed or was left';
 COMMENT ON FUNCTION usher.apply_retention(boolean,regclass) IS 'goes through the rules of usher.set_retention(); by default only says what is due';
@@ -1670,24 +1856,31 @@ COMMENT ON FUNCTION usher.cancel_work(uuid) IS 'ends a backfill or replay; jobs 
 COMMENT ON FUNCTION usher.cancel_workflow(uuid,text,boolean) IS 'gives a run up: what it has done is undone in reverse, or with undo => false left as it is; returns how the run stands';
 COMMENT ON FUNCTION usher.check_overlaps(text) IS 'looks at all rows of a rule, or of all rules, for overlaps now';
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
+COMMENT ON FUNCTION usher.check_rule(text,text) IS 'looks now at everything that a rule is about; how many bad rows are new, known, gone';
+COMMENT ON FUNCTION usher.check_rules(text) IS 'looks now at everything that the rules are about, one after the other';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
 COMMENT ON FUNCTION usher.create_overlap_rule(text,jsonb) IS 'has rows found that share a resource and overlap in time; see docs/conflicts.md';
+COMMENT ON FUNCTION usher.create_rule(text,jsonb) IS 'says by a query of bad rows what must hold of the application''s rows; see docs/consistency.md';
 COMMENT ON FUNCTION usher.create_subscription(text,jsonb,text) IS 'gives an external system the events that some patterns mean; usher.claim_jobs() hands them out';
 COMMENT ON FUNCTION usher.declare_personal(regclass,jsonb) IS 'declares columns of a table as personal: why they are kept, and what they become when the person is erased';
 COMMENT ON FUNCTION usher.define_subject(text,regclass,text[],text[],text[],text) IS 'defines a kind of person: each row of a table is one';
 COMMENT ON FUNCTION usher.delete_secret(text,text) IS 'forgets a secret';
+COMMENT ON FUNCTION usher.disable_rule(text) IS 'switches a rule off; its violations stay as they are';
 COMMENT ON FUNCTION usher.doctor(interval) IS 'checks the installation: what is wrong, and its remedy';
 COMMENT ON FUNCTION usher.drop_overlap_rule(text) IS 'removes an overlap rule; its conflicts are gone';
+COMMENT ON FUNCTION usher.drop_rule(text) IS 'removes a rule; its violations are gone';
 COMMENT ON FUNCTION usher.drop_subject(text) IS 'forgets a kind of person; its data stays';
 COMMENT ON FUNCTION usher.drop_subscription(text,text) IS 'ends a subscription; what waits stays for the system''s workers';
 COMMENT ON FUNCTION usher.emit_event(text,text,jsonb,text) IS 'says that something has happened: the event is kept, and flows that listen get their jobs';
+COMMENT ON FUNCTION usher.enable_rule(text) IS 'switches a rule on; everything is looked at';
 COMMENT ON FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text,jsonb) IS 'asks for a job: the flow whose request names source, target and payload.action takes it; returns the job';
 COMMENT ON FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[],text,timestamp with time zone,jsonb) IS 'asks for up to 100000 jobs, all or none; returns their ids in the order of the payloads';
 COMMENT ON FUNCTION usher.erase_subject(text,text,text,text) IS 'erases a person from rows, jobs and audit, asks linked systems to do so too, and returns a signed receipt';
 COMMENT ON FUNCTION usher.erasure_receipt(text,uuid) IS 'the signed receipt of an erasure, with what linked systems have answered by now';
 COMMENT ON FUNCTION usher.event_receipts(uuid) IS 'who is to receive a broadcast, and who has';
 COMMENT ON FUNCTION usher.explain_merge(uuid) IS 'what holds of each field of a pair that a merge keeps equal, and why; for admins of its organization';
+COMMENT ON FUNCTION usher.explain_rule(text) IS 'what a rule does, when it looks, and the SQL that it runs';
 COMMENT ON FUNCTION usher.export_flows(boolean) IS 'all flows as one JSON document for version control';
 COMMENT ON FUNCTION usher.export_subject(text,text,text) IS 'everything that is known of a person, as JSON';
 COMMENT ON FUNCTION usher.expose_api(text) IS 'makes views and functions under the names of existing clients in a schema; replaces nothing that is there';
@@ -1709,6 +1902,8 @@ COMMENT ON FUNCTION usher.limit_rpc(text,text,text,text,bigint) IS 'limits how o
 COMMENT ON FUNCTION usher.limit_states() IS 'internal: what the view usher.limits shows';
 COMMENT ON FUNCTION usher.limit_system(text,jsonb) IS 'limits the jobs of all flows for a system, in all or for each organization; NULL takes the limits away';
 COMMENT ON FUNCTION usher.limited_jobs(integer) IS 'internal: the jobs that a limit counts, from shared memory';
+COMMENT ON FUNCTION usher.lineage(text,text,integer,text,text) IS 'what feeds what: tables, functions, events and the rest, by which flow, column by column; all of it, or upstream and downstream of one thing; see docs/lineage.md';
+COMMENT ON FUNCTION usher.lineage_diagram(text,text,text,integer,text,text) IS 'the same as a picture: mermaid, or dot for Graphviz';
 COMMENT ON FUNCTION usher.managed_organization(text) IS 'the id of the organization (slug or id) in which the caller may make changes; 42501 for everybody else';
 COMMENT ON FUNCTION usher.mask_person(text,text[],text[],text) IS 'internal: JSON without a person';
 COMMENT ON FUNCTION usher.mask_value(text) IS 'what a masked value looks like';
@@ -1724,6 +1919,7 @@ COMMENT ON FUNCTION usher.pause_work(uuid) IS 'holds a backfill or replay where 
 COMMENT ON FUNCTION usher.paused_jobs(integer) IS 'internal: how many jobs wait for a pause, for the view usher.pauses';
 COMMENT ON FUNCTION usher.plan_erasure(text,text,text) IS 'what usher.erase_subject() would do';
 COMMENT ON FUNCTION usher.plan_pack(text,jsonb) IS 'what install_pack with this bind would install: which workflows can run, and what the others lack';
+COMMENT ON FUNCTION usher.plan_repair(text,text,integer) IS 'what the repair of a rule would be about: the rows that are bad now, and what is done about each';
 COMMENT ON FUNCTION usher.protect_column(regclass,text,text,text[],text) IS 'seals or masks a column; only the readers that are named get its clear text';
 COMMENT ON FUNCTION usher.queue_depth() IS 'ready jobs of each lane, from shared memory; NULL before they were counted';
 COMMENT ON FUNCTION usher.queue_depths() IS 'internal: what the view usher.queue shows';
@@ -1732,10 +1928,15 @@ COMMENT ON FUNCTION usher.read_notifications(uuid[]) IS 'marks the caller''s not
 COMMENT ON FUNCTION usher.reader_organizations(uuid) IS 'internal: the organizations whose masked values the caller reads';
 COMMENT ON FUNCTION usher.reconcile(text,text) IS 'compares both tables of a merge, writes nothing there, and returns the id of a plan of what would be done; see docs/migration.md';
 COMMENT ON FUNCTION usher.refer_secret(text,text,uuid,text[]) IS 'names a secret that Supabase Vault keeps';
+COMMENT ON FUNCTION usher.registry_pairs() IS 'internal: what the view usher.registry shows';
 COMMENT ON FUNCTION usher.release_hold(text,uuid) IS 'ends a legal hold';
 COMMENT ON FUNCTION usher.release_memberships() IS 'ends usher.adopt_memberships()';
 COMMENT ON FUNCTION usher.release_organizations() IS 'ends usher.adopt_organizations(); the organizations stay';
 COMMENT ON FUNCTION usher.renew_api() IS 'internal: brings what was exposed to this version';
+COMMENT ON FUNCTION usher.reopen_violation(uuid) IS 'ends that a violation is waived';
+COMMENT ON FUNCTION usher.repair_due() IS 'carries out now what rules repair by themselves';
+COMMENT ON FUNCTION usher.repair_rule(text,boolean,text,jsonb) IS 'repairs the open violations of a rule, or tries it out';
+COMMENT ON FUNCTION usher.repair_violation(uuid,boolean,text) IS 'repairs one violation, or tries it out';
 COMMENT ON FUNCTION usher.replay(text,timestamp with time zone,timestamp with time zone) IS 'runs the jobs of a flow that were finished in a time again, in slices; returns the id in usher.progress';
 COMMENT ON FUNCTION usher.replay_events(text,timestamp with time zone,timestamp with time zone,text) IS 'has a flow hear the events of a time (again); returns the id that usher.progress shows';
 COMMENT ON FUNCTION usher.reprioritise(uuid,text) IS 'puts a job that has not run into another lane; the order of its row''s changes stays';
@@ -1770,6 +1971,7 @@ COMMENT ON FUNCTION usher.take_off(smallint,integer,uuid) IS 'internal: counts a
 COMMENT ON FUNCTION usher.try_settling(boolean) IS 'internal: tells those that end jobs from those that look afterwards';
 COMMENT ON FUNCTION usher.unaudit_table(regclass) IS 'enters changes of a table no more; its entries stay';
 COMMENT ON FUNCTION usher.unbind_ticket_revenue() IS 'ends what usher.bind_ticket_revenue began: no ticket revenue is taken in any more';
+COMMENT ON FUNCTION usher.undo_repair(uuid) IS 'puts the rows that a repair has changed back as they were, if nobody has changed them since';
 COMMENT ON FUNCTION usher.unlimit_queue(integer) IS 'removes a limit and lets go what it holds back; false when there is none';
 COMMENT ON FUNCTION usher.unlimit_rpc(integer) IS 'ends a limit of calls';
 COMMENT ON FUNCTION usher.unprotect_column(regclass,text) IS 'ends usher.protect_column(): clear text again';
@@ -1777,6 +1979,7 @@ COMMENT ON FUNCTION usher.unseal_column(text) IS 'the clear text of a sealed val
 COMMENT ON FUNCTION usher.unset_retention(regclass,text) IS 'ends a rule of usher.set_retention()';
 COMMENT ON FUNCTION usher.verify_audit_log(bigint,text) IS 'goes through the audit log and its chain of hashes; names the first thing that is not as it was';
 COMMENT ON FUNCTION usher.verify_receipt(jsonb,text) IS 'whether a receipt is as it was signed';
+COMMENT ON FUNCTION usher.waive_violation(uuid,text) IS 'accepts a violation for as long as its row is bad, with the reason; for admins of its organization';
 COMMENT ON FUNCTION usher.wake_waiting() IS 'internal: has the workers look at waiting jobs after the commit';
 COMMENT ON FUNCTION usher.workflow_timeline(uuid) IS 'what has happened to a run of a workflow, in order: steps, failures, undos, what people did';
 COMMENT ON FUNCTION usher.audit() IS 'internal: enters a statement''s changed rows into usher.audit_log';
@@ -1784,8 +1987,11 @@ COMMENT ON FUNCTION usher.audit_log_stays() IS 'internal: refuses changes of ush
 COMMENT ON FUNCTION usher.follow_organizations() IS 'internal: keeps usher.organizations in line with the adopted table';
 COMMENT ON FUNCTION usher.memberships_changed() IS 'internal: has every session look at memberships again';
 COMMENT ON FUNCTION usher.note_overlaps() IS 'internal: a statement has changed rows that an overlap rule is about';
+COMMENT ON FUNCTION usher.note_repair() IS 'internal: a row that a repair may write was written';
+COMMENT ON FUNCTION usher.note_touched() IS 'internal: a statement has changed rows that concern keys of rules';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
 COMMENT ON FUNCTION usher.maintain_segments(integer) IS 'makes and drops the segments of usher.jobs and usher.job_batches; the worker calls it';
@@ -1793,7 +1999,6 @@ COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
@@ -1804,3 +2009,4 @@ COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';
+COMMENT ON AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") IS 'internal: the leaves of rows of two sides that are not the same';

@@ -17,6 +17,7 @@ static USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 static CAPTURE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static OUTBOUND: GucSetting<bool> = GucSetting::<bool>::new(true);
+static REPAIRING: GucSetting<bool> = GucSetting::<bool>::new(false);
 static BATCH_SIZE: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static NOTICE_FAILURES: GucSetting<i32> = GucSetting::<i32>::new(5);
 static NOTICE_WINDOW: GucSetting<i32> = GucSetting::<i32>::new(600);
@@ -91,6 +92,15 @@ pub fn register() {
         &OUTBOUND,
         GucContext::Suset,
         GucFlags::default(),
+    );
+    // Asked for by the triggers themselves, in sessions that need not have the library.
+    GucRegistry::define_bool_guc(
+        c"usher.repairing",
+        c"Internal: on while a repair of a rule is at work.",
+        c"",
+        &REPAIRING,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL,
     );
     GucRegistry::define_int_guc(
         c"usher.batch_size",

@@ -19,8 +19,10 @@ SELECT usher.isolate_tables('{usher}', '{
         "usher.erasures":         {"read": "admin"},
         "usher.erasure_jobs":     {"read": "admin"},
         "usher.shadow_results":   {"read": "nobody"},
+        "usher.repairs":          {"read": "nobody"},
         "usher.failure_streaks":  {"read": "nobody"},
         "usher.overlap_checks":   {"read": "nobody"},
+        "usher.rule_checks":      {"read": "nobody"},
         "usher.schedule_runs":    {"read": "nobody"},
         "usher.workflow_checks":  {"read": "nobody"}
     }}');

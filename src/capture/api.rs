@@ -2,6 +2,7 @@
 
 use super::attach;
 use crate::conflict;
+use crate::consistency;
 use crate::error::{Result as Outcome, UsherError};
 use crate::flow::definition::{Definition, When};
 use crate::flow::drift::{self, Finding, Others};
@@ -100,6 +101,7 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
         }
         changed += audits::sync_all(attach::PATIENCE)?;
         changed += conflict::attach::sync_all(attach::PATIENCE)?;
+        changed += consistency::attach::sync_all(attach::PATIENCE)?;
         let mended = mend::mend(installed, true, attach::PATIENCE)?;
         mended.failed.iter().for_each(|what| warning!("a protected column is not as declared: {what}"));
         changed += mended.done.len();

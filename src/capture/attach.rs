@@ -1,6 +1,7 @@
 //! Creating and dropping capture triggers, so that each table has just those that its flows need.
 
 use crate::conflict;
+use crate::consistency;
 use crate::error::Result;
 use crate::flow::catalog;
 use crate::flow::definition::Change;
@@ -198,8 +199,12 @@ pub fn detach_all() -> Result<usize> {
     }
     // What else stands on the extension's functions: audits, what was exposed, the view, the policies and triggers of its
     // own tables.
-    let audits =
-        audit::detach_all()? + conflict::attach::remove(None)? + organizations::detach_from(None)? + protect::mend::detach_all()?;
+    let audits = audit::detach_all()?
+        + conflict::attach::remove(None)?
+        + consistency::attach::remove()?
+        + consistency::detach_all()?
+        + organizations::detach_from(None)?
+        + protect::mend::detach_all()?;
     spi::script(
         "DO $$ BEGIN IF pg_catalog.to_regprocedure('usher.drop_api(text)') IS NOT NULL THEN PERFORM usher.drop_api(); END IF; END $$;
          DO $$

@@ -6,7 +6,7 @@
 
 use super::attach;
 use crate::conflict;
-use crate::consistency::drift as rules;
+use crate::consistency::{self, drift as rules};
 use crate::error::Result as Outcome;
 use crate::flow::drift::{self, Finding, Others};
 use crate::guard::{attach as audits, ddl as audit_ddl};
@@ -41,6 +41,7 @@ pub extern "C-unwind" fn usher_follow_ddl(_fcinfo: pg_sys::FunctionCallInfo) -> 
     follow_protections();
     follow_overlaps();
     follow_rules(|| commands().map(Some));
+    follow_touched();
     follow_audits(audit_ddl::changed);
     pg_sys::Datum::from(0)
 }
@@ -53,6 +54,7 @@ pub extern "C-unwind" fn usher_follow_drop(_fcinfo: pg_sys::FunctionCallInfo) ->
     follow_protections();
     follow_overlaps();
     follow_rules(|| gone().map(Some));
+    follow_touched();
     follow_audits(audit_ddl::dropped);
     pg_sys::Datum::from(0)
 }
@@ -191,6 +193,19 @@ fn follow_rules(changes: impl FnOnce() -> Outcome<Option<Changes>>) {
     }
 }
 
+/// Triggers of rules that were dropped, new partitions of their tables. By itself, too.
+fn follow_touched() {
+    if event::is_ours() {
+        return;
+    }
+    let Some(installed) = concerned(consistency::attach::any) else { return };
+    let _ours = event::ours();
+    let _acting = role::internal(installed.owner);
+    if subxact::attempt(|| consistency::attach::sync_all(LOCK_PATIENCE)).is_err() {
+        warning!("triggers of rules could not be looked at; a worker tries again within a minute");
+    }
+}
+
 /// Milliseconds that somebody's schema change may wait for a lock on our account.
 const LOCK_PATIENCE: i64 = 50;
 
@@ -245,6 +260,7 @@ pub fn look_over(schemas: &[&str]) {
     follow_protections();
     follow_overlaps();
     follow_rules(|| Ok(None));
+    follow_touched();
     follow_audits(|_| Ok(()));
 }
 

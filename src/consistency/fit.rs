@@ -97,7 +97,7 @@ impl Fitted {
             let _fence = fence();
             let _acting = role::act_as(self.run_as);
             let mut shapes = vec![Shape::whole(self)];
-            shapes.extend(self.touches.iter().map(|touch| Shape::of_touch(touch)));
+            shapes.extend(self.touches.iter().map(Shape::of_touch));
             for shape in &shapes {
                 spi::explain(&form.at_keys(shape), &keys)?;
             }

@@ -49,7 +49,6 @@ pub struct Seen {
 pub struct Bad {
     pub organization: Uuid,
     pub key: serde_json::Value,
-    pub wrong: String,
 }
 
 /// What a look has found: four arrays of a row that lives as long as the SPI connection.
@@ -71,9 +70,8 @@ pub fn find(installed: Installed, fitted: &Fitted, keys: Keys) -> Result<Vec<Bad
             let found = ask(client, fitted, &form.at_keys(&shape), &[spi::arg(keys.organizations), spi::arg(keys.keys)])?;
             let organizations = found.0[0].value::<Vec<Uuid>>()?.unwrap_or_default();
             let keys = found.0[1].value::<Vec<JsonB>>()?.unwrap_or_default();
-            let wrongs = found.0[3].value::<Vec<String>>()?.unwrap_or_default();
-            let rows = organizations.into_iter().zip(keys).zip(wrongs);
-            bad.extend(rows.map(|((organization, key), wrong)| Bad { organization, key: key.0, wrong }));
+            let rows = organizations.into_iter().zip(keys);
+            bad.extend(rows.map(|(organization, key)| Bad { organization, key: key.0 }));
             Ok(())
         })?;
     }

@@ -1,8 +1,9 @@
 //! Making, changing and removing rules.
 
+use super::attach;
 use super::definition::Definition;
 use super::fit::{self, Fitted};
-use super::store;
+use super::{repair_fit, repair_images, store};
 use crate::error::{Result, UsherError};
 use crate::flow::manage::check_name;
 use crate::flow::store::refused;
@@ -37,6 +38,7 @@ fn check(installed: Installed, name: &str, json: &Value) -> Result<Fitted> {
     let definition = Definition::parse(json).map_err(refused).map_err(named)?;
     let run_as = run_as(&definition).map_err(named)?;
     let fitted = fit::fit(installed, definition, run_as).map_err(named)?;
+    repair_fit::mender(installed, &fitted).map_err(named)?;
     warn(name, &fitted);
     Ok(fitted)
 }
@@ -86,13 +88,17 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
         ],
     )?
     .ok_or_else(|| UsherError::internal("a rule was not written down"))?;
-    changed(id, &fitted)?;
+    changed(installed, id, &fitted)?;
     Ok(told(name, &fitted))
 }
 
 /// What follows from a definition that was written down: triggers, what it stands on, a first look.
-fn changed(id: i32, fitted: &Fitted) -> Result<()> {
+fn changed(installed: Installed, id: i32, fitted: &Fitted) -> Result<()> {
     store::stands_on(id, fitted)?;
+    attach::changed(id, fitted.definition.in_transaction)?;
+    if let Some(mender) = repair_fit::mender(installed, fitted)? {
+        repair_images::attach(&mender.tables)?.iter().for_each(|said| warning!("{said}"));
+    }
     xact::note_overlaps();
     Ok(())
 }
@@ -122,7 +128,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
             spi::arg(fitted.definition.every.is_some()),
         ],
     )?;
-    changed(rule.id, &fitted)?;
+    changed(installed, rule.id, &fitted)?;
     Ok(told(name, &fitted))
 }
 
@@ -130,7 +136,9 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
     let _acting = role::internal(installed.owner);
     let rule = store::by_name(name)?;
     let gone = end_all(rule.id)?;
+    let tables = attach::tables_of(rule.id)?;
     spi::run("DELETE FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])?;
+    attach::dropped(rule.id, &tables)?;
     Ok(format!("rule \"{name}\" dropped; {gone} of its violations were open"))
 }
 
@@ -138,13 +146,15 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
 pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
     let _acting = role::internal(installed.owner);
     let rule = store::by_name(name)?;
-    let every = rule.definition()?.every.is_some();
+    let definition = rule.definition()?;
+    let every = definition.every.is_some();
     spi::run(
         "UPDATE usher.rules AS l
             SET enabled = $2, wait = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
           WHERE l.id = $1 AND l.enabled <> $2",
         &[spi::arg(rule.id), spi::arg(on), spi::arg(every)],
     )?;
+    attach::changed(rule.id, on && definition.in_transaction)?;
     xact::note_overlaps();
     Ok(format!("rule \"{name}\" is {}", if on { "on" } else { "off" }))
 }

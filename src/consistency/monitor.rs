@@ -5,6 +5,7 @@
 
 use super::fit::Fitted;
 use super::look::{self, Keys, Scope, Seen};
+use super::repair_auto;
 use super::statement::Bounds;
 use super::store::{self, PATIENCE, Rule};
 use crate::conflict::Next;
@@ -40,10 +41,45 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
-    if graces(installed)? || sweeps(installed)? {
+    if graces(installed)? || repairs(installed)? || sweeps(installed)? {
         return Ok(Next::Now);
     }
     next()
+}
+
+/// Seconds until a repair that failed as a whole is tried again.
+const AGAIN: f64 = 10.0;
+
+/// What one rule repairs by itself. False: there is nothing to be done now.
+fn repairs(installed: Installed) -> Result<bool> {
+    for rule in repair_auto::due(AGAIN)? {
+        let Some(rule) = store::by_id(rule)? else { continue };
+        if repair_auto::next_repair(&rule)?.is_none_or(|seconds| seconds > 0.0) || !locks::look_for_rule(rule.id, false) {
+            continue;
+        }
+        match subxact::attempt_within(Some(LIMIT), || repair_auto::auto_repair(installed, &rule, None)) {
+            // As many as a minute may have.
+            Ok(done) if done == repair_auto::Done::default() => {}
+            Ok(_) => return Ok(true),
+            Err(failure) if failure.is_busy() => {}
+            Err(failure) => failed(installed, &rule, &failure)?,
+        }
+    }
+    Ok(false)
+}
+
+/// Seconds until the next repair.
+fn next_repair() -> Result<Option<f64>> {
+    let mut next: Option<f64> = None;
+    for rule in repair_auto::due(0.0)? {
+        let Some(rule) = store::by_id(rule)? else { continue };
+        if let Some(seconds) = repair_auto::next_repair(&rule)? {
+            // What could be done now, and was not: somebody is in the way, or a minute has to pass.
+            let seconds = seconds.max(1.0);
+            next = Some(next.map_or(seconds, |next| next.min(seconds)));
+        }
+    }
+    Ok(next)
 }
 
 /// All that is due, in a session of a database without workers.
@@ -61,7 +97,10 @@ fn next() -> Result<Next> {
                    WHERE v.status = 'pending' AND v.due_at IS NOT NULL ORDER BY v.due_at LIMIT 1)) AS t",
         &[],
     )?;
-    Ok(Next::In(seconds))
+    Ok(Next::In(match (seconds, next_repair()?) {
+        (Some(look), Some(repair)) => Some(look.min(repair)),
+        (look, repair) => look.or(repair),
+    }))
 }
 
 /// Looks again at rows that may have been bad for long enough. False: there are none.
@@ -91,7 +130,7 @@ fn graces(installed: Installed) -> Result<bool> {
             })
             .map(|_| ())
         } else {
-            Err(UsherError::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, "somebody else is looking")).map_err(failure_of)
+            Err(failure_of(UsherError::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, "somebody else is looking")))
         };
         if let Err(failure) = outcome {
             if !failure.is_busy() {
@@ -476,15 +515,6 @@ pub fn failed(installed: Installed, rule: &Rule, failure: &Failure) -> Result<()
     spi::run(
         "UPDATE usher.rules AS l SET last_error = $2, last_error_at = pg_catalog.clock_timestamp() WHERE l.id = $1",
         &[spi::arg(rule.id), spi::arg(failure.line())],
-    )?;
-    Ok(())
-}
-
-/// Tables of these rules have changed, as capture has seen: they are looked at when their time comes, however long all was well.
-pub fn changed(rules: &[i32]) -> Result<()> {
-    spi::run(
-        "UPDATE usher.rules AS l SET changes = NULL WHERE l.id = ANY ($1) AND l.changes IS NOT NULL",
-        &[spi::arg(rules.to_vec())],
     )?;
     Ok(())
 }

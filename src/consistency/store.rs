@@ -107,6 +107,9 @@ pub fn mark(rule: &Rule, reason: Option<&str>) -> Result<bool> {
           WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true",
         &[spi::arg(rule.id), spi::arg(reason)],
     )?;
+    if changed == Some(true) {
+        super::attach::marked(rule.id)?;
+    }
     Ok(changed == Some(true))
 }
 

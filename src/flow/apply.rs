@@ -12,7 +12,7 @@ use crate::guard::audit;
 use crate::pg::guc::Nest;
 use crate::pg::spi::{self, Raw};
 use crate::pg::subxact::{self, Failure};
-use crate::pg::{role, xact};
+use crate::pg::{commit, role, xact};
 use crate::registry::{identity, links};
 use crate::setup;
 use pgrx::pg_sys::Oid;
@@ -232,6 +232,8 @@ pub(super) fn as_flow<T>(
     if settle {
         spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
     }
+    // And what rules say about it, so that it is this work that fails and not the commit of the whole batch.
+    commit::look_now()?;
     if let Some(before) = &before
         && !xact::pending(triggers_only)?.is_subset(before)
     {

@@ -145,6 +145,12 @@ pub const PACKS: &[Pack] = &[
             ("coordinate_by_events", sql),
             ("watch_over_synchronisation"),
             ("synchronise_on_demand", sql),
+        ],
+        rules [
+            "workflow_has_activations",
+            "installation_has_configuration",
+            "package_holds_module_data",
+            "completed_execution_has_package",
         ]
     ),
 ];

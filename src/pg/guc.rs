@@ -126,6 +126,12 @@ impl Nest {
         self
     }
 
+    /// A plan is made once for all values.
+    pub fn generic_plan(mut self) -> Self {
+        self.set(c"plan_cache_mode", c"force_generic_plan");
+        self
+    }
+
     /// The same as [`Nest::index_scans`], in the order of that index, and the plan is made once for all values: for what is run over and over with
     /// others.
     pub fn one_plan(mut self) -> Self {
@@ -154,6 +160,12 @@ impl Nest {
     pub fn unnoticed(mut self) -> Self {
         self.set_as(c"session_replication_role", c"replica", pg_sys::GucContext::PGC_SUSET);
         self.set(c"row_security", c"off");
+        self
+    }
+
+    /// What is written is noted by the triggers that can put it back.
+    pub fn noted(mut self) -> Self {
+        self.set_as(c"usher.repairing", c"on", pg_sys::GucContext::PGC_SUSET);
         self
     }
 

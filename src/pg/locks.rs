@@ -11,6 +11,7 @@ const OVERLAPPING: u16 = OURS + 3;
 const LOOKING: u16 = OURS + 4;
 const SETTING_UP: u16 = OURS + 5;
 const CHECKING: u16 = OURS + 6;
+const GATING: u16 = OURS + 7;
 
 /// Waits until nobody else's open transaction is at work on the same thing, known by its hash, and keeps others waiting
 /// until this one ends.
@@ -200,4 +201,21 @@ pub fn look_for_rule(rule: i32, wait: bool) -> bool {
     // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled.
     let result = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, !wait) };
     result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
+/// Waits until nobody else's open transaction is about to commit keys of a rule that share this stripe, or (None) any of its keys, and keeps
+/// others waiting until this one ends. Whoever takes stripes takes a share of the whole before. To be called in the order of rules and numbers.
+pub fn take_gate(rule: i32, stripe: Option<u8>, alone: bool) {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: super::ids::database(),
+        locktag_field2: rule as u32,
+        locktag_field3: stripe.map_or(0, |stripe| u32::from(stripe) + 1),
+        locktag_field4: GATING,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    };
+    let mode = if alone { pg_sys::ExclusiveLock } else { pg_sys::ShareLock };
+    // SAFETY: a lock of the transaction, released with it; the tag is copied. Waiting, it can be cancelled, and a deadlock or
+    // lock_timeout is raised as for any lock.
+    unsafe { pg_sys::LockAcquire(&tag, mode as i32, false, false) };
 }

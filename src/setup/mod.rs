@@ -48,6 +48,8 @@ const STEPS: &[(i32, &[&str])] = &[
             include_str!("../../sql/setup/workflows.sql"),
             include_str!("../../sql/setup/conflicts.sql"),
             include_str!("../../sql/setup/rules.sql"),
+            include_str!("../../sql/setup/gates.sql"),
+            include_str!("../../sql/setup/repairs.sql"),
             include_str!("../../sql/setup/migration.sql"),
             include_str!("../../sql/setup/packs.sql"),
             include_str!("../../sql/setup/registry.sql"),

@@ -151,6 +151,13 @@ fn look_at_triggers(installed: setup::Installed, changes: Option<&[Oid]>) -> boo
     }
     if installed.up_to_date
         && changes.is_none_or(|changes| !changes.is_empty())
+        && let Err(failure) = subxact::attempt(|| consistency::attach::sync_all(capture::attach::PATIENCE))
+    {
+        pgrx::log!("usher worker: triggers of rules could not be checked: {}", failure.line());
+        complete = false;
+    }
+    if installed.up_to_date
+        && changes.is_none_or(|changes| !changes.is_empty())
         && let Err(failure) = subxact::attempt(|| organizations::attach(installed, capture::attach::PATIENCE))
     {
         pgrx::log!("usher worker: the triggers of the organizations' table could not be checked: {}", failure.line());

@@ -3,6 +3,7 @@
 
 use super::process::Loop;
 use crate::conflict::{self, Next};
+use crate::consistency;
 use crate::error::Result;
 use crate::notify;
 use crate::pg::{role, spi};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// One look, and what is to be told. When to look next.
 pub fn turn(installed: Installed) -> Result<Next> {
-    let next = conflict::turn(installed)?;
+    let next = sooner(conflict::turn(installed)?, consistency::touched_turn(installed)?);
     if !installed.up_to_date {
         return Ok(next);
     }
@@ -30,6 +31,16 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }))
 }
 
+/// What is to be done first.
+fn sooner(one: Next, other: Next) -> Next {
+    match (one, other) {
+        (Next::Now, _) | (_, Next::Now) => Next::Now,
+        (Next::Later, _) | (_, Next::Later) => Next::Later,
+        (Next::In(Some(one)), Next::In(Some(other))) => Next::In(Some(one.min(other))),
+        (Next::In(one), Next::In(other)) => Next::In(one.or(other)),
+    }
+}
+
 /// The same in a transaction of a worker. False: the extension is gone.
 pub fn step(state: &mut Loop) -> bool {
     let mut next = None;
@@ -37,6 +48,10 @@ pub fn step(state: &mut Loop) -> bool {
         next = Some(turn(installed)?);
         Ok(())
     });
+    if next == Some(Next::Now) {
+        // What was found may be repaired, or has a time of grace.
+        state.checks.look_again();
+    }
     state.overlaps.done(next);
     there
 }
@@ -44,6 +59,7 @@ pub fn step(state: &mut Loop) -> bool {
 /// All of it, in a session of a database without workers.
 pub fn without_workers(installed: Installed) -> Result<()> {
     conflict::without_workers(installed)?;
+    consistency::touched_without_workers(installed)?;
     turn(installed).map(|_| ())
 }
 

@@ -121,3 +121,16 @@ EXCEPTION WHEN OTHERS THEN
 END
 $$;
 CREATE VIEW iso.overlaps AS SELECT left_key ->> 'id' AS l, right_key ->> 'id' AS r, state, decision FROM usher.conflicts ORDER BY 1, 2, raised_at;
+
+-- At least one doctor of each ward is present.
+CREATE TABLE iso.shifts (ward integer, doctor integer, present boolean NOT NULL, PRIMARY KEY (ward, doctor));
+GRANT SELECT ON iso.shifts TO regress_usher_iso;
+CREATE FUNCTION iso.make_gate() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM usher.drop_rule(name) FROM usher.rules;
+    TRUNCATE iso.shifts;
+    INSERT INTO iso.shifts SELECT ward, doctor, true FROM generate_series(1, 2) AS ward, generate_series(1, 2) AS doctor;
+    PERFORM usher.create_rule('iso_gate', '{"query": "SELECT ward FROM iso.shifts GROUP BY ward HAVING NOT bool_or(present)", "key": ["ward"], "wrong": "''nobody is there''",
+        "touches": {"iso.shifts": {"ward": "row.ward"}}, "run": ["transaction"], "run_as": "regress_usher_iso"}');
+END
+$$;

@@ -138,6 +138,7 @@ SELECT slug, key, status, severity FROM ru.violations WHERE key ? 'thing';
 -- What a rule does.
 SELECT regexp_replace(usher.explain_rule('ru'), '[0-9a-f]{8}-[0-9a-f-]{27}', 'ID', 'g');
 SELECT public.try('SELECT usher.explain_rule(''rv'')');
+GRANT UPDATE ON ru.things TO regress_usher_runs;
 SELECT usher.alter_rule('ru_few', '{"query": "SELECT id AS thing FROM ru.things WHERE NOT fine", "key": "thing", "wrong": "''thing '' || thing || '' is not fine''", "run_as": "regress_usher_runs", "description": "Things are fine.",
     "grace": "5s", "escalate": {"after": "1 h", "emit": "things.sad"}, "repair": {"statement": "UPDATE ru.things SET fine = true FROM bad WHERE bad.thing = things.id", "auto": true}}');
 SELECT split_part(usher.explain_rule('ru_few'), '  a part', 1);

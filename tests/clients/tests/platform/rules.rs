@@ -2,7 +2,7 @@
 
 use super::rows::{OUTPUTS, both, execution, installation, module, set, unheard, workflow};
 use super::stage::{Place, Stage, says, stage};
-use usher_clients::{Client, Value, run, serde_json, text};
+use usher_clients::{Client, Value, run, serde_json, text, wait};
 
 fn rule(name: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../sql/packs/platform/rules/{name}.json"));
@@ -226,4 +226,51 @@ fn what_cannot_be_repaired_is_left_to_people() {
     assert_eq!(repair(&mut stage.owner, &rule, &north), 0);
     assert_eq!(found(&mut stage.owner, &rule, &north), wrong);
     run(&mut stage.owner, &set(&north, "orchestration_workflows", "workflow", "status = 'archived'"));
+}
+
+/// Nobody has to look, and nobody to repair: what somebody has deleted is there again, and it is written down how.
+#[test]
+fn what_is_broken_is_mended_without_anybody() {
+    let stage = &mut *stage();
+    let [north, south] = stage.rows(|place| installation(place, "installed"));
+    let deleted = format!(
+        "DELETE FROM platform.module_configurations WHERE organization_id = '{}' AND installation_id = '{}' AND module_id = '{}'",
+        north.organization,
+        north.id("installation"),
+        north.id("crm")
+    );
+    run(&mut stage.owner, &deleted);
+    let violation = format!(
+        "rule = 'platform.installation_has_configuration' AND organization_id = '{}' AND key ->> 'installation_id' = '{}' AND key ->> 'module_code' = '{}'",
+        north.organization,
+        north.id("installation"),
+        north.unique("crm")
+    );
+    wait::until_true(
+        &mut stage.owner,
+        &format!("SELECT COALESCE(bool_and(status = 'repaired' AND repairs = 1), false) FROM usher.violations WHERE {violation}"),
+    );
+    let configuration = format!(
+        "SELECT configuration::text FROM platform.module_configurations WHERE organization_id = '{}' AND module_id = '{}'",
+        north.organization,
+        north.id("crm")
+    );
+    says(&mut stage.owner, &configuration, r#"{"seats": 5, "region": "eu"}"#);
+    let written = format!(
+        "SELECT count(*) || ' ' || bool_and(automatic) FROM usher.repairs WHERE organization_id = '{}' AND changes::text LIKE '%{}%'",
+        north.organization,
+        north.id("installation")
+    );
+    assert_eq!(text(&mut stage.owner, &written), "1 true");
+    let audited = format!(
+        "SELECT (count(*) > 0)::text FROM usher.audit_log WHERE action = 'usher.rules.repaired' AND organization_id = '{}'",
+        north.organization
+    );
+    assert_eq!(text(&mut stage.owner, &audited), "true");
+    let others = format!(
+        "SELECT count(*)::text FROM usher.violations WHERE organization_id = '{}' AND key ->> 'installation_id' = '{}' AND status <> 'gone'",
+        south.organization,
+        south.id("installation")
+    );
+    assert_eq!(text(&mut stage.owner, &others), "0");
 }

@@ -12,6 +12,7 @@ mod decay;
 mod drain;
 mod enqueue;
 mod events;
+mod gate;
 mod ingestion;
 mod inserts;
 mod latency;
@@ -117,7 +118,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 25] = [
+const GROUPS: [Group; 26] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -137,6 +138,7 @@ const GROUPS: [Group; 25] = [
     ("events and who listens", events::METHOD, events::measure),
     ("workflows", workflows::METHOD, workflows::measure),
     ("merges", merges::METHOD, merges::measure),
+    ("commit gate", gate::METHOD, gate::measure),
     ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
     ("two tables compared by digests", compare::METHOD, compare::measure),

@@ -1,0 +1,151 @@
+//! The commit gate with several connections: what two break only together, many who write at once, what is prepared, and a batch of a
+//! worker with one bad row.
+
+use std::time::Duration;
+use usher_clients::{Client, Database, number, role, run, settled, text, wait};
+
+fn bank(name: &str, run_as: &str) -> (Database, Client) {
+    let database = Database::create(name);
+    let mut client = database.connect();
+    role(&mut client, run_as, "NOLOGIN");
+    run(
+        &mut client,
+        &format!(
+            "CREATE TABLE public.accounts (id integer PRIMARY KEY, owner integer NOT NULL, balance integer NOT NULL);
+             CREATE INDEX ON public.accounts (owner);
+             GRANT SELECT, INSERT, UPDATE ON public.accounts TO {run_as};
+             SELECT usher.create_rule('owner_balance', '{{
+                 \"query\": \"SELECT owner, sum(balance) AS sum FROM public.accounts GROUP BY owner HAVING sum(balance) < 0\",
+                 \"key\": [\"owner\"], \"wrong\": \"''the sum is '' || sum\", \"touches\": {{\"public.accounts\": {{\"owner\": \"row.owner\"}}}},
+                 \"run\": [\"transaction\"], \"run_as\": \"{run_as}\"}}')"
+        ),
+    );
+    (database, client)
+}
+
+const BROKEN: &str = "SELECT count(*) FROM (SELECT FROM public.accounts GROUP BY owner HAVING sum(balance) < 0) AS x";
+
+/// SQLSTATE of a statement that fails; empty when it does not.
+fn outcome(client: &mut Client, sql: &str) -> String {
+    match client.batch_execute(sql) {
+        Ok(()) => String::new(),
+        Err(error) => error.code().map(|code| code.code().to_owned()).unwrap_or_else(|| panic!("{error}")),
+    }
+}
+
+#[test]
+fn two_that_break_it_only_together_do_not_both_commit() {
+    let (database, mut first) = bank("usher_test_gate_skew", "clients_gate_skew");
+    let mut second = database.connect();
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        for swapped in [false, true] {
+            run(&mut first, "TRUNCATE public.accounts; INSERT INTO public.accounts VALUES (1, 7, 5), (2, 7, 5)");
+            for (client, id) in [(&mut first, 1), (&mut second, 2)] {
+                run(
+                    client,
+                    &format!("BEGIN ISOLATION LEVEL {level}; UPDATE public.accounts SET balance = balance - 8 WHERE id = {id}"),
+                );
+            }
+            let (one, other) = if swapped { (&mut second, &mut first) } else { (&mut first, &mut second) };
+            assert_eq!(outcome(one, "COMMIT"), "", "{level}");
+            let refused = outcome(other, "COMMIT");
+            // SERIALIZABLE may be ended by PostgreSQL itself.
+            let expected: &[&str] = if level == "READ COMMITTED" { &["23514"] } else { &["40001"] };
+            assert!(expected.contains(&refused.as_str()), "{level}: {refused}");
+            assert_eq!(number(one, BROKEN), 0);
+        }
+    }
+    // At the same moment: the second waits for the first, which is prepared and still open.
+    run(&mut first, "TRUNCATE public.accounts; INSERT INTO public.accounts VALUES (1, 7, 5), (2, 7, 5)");
+    run(&mut second, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 2");
+    if outcome(&mut first, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 1; PREPARE TRANSACTION 'usher_gate'")
+        .is_empty()
+    {
+        run(&mut second, "SET lock_timeout = '200ms'");
+        assert_eq!(outcome(&mut second, "COMMIT"), "55P03");
+        run(&mut first, "COMMIT PREPARED 'usher_gate'");
+        assert_eq!(
+            outcome(
+                &mut second,
+                "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 2; PREPARE TRANSACTION 'usher_gate_2'"
+            ),
+            "23514"
+        );
+    }
+    assert_eq!(number(&mut first, BROKEN), 0);
+}
+
+#[test]
+fn eight_who_write_at_random_never_break_it() {
+    let (database, mut client) = bank("usher_test_gate_storm", "clients_gate_storm");
+    run(&mut client, "INSERT INTO public.accounts SELECT n, n % 5, 20 FROM generate_series(1, 40) AS n");
+    let (mut done, mut refused) = (0, 0);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..8_u32)
+            .map(|writer| {
+                let database = &database;
+                scope.spawn(move || {
+                    let mut mine = database.connect();
+                    let (mut done, mut refused, mut random) = (0, 0, writer + 1);
+                    let mut next = |most: u32| {
+                        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                        (random >> 8) % most
+                    };
+                    for _ in 0..60 {
+                        // In one order, so that they do not lock each other's rows out.
+                        let (mut from, mut to) = (next(40) + 1, next(40) + 1);
+                        if from > to {
+                            (from, to) = (to, from);
+                        }
+                        let amount = i64::from(next(120)) - 60;
+                        let sql = format!(
+                            "BEGIN; UPDATE public.accounts SET balance = balance - {amount} WHERE id = {from};
+                             UPDATE public.accounts SET balance = balance + {amount} WHERE id = {to}; COMMIT"
+                        );
+                        match outcome(&mut mine, &sql).as_str() {
+                            "" => done += 1,
+                            "23514" => {
+                                refused += 1;
+                                run(&mut mine, "ROLLBACK");
+                            }
+                            other => panic!("{other}"),
+                        }
+                    }
+                    (done, refused)
+                })
+            })
+            .collect();
+        for writer in writers {
+            let (some, others) = writer.join().expect("a writer ends");
+            done += some;
+            refused += others;
+        }
+    });
+    assert_eq!(number(&mut client, BROKEN), 0);
+    assert_eq!(number(&mut client, "SELECT sum(balance) FROM public.accounts"), 800);
+    assert!(done > 50 && refused > 20, "{done} {refused}");
+}
+
+#[test]
+fn of_a_batch_only_the_bad_row_fails() {
+    let (_database, mut client) = bank("usher_test_gate_batch", "clients_gate_batch");
+    let here = &mut client;
+    run(
+        here,
+        "CREATE TABLE public.orders (id integer PRIMARY KEY, owner integer, amount integer);
+         GRANT SELECT ON public.orders TO clients_gate_batch;
+         SELECT usher.create_flow('book', '{\"when\": {\"change\": \"public.orders\", \"on\": [\"insert\"]}, \"then\": {\"insert\": \"public.accounts\"},
+             \"set\": {\"id\": \"new.id\", \"owner\": \"new.owner\", \"balance\": \"new.amount\"}, \"retry\": {\"delays\": []}, \"run_as\": \"clients_gate_batch\"}');
+         INSERT INTO public.orders SELECT n, n, CASE WHEN n = 33 THEN -1 ELSE 1 END FROM generate_series(1, 100) AS n",
+    );
+    settled(here, Duration::from_secs(60));
+    assert_eq!(number(here, "SELECT count(*) FROM public.accounts"), 99);
+    assert_eq!(
+        text(here, "SELECT string_agg(error_message, '; ') FROM usher.dead_letters"),
+        "rule \"owner_balance\" does not hold for {\"owner\": 33}: the sum is -1 (23514)"
+    );
+    // It fits once its owner has something.
+    run(here, "INSERT INTO public.accounts VALUES (1000, 33, 5)");
+    run(here, "SELECT usher.retry_sync_job(id) FROM usher.dead_letters");
+    wait::until_true(here, "SELECT count(*) = 101 FROM public.accounts");
+}

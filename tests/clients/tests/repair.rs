@@ -1,0 +1,277 @@
+//! Repairs of rules from outside: beside people who mend the same rows, two at once, killed in the middle, many rows, by themselves with
+//! pauses, and through flows that a worker runs.
+
+use std::time::{Duration, Instant};
+use usher_clients::{Client, Database, number, page, run, server, text, wait};
+
+const RULE: &str = r#""query": "SELECT o.organization_id, o.id AS order_id, o.total FROM public.orders AS o WHERE NOT EXISTS (SELECT FROM public.invoices AS i WHERE i.organization_id = o.organization_id AND i.order_id = o.id)",
+    "key": ["order_id"], "wrong": "'order ' || order_id || ' has no invoice'", "every": "never", "run_as": "usher_test_keeper""#;
+const INSERT: &str =
+    "INSERT INTO public.invoices (organization_id, order_id, amount) SELECT organization_id, order_id, total FROM bad";
+
+/// Orders without invoices, of two organizations, and the rule that finds them.
+fn shop(name: &str, orders: i32, repair: &str) -> (Database, Client) {
+    let database = Database::create(name);
+    let mut client = database.connect();
+    run(
+        &mut client,
+        &format!(
+            "DO $$ BEGIN CREATE ROLE usher_test_keeper NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+             CREATE TABLE public.orders (organization_id uuid NOT NULL, id integer NOT NULL, total numeric NOT NULL, PRIMARY KEY (organization_id, id));
+             CREATE TABLE public.invoices (organization_id uuid NOT NULL, order_id integer NOT NULL, amount numeric NOT NULL, PRIMARY KEY (organization_id, order_id));
+             GRANT ALL ON public.orders, public.invoices TO usher_test_keeper;
+             SELECT usher.create_organization('other');
+             INSERT INTO public.orders SELECT o.id, n, n FROM usher.organizations AS o, generate_series(1, {orders}) AS n;
+             SELECT usher.create_rule('billed', $${{{RULE}, \"repair\": {repair}}}$$);
+             SELECT usher.check_rule('billed')"
+        ),
+    );
+    (database, client)
+}
+
+fn statement(more: &str) -> String {
+    format!("{{\"statement\": \"{INSERT}\"{more}}}")
+}
+
+const OUTCOMES: &str = "SELECT string_agg(concat_ws(' ', r.outcome, r.n), ', ' ORDER BY r.outcome)
+    FROM (SELECT outcome, count(*) AS n FROM usher.repair_rule('billed') GROUP BY outcome) AS r";
+const OPEN: &str = "SELECT count(*) FROM usher.violations WHERE status = 'open'";
+
+/// Waits until the session waits for a lock.
+fn waits(client: &mut Client, pid: i64) {
+    wait::until_true(client, &format!("SELECT EXISTS (SELECT FROM pg_locks WHERE pid = {pid} AND NOT granted)"));
+}
+
+#[test]
+fn the_page_does_what_it_says() {
+    let database = Database::create("usher_test_repair_page");
+    let mut client = database.connect();
+    let here = &mut client;
+    let blocks: Vec<_> =
+        page::blocks("consistency.md").into_iter().skip_while(|block| !block.before.contains("## Repair")).take(4).collect();
+    run(here, &blocks[0].sql);
+    assert_eq!(number(here, OPEN), 3);
+    run(here, &blocks[1].sql);
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 3);
+    run(here, &blocks[2].sql);
+    assert_eq!(text(here, "SELECT string_agg(amount::text, ',' ORDER BY order_id) FROM public.invoices"), "10,20,30,40");
+    run(here, &blocks[3].sql);
+    assert_eq!(text(here, "SELECT string_agg(amount::text, ',' ORDER BY order_id) FROM public.invoices"), "10,20,30");
+    assert_eq!(text(here, "SELECT string_agg(key ->> 'order_id', ',') FROM usher.violations WHERE status = 'open'"), "4");
+}
+
+#[test]
+fn somebody_who_mends_the_same_row_is_not_run_over() {
+    let (database, mut client) = shop("usher_test_repair_race", 3, &statement(""));
+    for (ending, outcomes, amounts) in [
+        // The row is mended by a person: the repair finds that out and leaves it.
+        ("COMMIT", "not bad any more 1, repaired 5", "1,1,2,2,3,777"),
+        ("ROLLBACK", "repaired 6", "1,1,2,2,3,3"),
+    ] {
+        run(&mut client, "TRUNCATE public.invoices; SELECT usher.check_rule('billed')");
+        let mut other = database.connect();
+        run(&mut client, "BEGIN; INSERT INTO public.invoices SELECT id, 3, 777 FROM usher.organizations WHERE slug = 'default'");
+        let pid = number(&mut other, "SELECT pg_backend_pid()::bigint");
+        let mut witness = database.connect();
+        let said = std::thread::scope(|scope| {
+            let repair = scope.spawn(|| text(&mut other, OUTCOMES));
+            waits(&mut witness, pid);
+            run(&mut client, ending);
+            repair.join().expect("the repair ends")
+        });
+        assert_eq!(said, outcomes, "{ending}");
+        assert_eq!(
+            text(&mut client, "SELECT string_agg(amount::text, ',' ORDER BY amount) FROM public.invoices"),
+            amounts,
+            "{ending}"
+        );
+        assert_eq!(number(&mut client, OPEN), 0, "{ending}");
+    }
+}
+
+#[test]
+fn a_row_that_somebody_is_changing_is_repaired_as_it_becomes() {
+    let (database, mut client) = shop("usher_test_repair_stale", 1, &statement(""));
+    let mut other = database.connect();
+    let pid = number(&mut other, "SELECT pg_backend_pid()::bigint");
+    run(&mut client, "BEGIN; UPDATE public.orders SET total = total + 100");
+    let mut witness = database.connect();
+    let said = std::thread::scope(|scope| {
+        let repair = scope.spawn(|| text(&mut other, OUTCOMES));
+        waits(&mut witness, pid);
+        run(&mut client, "COMMIT");
+        repair.join().expect("the repair ends")
+    });
+    assert_eq!(said, "repaired 2");
+    assert_eq!(text(&mut client, "SELECT string_agg(amount::text, ',') FROM public.invoices"), "101,101");
+}
+
+#[test]
+fn two_repairs_at_once_do_it_once() {
+    let (database, mut client) = shop("usher_test_repair_two", 500, &statement(""));
+    let repaired: i64 = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let mut mine = database.connect();
+                scope.spawn(move || {
+                    number(&mut mine, "SELECT count(*) FROM usher.repair_rule('billed') WHERE outcome = 'repaired'")
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("a repair ends")).sum()
+    });
+    assert_eq!(repaired, 1_000);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM public.invoices"), 1_000);
+    assert_eq!(number(&mut client, "SELECT sum(cardinality(violations))::bigint FROM usher.repairs"), 1_000);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.repairs"), 2, "one for each organization");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.violations WHERE status = 'repaired' AND repairs = 1"), 1_000);
+}
+
+#[test]
+fn killed_in_the_middle_it_is_done_once_or_not_at_all() {
+    let (database, mut client) = shop("usher_test_repair_kill", 20, &statement(""));
+    // The last row of the statement waits.
+    run(
+        &mut client,
+        "CREATE FUNCTION public.stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.order_id = 20 THEN PERFORM pg_advisory_xact_lock(1); END IF; RETURN NEW; END $$;
+         CREATE TRIGGER stop BEFORE INSERT ON public.invoices FOR EACH ROW EXECUTE FUNCTION public.stop();
+         SELECT pg_advisory_lock(1)",
+    );
+    let mut other = database.connect();
+    let pid = number(&mut other, "SELECT pg_backend_pid()::bigint");
+    let victim = std::thread::spawn(move || other.query(OUTCOMES, &[]).is_err());
+    let mut witness = database.connect();
+    waits(&mut witness, pid);
+    let mut here = server::kill_and_recover(&database, &mut witness, i32::try_from(pid).expect("a pid"));
+    assert!(victim.join().expect("the victim's thread ends"), "the repair was killed");
+    let here = &mut here;
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.repairs"), 0);
+    assert_eq!(number(here, OPEN), 40);
+    assert_eq!(text(here, OUTCOMES), "repaired 40");
+    assert_eq!(text(here, &format!("SELECT COALESCE(({OUTCOMES}), 'nothing')")), "nothing");
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 40);
+    assert_eq!(number(here, "SELECT sum(jsonb_array_length(changes))::bigint FROM usher.repairs"), 40);
+}
+
+#[test]
+fn ten_thousand_rows_are_repaired_by_one_statement_and_put_back() {
+    let (_database, mut client) = shop("usher_test_repair_many", 10_000, &statement(""));
+    let here = &mut client;
+    run(
+        here,
+        "CREATE TABLE public.statements (rows bigint);
+         CREATE FUNCTION public.count_it() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN INSERT INTO public.statements SELECT count(*) FROM new; RETURN NULL; END $$;
+         CREATE TRIGGER count_it AFTER INSERT ON public.invoices REFERENCING NEW TABLE AS new FOR EACH STATEMENT EXECUTE FUNCTION public.count_it()",
+    );
+    let began = Instant::now();
+    assert_eq!(
+        number(here, "SELECT count(*) FROM usher.repair_rule('billed', organization => 'other') WHERE outcome = 'repaired'"),
+        10_000
+    );
+    let took = began.elapsed();
+    println!("10,000 violations were repaired in {took:?}");
+    assert_eq!(text(here, "SELECT string_agg(rows::text, ',') FROM public.statements"), "10000");
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM public.invoices AS i JOIN usher.organizations AS o ON o.id = i.organization_id WHERE o.slug = 'default'"
+        ),
+        0
+    );
+    assert_eq!(
+        text(here, "SELECT usher.undo_repair(id) FROM usher.repairs"),
+        "10000 rows are as they were before the repair of rule \"billed\"; 10000 violations are back"
+    );
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
+    assert_eq!(number(here, OPEN), 20_000);
+}
+
+#[test]
+fn one_bad_row_among_many_does_not_keep_the_others() {
+    let (_database, mut client) = shop("usher_test_repair_poison", 1_000, &statement(""));
+    let here = &mut client;
+    run(here, "ALTER TABLE public.invoices ADD CHECK (order_id NOT IN (77, 640)) NOT VALID");
+    assert_eq!(text(here, OUTCOMES), "failed 4, repaired 1996");
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(DISTINCT concat_ws(' ', repairs, manual, left(last_error, 60)), '; ') FROM usher.violations WHERE status = 'open'"
+        ),
+        "1 f new row for relation \"invoices\" violates check constraint \"i"
+    );
+}
+
+#[test]
+fn by_itself_it_pauses_between_attempts_and_gives_up() {
+    let (_database, mut client) = shop("usher_test_repair_auto", 1, &statement(", \"auto\": true, \"most\": 3"));
+    let here = &mut client;
+    run(here, "ALTER TABLE public.invoices ADD CHECK (amount < 0)");
+    let due = "SELECT COALESCE(sum(failed), 0)::bigint FROM usher.repair_due()";
+    let first = number(here, due);
+    // The next one comes a second later at the earliest. (A worker may have made the first.)
+    assert!(first <= 2, "{first}");
+    let mut attempts = Vec::new();
+    wait::until(Duration::from_secs(60), "the rule gives up", || {
+        number(here, due);
+        attempts.push(text(here, "SELECT string_agg(DISTINCT repairs::text, ',') FROM usher.violations"));
+        number(here, "SELECT count(*) FROM usher.violations WHERE manual") == 2
+    });
+    attempts.dedup();
+    assert!(attempts.last().is_some_and(|last| last == "3"), "{attempts:?}");
+    // One second, and two: nobody hammers.
+    assert!(number(here, "SELECT EXTRACT(epoch FROM min(tried_at) - min(first_seen_at))::bigint FROM usher.violations") >= 3);
+    assert_eq!(number(here, due), 0);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events WHERE type = 'usher.violation.repair_failed'"), 2);
+    assert_eq!(number(here, OPEN), 2);
+    // A person may try again, and it helps.
+    run(here, "ALTER TABLE public.invoices DROP CONSTRAINT invoices_amount_check");
+    assert_eq!(text(here, OUTCOMES), "repaired 2");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.violations WHERE manual"), 0);
+}
+
+#[test]
+fn a_flow_is_asked_for_the_row_and_a_worker_runs_it() {
+    let (_database, mut client) = shop("usher_test_repair_flow", 2, &statement(""));
+    let here = &mut client;
+    run(
+        here,
+        "SELECT usher.create_flow('bill', '{\"from\": \"shop\", \"to\": \"books\", \"run_as\": \"usher_test_keeper\", \"when\": {\"request\": \"bill\"},
+            \"then\": {\"insert\": \"public.invoices\", \"key\": [\"order_id\"], \"on_conflict\": \"keep\"},
+            \"set\": {\"order_id\": \"(job.payload ->> ''order_id'')::integer\", \"amount\": \"(job.payload ->> ''total'')::numeric\"}}');
+         SELECT usher.create_flow('copy', '{\"from\": \"shop\", \"to\": \"books\", \"run_as\": \"usher_test_keeper\", \"when\": {\"change\": \"public.orders\", \"on\": [\"insert\"]},
+            \"then\": {\"insert\": \"public.invoices\", \"key\": [\"order_id\"], \"on_conflict\": \"keep\"}, \"set\": {\"order_id\": \"new.id\", \"amount\": \"new.total\"}}')",
+    );
+    for (flow, more) in [("bill", ""), ("copy", ", \"touches\": {\"public.orders\": {\"order_id\": \"row.id\"}}, \"run\": []")] {
+        run(here, "DELETE FROM public.invoices");
+        run(
+            here,
+            &format!(
+                "SELECT usher.alter_rule('billed', $${{{RULE}, \"repair\": {{\"flow\": \"{flow}\"}}{more}}}$$); SELECT usher.check_rule('billed')"
+            ),
+        );
+        assert_eq!(number(here, OPEN), 4, "{flow}");
+        // Of one organization alone.
+        assert_eq!(
+            number(here, "SELECT count(*) FROM usher.repair_rule('billed', organization => 'other') WHERE outcome = 'asked'"),
+            2,
+            "{flow}"
+        );
+        wait::until_true(
+            here,
+            "SELECT count(*) >= 2 FROM public.invoices AS i JOIN usher.organizations AS o ON o.id = i.organization_id WHERE o.slug = 'other'",
+        );
+        run(here, "SELECT usher.check_rule('billed')");
+        assert_eq!(
+            number(
+                here,
+                "SELECT count(*) FROM usher.violations AS v JOIN usher.organizations AS o ON o.id = v.organization_id WHERE o.slug = 'other' AND v.status = 'gone'"
+            ),
+            2,
+            "{flow}"
+        );
+        let why = text(here, "SELECT cannot_undo FROM usher.repairs ORDER BY repaired_at DESC LIMIT 1");
+        assert_eq!(why, "what the flow does is done by its jobs", "{flow}");
+    }
+}
