@@ -40,6 +40,13 @@ pub fn spare_the_suspect(client: &mut Client) {
     );
 }
 
+/// Waits until both workers of a new database do batches. One that finds jobs at its first start cannot know that none of them has ended a
+/// server before: it does them one by one, each in a transaction of its own.
+#[track_caller]
+pub fn does_batches(client: &mut Client) {
+    wait::until_true(client, "SELECT coalesce(NOT bool_or(careful), false) AND count(*) = 2 FROM usher.worker_marks");
+}
+
 /// Kills a process with `kill -9` and returns when the server has noticed, restarted all its processes and has its
 /// workers again; it spares the suspect. `witness` is a connection that the crash must end: that is how "noticed" is known.
 #[track_caller]

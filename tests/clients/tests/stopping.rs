@@ -36,8 +36,7 @@ fn slow(name: &str) -> (Database, Client) {
             "then": {"insert": "public.done"}, "set": {"id": "new.id"}, "run_as": "clients_stopping"
         }),
     );
-    // A worker that finds jobs at its first start cannot know that none of them ended a server before: it does them one by one.
-    wait::until_true(&mut client, "SELECT coalesce(NOT bool_or(careful), false) AND count(*) = 2 FROM usher.worker_marks");
+    server::does_batches(&mut client);
     (database, client)
 }
 
