@@ -232,6 +232,7 @@ fn what_cannot_be_repaired_is_left_to_people() {
 #[test]
 fn what_is_broken_is_mended_without_anybody() {
     let stage = &mut *stage();
+    run(&mut stage.owner, "SELECT usher.enable_rule(name) FROM usher.rules");
     let [north, south] = stage.rows(|place| installation(place, "installed"));
     let deleted = format!(
         "DELETE FROM platform.module_configurations WHERE organization_id = '{}' AND installation_id = '{}' AND module_id = '{}'",
