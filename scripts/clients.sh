@@ -4,6 +4,7 @@
 #   CLIENT_LANES=3   how many
 . "$(dirname "$0")/lib.sh"
 pg_require
+export USHER_FSYNC=off # see scripts/cluster.sh
 LANES=${CLIENT_LANES:-3}
 # Those that take longest begin, so that no lane is left with one of them at the end.
 LONG="worker live_workflows platform rules gate repair model quarantine migration schedules limits live_money revenue events databases merges workflows stopping faults standby"

@@ -7,6 +7,8 @@
 #   cluster.sh standby FROM         make it, not started yet, a streaming standby of the running scratch cluster in FROM
 #   cluster.sh upgrade FROM BIN     make it out of the stopped scratch cluster in FROM by pg_upgrade; BIN: its programs
 #   USHER_PRELOAD=''                start without the extension preloaded, or with what is named
+#   USHER_FSYNC=off                 do not wait for the disk: the tests kill processes and no machine, and after each kill the server would
+#                                   wait seconds for every file of every database. The bench and the demo do wait.
 . "$(dirname "$0")/lib.sh"
 pg_detect
 [ -n "$PG_MAJOR" ] || { [ "${1:-}" = destroy ] && exit 0; } || die "no PostgreSQL found: run 'make deps' first"
@@ -61,6 +63,7 @@ max_worker_processes = 24
 max_prepared_transactions = 8
 shared_buffers = 256MB
 max_wal_size = 2GB
+fsync = ${USHER_FSYNC:-on}
 logging_collector = off
 log_line_prefix = '%m [%p] %d '
 EOF
@@ -153,8 +156,11 @@ destroy() {
 # %q: a path with a space in it must survive the shell's eval
 show_env() {
   printf 'export %s=%q\n' PGHOST "$HOME_DIR" PGPORT "$PORT" PGUSER postgres PGDATABASE postgres \
-    USHER_PGBIN "$PG_BIN" USHER_DATA "$DATA" USHER_LOG "$LOG" USHER_CLUSTER "$ROOT/scripts/cluster.sh" USHER_OLD_PGBIN "$(older)"
+    USHER_PGBIN "$PG_BIN" USHER_DATA "$DATA" USHER_LOG "$LOG" USHER_CLUSTER "$ROOT/scripts/cluster.sh" USHER_OLD_PGBIN "$(older)" USHER_FSYNC "$(fsync)"
 }
+
+# What it was started with last, so that who starts it again from within a test keeps it.
+fsync() { as_pg sed -n 's/^fsync = //p' "$DATA/usher.conf" 2>/dev/null || true; }
 
 # An older PostgreSQL that has this very version of the extension, to be upgraded from; nothing when there is none.
 older() {

@@ -52,6 +52,7 @@ show_failure() {
 }
 
 wants() { [[ " $LAYERS " == *" $1 "* ]]; }
+export USHER_FSYNC=off # see scripts/cluster.sh
 outside=() # the layers that need the scratch cluster
 for name in regress isolation clients; do ! wants "$name" || outside+=("$name"); done
 
@@ -88,5 +89,6 @@ if [ ${#outside[@]} -gt 0 ]; then
 fi
 
 # as it was found: no server left running, except when it ran before
+unset USHER_FSYNC
 if [ -n "$was_running" ]; then scripts/cluster.sh start || true; else scripts/cluster.sh stop; fi >"$LOGS/cluster-end.log" 2>&1
 finish
