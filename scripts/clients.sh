@@ -46,6 +46,8 @@ lane() {
 # shellcheck disable=SC2317 # called by the trap
 end() { for ((i = 1; i <= LANES; i++)); do USHER_HOME=$home-$i scripts/cluster.sh destroy; done; }
 trap end EXIT
+# what a run that was killed has left, half made maybe
+end >/dev/null 2>&1
 for ((i = 1; i <= LANES; i++)); do USHER_HOME=$home-$i scripts/cluster.sh start; done
 
 code=0

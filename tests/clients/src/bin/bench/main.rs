@@ -173,7 +173,11 @@ fn main() {
         std::thread::available_parallelism().map_or(0, usize::from),
         SIZES.iter().map(|(name, _)| format!("{name}={}", size(name))).collect::<Vec<_>>().join(" ")
     );
-    assert_eq!(text(&mut client, "SHOW fsync"), "on", "figures without the disk are none: scripts/cluster.sh restart, without USHER_FSYNC");
+    assert_eq!(
+        text(&mut client, "SHOW fsync"),
+        "on",
+        "figures without the disk are none: scripts/cluster.sh restart, without USHER_FSYNC"
+    );
     let mut figures = Map::new();
     let mut said = "";
     for (what, method, measure) in GROUPS.iter().filter(|(what, ..)| what.contains(&wanted)) {
