@@ -101,7 +101,11 @@ fn attach_all() -> std::result::Result<i32, ErrorReport> {
         }
         changed += audits::sync_all(attach::PATIENCE)?;
         changed += conflict::attach::sync_all(attach::PATIENCE)?;
-        changed += consistency::attach::sync_all(attach::PATIENCE)?;
+        // What a restored database knows is of the one that it is a copy of.
+        let rules = if installed.home { consistency::drift::unsettled()? } else { consistency::drift::touched(None)? };
+        let (findings, made) = consistency::attach::restore(installed, &rules)?;
+        findings.iter().for_each(|finding| warning!("{}", finding.line()));
+        changed += made;
         let mended = mend::mend(installed, true, attach::PATIENCE)?;
         mended.failed.iter().for_each(|what| warning!("a protected column is not as declared: {what}"));
         changed += mended.done.len();

@@ -2,11 +2,14 @@
 //!
 //! A table has one set of them, whichever rules there are: what they do is worked out by each session.
 
+use super::drift::{self, Finding};
+use super::store::Rule;
 use super::trigger;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::trigger::{EVENTS, locked};
 use crate::pg::{locks, role, spi, subxact};
+use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::quote_identifier;
@@ -113,6 +116,18 @@ fn explain(error: UsherError, relation: &str) -> UsherError {
     error.hint(format!(
         "Triggers are made and dropped by {owner}, the owner of pg_usher's tables: GRANT TRIGGER ON {relation} lets it make them; to drop them it must be a member of the table's owner."
     ))
+}
+
+/// The database is another one, or triggers may be missing: rules that nothing, or nothing true, is known of are put on it as it is, and what they want is there
+/// when this is done. Returns what has become of rules, and how many triggers were made. Runs with the owner's rights.
+pub fn restore(installed: Installed, rules: &[Rule]) -> Result<(Vec<Finding>, usize)> {
+    let findings = drift::look_again(installed, rules)?;
+    let made = sync_all(PATIENCE)?;
+    // Sessions may have worked out that there is nothing to do.
+    for rule in rules {
+        trigger::changed(&watched(rule.id)?);
+    }
+    Ok((findings, made))
 }
 
 /// A rule is another than before, or new: its triggers, and every session learns of it. Where it has a gate, whoever has written before it was there has

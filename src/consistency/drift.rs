@@ -31,6 +31,15 @@ pub fn touched(changed: Option<(&[Oid], &[Oid])>) -> Result<Vec<Rule>> {
     }
 }
 
+impl Finding {
+    pub fn line(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("rule \"{}\" is broken: {reason}", self.rule),
+            None => format!("rule \"{}\" fits the database again", self.rule),
+        }
+    }
+}
+
 /// Rules that are broken, and those about which nothing is written down (after a restore): rights and roles change without an event.
 pub fn unsettled() -> Result<Vec<Rule>> {
     store::rules(

@@ -56,8 +56,14 @@ pub struct Fitted {
     pub needs: Vec<(Oid, Oid)>,
 }
 
-/// Around whatever runs as the role of a rule: nothing that it sets stays.
+/// Around whatever a rule asks, as its role: nothing that it sets stays, and it writes nothing. A function in it that wrote to a table of its own could leave a
+/// deferred trigger there for COMMIT, with the rights of whoever commits.
 pub fn fence() -> Nest {
+    fence_of_repairs().read_only()
+}
+
+/// Around what mends.
+pub fn fence_of_repairs() -> Nest {
     Nest::fence().pinned_formats().utc().policies()
 }
 

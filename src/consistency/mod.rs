@@ -44,6 +44,7 @@ mod repair_undo;
 mod slices;
 mod statement;
 mod store;
+mod tells;
 mod touched;
 mod touched_checks;
 mod trigger;
@@ -57,6 +58,7 @@ pub use life::{escalate, next_escalation};
 pub use manage::{alter as alter_rule, create as create_rule, drop as drop_rule, rule_definition, rules_of};
 pub use monitor::{prune, turn, without_workers};
 pub use repair_images::detach_all;
+pub use tells::{Mends, Told, told};
 pub use touched_checks::{turn as touched_turn, without_workers as touched_without_workers};
 
 #[cfg(test)]

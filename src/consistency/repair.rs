@@ -154,7 +154,7 @@ impl Order<'_> {
         let Some(sql) = self.holding()? else { return Ok(()) };
         let keys: Vec<JsonB> = open.iter().map(|open| JsonB(open.key.clone())).collect();
         let held = subxact::attempt(|| {
-            let _fence = fit::fence();
+            let _fence = fit::fence_of_repairs();
             let _acting = role::act_as(self.fitted.run_as);
             spi::one::<i64>(&sql, &[spi::arg(keys), spi::arg(organization)])
         });
@@ -423,16 +423,27 @@ impl Order<'_> {
 
 /// Runs what changes rows of the application as a role, fenced, with what is checked at COMMIT checked now, and its changes noted.
 pub fn run_as<T>(role: Oid, organization: Option<Uuid>, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let may_defer = xact::may_defer()?;
-    let _fence = fit::fence().noted();
-    let _for_organization = identity::for_flow(organization);
-    let _acting = role::act_as(role);
-    if may_defer {
-        spi::script("SET CONSTRAINTS ALL DEFERRED")?;
-    }
-    let done = work()?;
-    if may_defer {
-        spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
+    let before = if xact::may_defer()? { xact::pending(false)? } else { HashSet::new() };
+    let done = {
+        let _fence = fit::fence_of_repairs().noted();
+        let _for_organization = identity::for_flow(organization);
+        let _acting = role::act_as(role);
+        // Never what the caller's own statements have left: it would run with the rights of the rule.
+        let settle = before.is_empty();
+        if settle {
+            spi::script("SET CONSTRAINTS ALL DEFERRED")?;
+        }
+        let done = work()?;
+        if settle {
+            spi::script("SET CONSTRAINTS ALL IMMEDIATE")?;
+        }
+        done
+    };
+    // Asked afresh: what was called may have made a trigger of its own, or have deferred it again.
+    if xact::may_defer()? && !xact::pending(false)?.is_subset(&before) {
+        return Err(UsherError::state("the repair left something for COMMIT, where it would run with other rights")
+            .detail("A deferred constraint or trigger is pending on a table that was written.")
+            .hint("Repair it by itself, outside of BEGIN and COMMIT, or make the constraint or the trigger immediate."));
     }
     Ok(done)
 }

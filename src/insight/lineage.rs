@@ -62,7 +62,7 @@ fn all() -> Result<Vec<Edge>> {
     let _path = guc::Nest::pinned_path();
     let _acting = role::internal(installed.owner);
     let mut edges = flows::edges()?;
-    let others = others::edges(&edges)?;
+    let others = others::edges(installed, &edges)?;
     edges.extend(others);
     let key = |edge: &Edge| (edge.source.clone(), edge.target.clone(), edge.by.flow.clone(), edge.kind);
     edges.sort_by(|one, other| key(one).cmp(&key(other)));

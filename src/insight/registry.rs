@@ -11,9 +11,10 @@ use pgrx::prelude::*;
 
 /// A row for each pair of systems between which there are flows, links or unfinished jobs. Members see the numbers of their organizations,
 /// operators and readers those of all. `lag`: seconds since the oldest job that could have been done by now was made.
-/// `consistency`: 100 × (1 − rows known to disagree ÷ rows linked), where rows are linked.
+/// `rules`: those that are on and read both tables of one of the flows; `open_violations`: of these.
+/// `consistency`: 100 × (1 − (rows known to disagree + open violations) ÷ rows linked), not below 0, where rows are linked.
 ///
-/// Reads unfinished jobs, dead letters, links, open conflicts, and of finished jobs only the newest: for people and for a monitor that asks
+/// Reads unfinished jobs, dead letters, links, open conflicts and violations, and of finished jobs only the newest: for people and for a monitor that asks
 /// once a minute. Errors: 55000 before `usher.setup()`.
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity, reason = "the columns of the result")]
@@ -32,6 +33,8 @@ fn registry_pairs() -> std::result::Result<
             name!(last_synced_at, Option<TimestampWithTimeZone>),
             name!(linked, i64),
             name!(open_conflicts, i64),
+            name!(rules, i64),
+            name!(open_violations, i64),
             name!(consistency, Option<f64>),
         ),
     >,
@@ -56,6 +59,8 @@ fn registry_pairs() -> std::result::Result<
             row.last_synced_at,
             row.linked,
             row.conflicts,
+            row.rules,
+            row.violations,
             row.consistency,
         )
     })))

@@ -21,6 +21,8 @@ pub struct Nest {
     level: Option<i32>,
     /// Whatever was set meanwhile goes back too, even what somebody's function set for good.
     undo: bool,
+    /// Whether the transaction was read-only before, if this guard has made it so.
+    read_only: Option<bool>,
 }
 
 const PATH: &CStr = c"pg_catalog, pg_temp";
@@ -48,7 +50,7 @@ impl Nest {
     /// session, goes back when this is dropped. A trigger of a target must not leave anything behind in the writer's
     /// session or in a worker.
     pub fn fence() -> Self {
-        let mut nest = Self { level: None, undo: true }.plain_sql();
+        let mut nest = Self { level: None, undo: true, read_only: None }.plain_sql();
         nest.set(c"search_path", PATH);
         nest
     }
@@ -72,7 +74,7 @@ impl Nest {
 
     /// Nothing yet: for settings that follow.
     pub fn open() -> Self {
-        Self { level: None, undo: false }
+        Self { level: None, undo: false, read_only: None }
     }
 
     /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
@@ -102,6 +104,14 @@ impl Nest {
     /// Policies are applied, whatever the session has chosen.
     pub fn policies(mut self) -> Self {
         self.set(c"row_security", c"on");
+        self
+    }
+
+    /// Nothing can be written: neither by what runs here, nor by what it leaves for COMMIT, which would run as whoever commits. It cannot be
+    /// switched off from within, as in a transaction that began so: PostgreSQL takes no transaction back to read-write after its first query.
+    pub fn read_only(mut self) -> Self {
+        // SAFETY: PostgreSQL's own flag of this transaction; the end of a subtransaction puts back what it found at its beginning.
+        self.read_only = Some(unsafe { std::ptr::replace(&raw mut pg_sys::XactReadOnly, true) });
         self
     }
 
@@ -221,6 +231,10 @@ impl Nest {
 
 impl Drop for Nest {
     fn drop(&mut self) {
+        if let Some(before) = self.read_only {
+            // SAFETY: as where it was set; guards end in the reverse order of their beginnings.
+            unsafe { pg_sys::XactReadOnly = before }
+        }
         // An error on its way out ends in a (sub)transaction abort, which closes every level itself.
         if let (Some(level), false) = (self.level, std::thread::panicking()) {
             // SAFETY: the level was opened by this guard in this transaction and is the innermost still open.

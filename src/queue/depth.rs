@@ -159,6 +159,10 @@ pub struct Pair {
     pub last_synced_at: Option<TimestampWithTimeZone>,
     pub linked: i64,
     pub conflicts: i64,
+    /// Rules about tables of both.
+    pub rules: i64,
+    /// Of these rules, open.
+    pub violations: i64,
     /// Per cent, rounded down: 100 only where nothing is known to disagree.
     pub consistency: Option<f64>,
 }
@@ -169,7 +173,7 @@ pub struct Pair {
 /// nobody reads through what has been done. A merge counts for both directions: its second half has the pair the other way round, and its
 /// links and conflicts are those of both.
 ///
-/// Consistency rules join here: a row per pair of open violations, whose count is added to `disagree`.
+/// A rule is about a pair when it stands on both tables of a flow between the two.
 const PAIRS: &str = "
 WITH named AS (
     SELECT v.flow_id, v.version, v.source_system AS a, v.target_system AS b FROM usher.flow_versions AS v),
@@ -216,30 +220,44 @@ links AS (
            pg_catalog.count(*) FILTER (WHERE l.right_id IS NOT NULL AND (l.status IN ('pending', 'failed') OR d.link_id IS NOT NULL)) AS disagree
       FROM usher.links AS l LEFT JOIN disputed AS d ON d.organization_id = l.organization_id AND d.link_id = l.id
      WHERE $2 OR l.organization_id = ANY ($1) GROUP BY 1, 2, 3),
-facts (a, b, flows, enabled, broken, pending, oldest, dead, at, linked, disagree, conflicts) AS (
-    SELECT f.a, f.b, f.flows, f.enabled, f.broken, 0, NULL::timestamptz, 0, NULL::timestamptz, 0, 0, 0 FROM flows AS f
-    UNION ALL SELECT n.a, n.b, 0, 0, 0, r.n, r.oldest, 0, NULL, 0, 0, 0
+tables AS (
+    SELECT v.source_system AS a, v.target_system AS b, pg_catalog.to_regclass(f.definition -> 'when' ->> 'change')::oid AS one,
+           pg_catalog.to_regclass(COALESCE(t.t ->> 'insert', t.t ->> 'upsert', t.t ->> 'update', t.t ->> 'delete', t.t ->> 'merge'))::oid AS other
+      FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = f.version
+     CROSS JOIN LATERAL (SELECT f.definition -> 'then') AS t (t)),
+ruled AS (
+    SELECT DISTINCT t.a, t.b, l.id
+      FROM tables AS t JOIN usher.rule_dependencies AS d ON d.class = 'pg_catalog.pg_class'::regclass AND d.object = t.one
+      JOIN usher.rule_dependencies AS e ON e.rule_id = d.rule_id AND e.class = d.class AND e.object = t.other
+      JOIN usher.rules AS l ON l.id = d.rule_id AND l.enabled),
+violated AS (
+    SELECT v.rule_id, pg_catalog.count(*) AS n FROM usher.violations AS v WHERE v.status = 'open' AND ($2 OR v.organization_id = ANY ($1)) GROUP BY 1),
+facts (a, b, flows, enabled, broken, pending, oldest, dead, at, linked, disagree, conflicts, rules, violations) AS (
+    SELECT f.a, f.b, f.flows, f.enabled, f.broken, 0, NULL::timestamptz, 0, NULL::timestamptz, 0, 0, 0, 0, 0 FROM flows AS f
+    UNION ALL SELECT r.a, r.b, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, 0, 1, COALESCE(v.n, 0) FROM ruled AS r LEFT JOIN violated AS v ON v.rule_id = r.id
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, r.n, r.oldest, 0, NULL, 0, 0, 0, 0, 0
       FROM ready AS r LEFT JOIN named AS n ON n.flow_id = r.flow_id AND n.version = r.flow_version
-    UNION ALL SELECT COALESCE(w.source_system, n.a), COALESCE(w.target_system, n.b), 0, 0, 0, w.n, w.oldest, 0, NULL, 0, 0, 0
+    UNION ALL SELECT COALESCE(w.source_system, n.a), COALESCE(w.target_system, n.b), 0, 0, 0, w.n, w.oldest, 0, NULL, 0, 0, 0, 0, 0
       FROM waiting AS w LEFT JOIN named AS n ON n.flow_id = w.flow_id AND n.version = w.flow_version
-    UNION ALL SELECT COALESCE(d.source_system, n.a), COALESCE(d.target_system, n.b), 0, 0, 0, 0, NULL, d.n, NULL, 0, 0, 0
+    UNION ALL SELECT COALESCE(d.source_system, n.a), COALESCE(d.target_system, n.b), 0, 0, 0, 0, NULL, d.n, NULL, 0, 0, 0, 0, 0
       FROM dead AS d LEFT JOIN named AS n ON n.flow_id = d.flow_id AND n.version = d.flow_version
-    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, w.at, 0, 0, 0
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, w.at, 0, 0, 0, 0, 0
       FROM newest AS w JOIN named AS n ON n.flow_id = w.flow_id AND n.version = w.flow_version
-    UNION ALL SELECT COALESCE(h.source_system, n.a), COALESCE(h.target_system, n.b), 0, 0, 0, 0, NULL, 0, h.at, 0, 0, 0
+    UNION ALL SELECT COALESCE(h.source_system, n.a), COALESCE(h.target_system, n.b), 0, 0, 0, 0, NULL, 0, h.at, 0, 0, 0, 0, 0
       FROM late AS h LEFT JOIN named AS n ON n.flow_id = h.flow_id AND n.version = h.flow_version
-    UNION ALL SELECT l.a, l.b, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0 FROM links AS l
-    UNION ALL SELECT l.b, l.a, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0 FROM links AS l WHERE l.paired AND l.a IS DISTINCT FROM l.b
-    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n
+    UNION ALL SELECT l.a, l.b, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0, 0, 0 FROM links AS l
+    UNION ALL SELECT l.b, l.a, 0, 0, 0, 0, NULL, 0, l.at, l.linked, l.disagree, 0, 0, 0 FROM links AS l WHERE l.paired AND l.a IS DISTINCT FROM l.b
+    UNION ALL SELECT n.a, n.b, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n, 0, 0
       FROM open AS o JOIN usher.flows AS f ON f.id = o.flow_id JOIN named AS n ON n.flow_id = f.id AND n.version = f.version
-    UNION ALL SELECT n.b, n.a, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n
+    UNION ALL SELECT n.b, n.a, 0, 0, 0, 0, NULL, 0, NULL, 0, 0, o.n, 0, 0
       FROM open AS o JOIN usher.flows AS f ON f.id = o.flow_id JOIN named AS n ON n.flow_id = f.id AND n.version = f.version
      WHERE f.definition -> 'then' ? 'merge' AND n.a IS DISTINCT FROM n.b)
 SELECT x.a, x.b, pg_catalog.sum(x.flows)::bigint, pg_catalog.sum(x.enabled)::bigint, pg_catalog.sum(x.broken)::bigint, pg_catalog.sum(x.pending)::bigint,
        CASE WHEN pg_catalog.min(x.oldest) IS NOT NULL
             THEN GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(x.oldest)), 0)::float8 END, pg_catalog.sum(x.dead)::bigint,
        pg_catalog.max(x.at), pg_catalog.sum(x.linked)::bigint, pg_catalog.sum(x.conflicts)::bigint,
-       pg_catalog.trunc(100 * (1 - pg_catalog.sum(x.disagree) / NULLIF(pg_catalog.sum(x.linked), 0)), 2)::float8
+       pg_catalog.sum(x.rules)::bigint, pg_catalog.sum(x.violations)::bigint,
+       pg_catalog.trunc(100 * GREATEST(1 - (pg_catalog.sum(x.disagree) + pg_catalog.sum(x.violations)) / NULLIF(pg_catalog.sum(x.linked), 0), 0), 2)::float8
   FROM facts AS x GROUP BY x.a, x.b ORDER BY x.a NULLS LAST, x.b NULLS LAST";
 
 /// The pairs of systems, as far as the given organizations have to do with them.
@@ -258,7 +276,9 @@ pub fn pairs(organizations: Vec<Uuid>, all: bool) -> Result<Vec<Pair>> {
             last_synced_at: row.get::<TimestampWithTimeZone>(9)?,
             linked: count(10)?,
             conflicts: count(11)?,
-            consistency: row.get::<f64>(12)?,
+            rules: count(12)?,
+            violations: count(13)?,
+            consistency: row.get::<f64>(14)?,
         })
     })
 }

@@ -37,10 +37,7 @@ fn look(installed: Installed, after: i32, tell: bool) -> Result<Looked> {
     // Once a round.
     if after == 0 && installed.up_to_date {
         for found in rules::look_again(installed, &rules::unsettled()?)? {
-            match found.reason {
-                Some(reason) => pgrx::log!("usher worker: rule \"{}\" is broken: {reason}", found.rule),
-                None => pgrx::log!("usher worker: rule \"{}\" fits the database again", found.rule),
-            }
+            pgrx::log!("usher worker: {}", found.line());
         }
     }
     if flows.is_empty() {

@@ -4,6 +4,7 @@
 //! whether the original lives on: then what leaves the database is the original's to do, not the copy's.
 
 use crate::capture;
+use crate::consistency;
 use crate::error::{Result, UsherError};
 use crate::flow::drift::{self, Others};
 use crate::flow::ready;
@@ -52,6 +53,10 @@ fn run(this_is: &str) -> Result<String> {
         warning!("{}", finding.line());
     }
     capture::attach::sync_all()?;
+    // Before anybody writes here: a gate that is not there refuses nothing.
+    for finding in consistency::attach::restore(installed, &consistency::drift::touched(None)?)?.0 {
+        warning!("{}", finding.line());
+    }
     xact::note_due_changed();
     let waiting = spi::read::<i64>(
         "SELECT (SELECT pg_catalog.count(*) FROM usher.ready_jobs) + (SELECT pg_catalog.count(*) FROM usher.queue_waiting)",

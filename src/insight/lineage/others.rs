@@ -3,20 +3,20 @@
 
 use super::graph::{By, Edge, Kind, Node};
 use crate::conflict::{self, Watched};
+use crate::consistency::{self, Mends, Told};
 use crate::error::Result;
 use crate::flow::event_type::Pattern;
 use crate::flow::feeds::plain;
 use crate::flow::shape;
 use crate::pg::spi;
+use crate::setup::Installed;
 use pgrx::pg_sys::Oid;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All of them, beside what flows make. Runs with the owner's rights.
-///
-/// Here whatever else reads tables joins in: a consistency rule, for instance, is a node of [`Kind::Rule`] with an edge from each table
-/// that its query reads.
-pub fn edges(flows: &[Edge]) -> Result<Vec<Edge>> {
+/// All of them, beside what flows make. Runs with the owner's rights. Whatever else reads tables joins in here.
+pub fn edges(installed: Installed, flows: &[Edge]) -> Result<Vec<Edge>> {
     let mut found = overlaps(flows)?;
+    found.extend(rules(installed, flows)?);
     found.extend(subscriptions(flows)?);
     found.extend(revenue()?);
     found.extend(views()?);
@@ -50,6 +50,70 @@ fn overlaps(flows: &[Edge]) -> Result<Vec<Edge>> {
         found.push(Edge::new("notice", table("usher.conflicts"), table("usher.notices"), By::default()));
     }
     Ok(found)
+}
+
+/// What a look finds, and what becomes of it, is told on the bus.
+const OF_VIOLATIONS: [&str; 3] = ["usher.violation.opened", "usher.violation.gone", "usher.violation.waived"];
+
+/// Tables that rules read, where bad rows are written down, what mends them, and who is told.
+fn rules(installed: Installed, flows: &[Edge]) -> Result<Vec<Edge>> {
+    let mut found = Vec::new();
+    let (mut any, mut notifies) = (false, false);
+    for Told { rule, pack, state, reads, mends, emits, notifies: told } in consistency::told(installed)? {
+        let by = By { flow: Some(rule.clone()), state: Some(state.to_owned()), pack, ..By::default() };
+        let node = Node::new(Kind::Rule, rule);
+        for (name, uses) in reads {
+            found.push(Edge { uses, ..Edge::new("check", table(&name), node.clone(), by.clone()) });
+        }
+        let mut then = |kind, target| found.push(Edge::new(kind, node.clone(), target, by.clone()));
+        then("violation", table("usher.violations"));
+        match mends {
+            Some(Mends::Tables(names)) => names.iter().for_each(|name| then("repair", table(name))),
+            Some(Mends::Function(name)) => then("repair", Node::new(Kind::Function, name)),
+            // It is asked to begin where it always begins.
+            Some(Mends::Flow(name)) => {
+                let begins = flows.iter().filter(|edge| edge.by.flow.as_deref() == Some(name.as_str()) && edge.kind != "join");
+                let begins: BTreeSet<&Node> =
+                    begins.map(|edge| &edge.source).filter(|from| matches!(from.kind, Kind::Request | Kind::Table)).collect();
+                begins.into_iter().for_each(|from| then("repair", from.clone()));
+            }
+            None => {}
+        }
+        if let Some(event) = emits {
+            then("emit", Node::new(Kind::Event, event));
+        }
+        any = true;
+        notifies |= told;
+    }
+    if any {
+        found.extend(heard_of_violations(flows));
+    }
+    if notifies {
+        found.push(Edge::new("notice", table("usher.violations"), table("usher.notices"), By::default()));
+    }
+    Ok(found)
+}
+
+/// The events about violations that somebody listens to.
+fn heard_of_violations(flows: &[Edge]) -> Vec<Edge> {
+    let listened: BTreeSet<&str> =
+        flows.iter().map(|edge| &edge.source).filter(|node| node.kind == Kind::Event).map(|node| node.name.as_str()).collect();
+    let mut found = Vec::new();
+    for event in OF_VIOLATIONS {
+        let node = Node::new(Kind::Event, event);
+        let patterns = listened.iter().filter(|text| {
+            **text != event && Pattern::parse(text).is_ok_and(|pattern| pattern.exactly().is_none() && pattern.means(event))
+        });
+        let matched: Vec<Edge> =
+            patterns.map(|text| Edge::new("match", node.clone(), Node::new(Kind::Event, *text), By::default())).collect();
+        if listened.contains(event) || !matched.is_empty() {
+            found.push(Edge::new("emit", table("usher.violations"), node, By::default()));
+            found.extend(matched);
+        }
+    }
+    // A flow may be known to emit one of them, and the match with it.
+    found.retain(|edge| !flows.contains(edge));
+    found
 }
 
 /// External systems that get events, and the types among those that they mean.

@@ -149,3 +149,35 @@ fn of_a_batch_only_the_bad_row_fails() {
     run(here, "SELECT usher.retry_sync_job(id) FROM usher.dead_letters");
     wait::until_true(here, "SELECT count(*) = 101 FROM public.accounts");
 }
+
+/// What a rule calls runs with the rights of its role, and would leave what it defers for the COMMIT of whoever writes: so it writes nothing.
+#[test]
+fn what_a_rule_asks_writes_nothing() {
+    let (_database, mut client) = bank("usher_test_gate_reads", "clients_gate_reads");
+    run(
+        &mut client,
+        "CREATE TABLE public.peeked (owner integer);
+         CREATE FUNCTION public.peek(owner integer) RETURNS integer LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.peeked VALUES (owner); RETURN owner; END';
+         CREATE FUNCTION public.evil() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''as %'', current_user; END';
+         CREATE CONSTRAINT TRIGGER evil AFTER INSERT ON public.peeked DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.evil();
+         GRANT INSERT ON public.peeked TO clients_gate_reads",
+    );
+    for (rule, query, owner) in [
+        ("peeks_in_touches", "SELECT owner FROM public.accounts WHERE balance < -100", "public.peek(row.owner)"),
+        ("peeks_in_query", "SELECT owner FROM public.accounts WHERE public.peek(owner) < -100", "row.owner"),
+    ] {
+        run(
+            &mut client,
+            &format!(
+                "SELECT usher.create_rule('{rule}', '{{\"query\": \"{query}\", \"key\": [\"owner\"], \"wrong\": \"''x''\", \"every\": \"never\",
+                     \"touches\": {{\"public.accounts\": {{\"owner\": \"{owner}\"}}}}, \"run\": [\"transaction\"], \"run_as\": \"clients_gate_reads\"}}')"
+            ),
+        );
+        run(&mut client, "INSERT INTO public.accounts SELECT count(*) + 1, 7, 1 FROM public.accounts");
+        let check = outcome(&mut client, &format!("SELECT usher.check_rule('{rule}')"));
+        assert_eq!(check, if rule == "peeks_in_query" { "25006" } else { "" });
+        run(&mut client, &format!("SELECT usher.drop_rule('{rule}')"));
+    }
+    assert_eq!(number(&mut client, "SELECT count(*) FROM public.accounts"), 2, "a rule that cannot be asked stops nobody");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM public.peeked"), 0);
+}

@@ -72,6 +72,12 @@ fn a_dump_carries_flows_history_and_pending_work() {
         "SELECT usher.enqueue_sync_job('acme', 'left', 'right', '{\"action\": \"call\", \"id\": 2}', run_at => now() + interval '1 s', unique_key => 'two')",
     );
     let before = text(here, SUMMARY);
+    run(
+        here,
+        r#"CREATE TABLE public.kept (id integer PRIMARY KEY, v integer NOT NULL); GRANT SELECT ON public.kept TO clients_restore;
+           SELECT usher.create_rule('kept', '{"query": "SELECT id FROM public.kept WHERE v < 0", "key": ["id"], "wrong": "''below''", "run": ["transaction"],
+                                              "touches": {"public.kept": {"id": "row.id"}}, "run_as": "clients_restore"}')"#,
+    );
 
     let copy = Database::create_empty("usher_test_restored");
     copy_database(&database.name, &copy.name);
@@ -82,6 +88,8 @@ fn a_dump_carries_flows_history_and_pending_work() {
     assert!(text(there, "SELECT usher.setup()").contains("jobs are held"));
     held(there, &before);
     assert!(text(there, "SELECT usher.resume('moved')").contains("4 jobs go on"), "{}", wait::jobs(there));
+    // The gate of a rule is there at once, not when a worker comes to look.
+    assert_eq!(refused(there, "INSERT INTO public.kept VALUES (1, -1)").code().code(), "23514");
     copy.await_workers();
     settled(there, wait::LONG);
     assert!(before.contains("pending") && before.contains("dead") && before.contains("synced"), "the test itself: {before}");

@@ -115,18 +115,35 @@ UPDATE ln.pages SET title = 'uno' WHERE id = 1;
 UPDATE ln.copies SET heading = 'eins' WHERE page = 1;
 CALL public.drain() \gset
 SELECT count(id) AS asked FROM usher.enqueue_sync_job('ln-beta', 'ln.site', 'ln.outside', '{}');
-SELECT from_system, to_system, flows, enabled, broken, pending, lag IS NOT NULL AS lags, dead_letters, last_synced_at > now() - interval '1 day' AS lately, linked, open_conflicts, consistency
+-- What must hold of both sides: who reads what, where bad rows end up, what mends them.
+SELECT usher.create_rule('ln_copied', '{"query": "SELECT p.organization_id, p.id AS page FROM ln.pages p LEFT JOIN ln.copies c ON c.organization_id = p.organization_id AND c.page = p.id WHERE c.id IS NULL",
+    "key": ["page"], "wrong": "''page '' || page || '' has no copy''", "every": "never", "touches": {"ln.pages": {"page": "row.id"}, "ln.copies": {"page": "row.page"}},
+    "escalate": {"after": "1m", "emit": "ln.orders.late"},
+    "repair": {"statement": "INSERT INTO ln.copies (organization_id, id, page) SELECT organization_id, page, page FROM bad"}}') \g /dev/null
+SELECT usher.create_rule('ln_asks', '{"query": "SELECT organization_id, id FROM ln.pages WHERE cents < 0", "key": ["id"], "wrong": "''below''", "every": "never",
+    "escalate": {"after": "1m", "notify": "see to it"}, "repair": {"flow": "ln_asked"}}') \g /dev/null
+SELECT usher.create_rule('ln_calls', '{"query": "SELECT organization_id, id FROM ln.rooms WHERE size < 0", "key": ["id"], "wrong": "''below''", "every": "never",
+    "repair": {"call": "ln.whole"}}') \g /dev/null
+SELECT kind, source, target, flow, state, uses FROM usher.lineage()
+ WHERE kind IN ('check', 'violation', 'repair', 'notice') AND concat(flow, ' ', source) ~ 'ln_(copied|asks|calls)|usher.violations' OR flow = 'ln_copied';
+INSERT INTO ln.pages VALUES (:'acme', 9, 'nine', 100);
+DELETE FROM ln.copies WHERE page IN (3, 4);
+SELECT found FROM usher.check_rule('ln_copied');
+SELECT usher.disable_rule('ln_calls') \g /dev/null
+SELECT source, target, state FROM usher.lineage('ln.rooms', 'downstream', 1) WHERE flow = 'ln_calls';
+SELECT from_system, to_system, flows, enabled, broken, pending, lag IS NOT NULL AS lags, dead_letters, last_synced_at > now() - interval '1 day' AS lately, linked, open_conflicts, rules, open_violations, consistency
   FROM usher.registry WHERE from_system LIKE 'ln.%';
 SET ROLE regress_usher_member;
-SELECT from_system, to_system, flows, pending, dead_letters, linked, open_conflicts, consistency FROM usher.registry WHERE from_system LIKE 'ln.%';
+SELECT from_system, to_system, flows, pending, dead_letters, linked, open_conflicts, rules, open_violations, consistency FROM usher.registry WHERE from_system LIKE 'ln.%';
 SET ROLE regress_usher_stranger;
-SELECT from_system, to_system, flows, pending, dead_letters, linked, open_conflicts, consistency FROM usher.registry WHERE from_system LIKE 'ln.%';
+SELECT from_system, to_system, flows, pending, dead_letters, linked, open_conflicts, rules, open_violations, consistency FROM usher.registry WHERE from_system LIKE 'ln.%';
 RESET ROLE;
 
 SET client_min_messages = warning;
 \o /dev/null
 SELECT usher.drop_flow(name) FROM usher.flows WHERE name LIKE 'ln\_%' AND strpos(name, ':') = 0;
 SELECT usher.drop_overlap_rule('ln_rooms');
+SELECT usher.drop_rule(name) FROM usher.rules WHERE name LIKE 'ln\_%';
 SELECT usher.drop_subscription('ln.outside');
 CALL public.drain();
 DELETE FROM usher.queue_waiting;
