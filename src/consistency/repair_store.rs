@@ -249,3 +249,12 @@ pub fn give_up(rule: &Rule, most: i32, wait: i64) -> Result<()> {
     }
     Ok(())
 }
+
+/// Repairs of so long ago, as other history: with them goes what the rows were before.
+pub fn prune(days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.repairs AS r WHERE r.repaired_at < pg_catalog.now() - $1 * '1 day'::interval",
+        &[spi::arg(days)],
+    )?;
+    Ok(())
+}
