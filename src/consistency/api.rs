@@ -4,7 +4,7 @@ use super::look::{self, Scope, Seen};
 use super::{explain, life, manage, store};
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
-use crate::pg::{locks, role, subxact, xact};
+use crate::pg::{role, subxact, xact};
 use crate::rates;
 use crate::registry::identity::{self, Right};
 use crate::setup::{self, Installed};
@@ -179,7 +179,7 @@ fn check(installed: Installed, rule: &store::Rule, organization: Option<Uuid>) -
             .hint("Check rules in READ COMMITTED."));
     }
     // In the order of their numbers, so that two who check all rules do not wait for each other.
-    locks::look_for_rule(rule.id, true);
+    let rule = store::hold(rule)?;
     let fitted = rule.fit(installed)?;
-    look::look(installed, rule, &fitted, &Scope::All(organization))
+    look::look(installed, &rule, &fitted, &Scope::All(organization))
 }

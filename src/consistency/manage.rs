@@ -104,9 +104,10 @@ fn changed(installed: Installed, id: i32, fitted: &Fitted) -> Result<()> {
 }
 
 pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
+    // Whoever looks now does so by the definition that was, and is done before what it has written is ended.
     let rule = {
         let _acting = role::internal(installed.owner);
-        store::by_name(name)?
+        store::hold(&store::by_name(name)?)?
     };
     let fitted = check(installed, name, &json)?;
     let _acting = role::internal(installed.owner);
@@ -134,7 +135,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
 
 pub fn drop(installed: Installed, name: &str) -> Result<String> {
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(name)?;
+    let rule = store::hold(&store::by_name(name)?)?;
     let gone = end_all(rule.id)?;
     let tables = attach::tables_of(rule.id)?;
     spi::run("DELETE FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])?;
@@ -145,7 +146,7 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
 /// Switches a rule on or off. While it is off nobody looks, and its violations stay as they are.
 pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(name)?;
+    let rule = store::hold(&store::by_name(name)?)?;
     let definition = rule.definition()?;
     let every = definition.every.is_some();
     spi::run(

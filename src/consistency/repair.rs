@@ -10,11 +10,11 @@ use super::look::{self, Keys, Scope};
 use super::repair_fit::{self, Asking, Mender, Way};
 use super::repair_images::{self as images, Change};
 use super::repair_store::{self as repairs, Open, Record};
-use super::store::Rule;
+use super::store::{self, Rule};
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
 use crate::pg::subxact::{self, Failure};
-use crate::pg::{ids, locks, role, xact};
+use crate::pg::{ids, role, xact};
 use crate::queue::request::{self, Request};
 use crate::registry::identity;
 use crate::setup::Installed;
@@ -75,8 +75,9 @@ pub fn mender(installed: Installed, rule: &Rule, fitted: &Fitted) -> Result<Mend
     })
 }
 
-/// Refuses where a repair could not see what others commit, or would have to run what others have left for COMMIT.
-pub fn ready(rule: &Rule) -> Result<()> {
+/// Refuses where a repair could not see what others commit, or would have to run what others have left for COMMIT. Takes the rule's lock, and comes back as what
+/// the rule is then.
+pub fn ready(rule: &Rule) -> Result<Rule> {
     if !xact::sees_new_commits() {
         return Err(UsherError::state("a transaction with one snapshot cannot see what others have written meanwhile")
             .hint("Repair in READ COMMITTED."));
@@ -86,8 +87,7 @@ pub fn ready(rule: &Rule) -> Result<()> {
             .detail("A repair has what is checked at COMMIT checked at once, as the rule's role; what is pending is not its own.")
             .hint("Repair in a transaction of its own, or run SET CONSTRAINTS ALL IMMEDIATE before."));
     }
-    locks::look_for_rule(rule.id, true);
-    Ok(())
+    store::hold(rule)
 }
 
 /// Whose rows they are; None: of nobody.

@@ -58,10 +58,9 @@ fn plan_repair(
     };
     let installed = setup::current()?;
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(&UsherError::given(rule, "the rule's name")?)?;
+    let rule = repair::ready(&store::by_name(&UsherError::given(rule, "the rule's name")?)?)?;
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, &rule, &fitted)?;
-    repair::ready(&rule)?;
     // Looked at anew, and nothing of that is kept.
     let rows = subxact::rehearse(|| {
         let mut rows = Vec::new();
@@ -111,9 +110,9 @@ fn carry_out(
     expect: Option<HashMap<Uuid, String>>,
     by: String,
 ) -> Result<Vec<Line>> {
+    let rule = &repair::ready(rule)?;
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, rule, &fitted)?;
-    repair::ready(rule)?;
     let order = Order { installed, rule, fitted: &fitted, mender: &mender, by, automatic: false, expect };
     let work = || {
         let mut lines = Vec::new();

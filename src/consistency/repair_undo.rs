@@ -90,7 +90,7 @@ pub fn undo(installed: Installed, id: Uuid, by: String) -> Result<String> {
         UsherError::state(format!("rule \"{}\" is gone", repair.name))
             .hint("What the repair has changed is in usher.repairs.changes; put back what is needed by hand.")
     })?;
-    repair::ready(&rule)?;
+    let rule = repair::ready(&rule)?;
     let organization = Some(repair.organization).filter(|id| id.as_bytes() != &[0; 16]);
     let noting = images::note();
     repair::run_as(repair.run_as, organization, || put_back(&repair.changes))?;
