@@ -97,7 +97,17 @@ fn changed(installed: Installed, id: i32, fitted: &Fitted) -> Result<()> {
     store::stands_on(id, fitted)?;
     attach::changed(id, fitted.definition.in_transaction)?;
     if let Some(mender) = repair_fit::mender(installed, fitted)? {
-        repair_images::attach(&mender.tables)?.iter().for_each(|said| warning!("{said}"));
+        let without = repair_images::attach(&mender.tables)?;
+        if let Some(table) = repair_images::unseen(fitted, &mender)? {
+            return Err(UsherError::forbidden(format!(
+                "\"statement\" in \"repair\": changes of {table} cannot be noted, so the repair might change rows of other organizations"
+            ))
+            .hint(format!(
+                "GRANT TRIGGER ON {table} TO {}; it owns pg_usher's tables.",
+                role::name_of(role::current()).unwrap_or_default()
+            )));
+        }
+        without.iter().for_each(|said| warning!("{said}"));
     }
     xact::note_overlaps();
     Ok(())

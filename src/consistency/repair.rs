@@ -75,6 +75,20 @@ pub fn mender(installed: Installed, rule: &Rule, fitted: &Fitted) -> Result<Mend
     })
 }
 
+/// Refuses a repair that could change rows of other organizations without anybody seeing it.
+pub fn seen(rule: &Rule, fitted: &Fitted, mender: &Mender) -> Result<()> {
+    match images::unseen(fitted, mender)? {
+        None => Ok(()),
+        Some(table) => Err(UsherError::state(format!(
+            "rule \"{}\": changes of {table} are not noted, so its repair might change rows of other organizations",
+            rule.name
+        ))
+        .hint(format!(
+            "usher.alter_rule() with the same definition makes the trigger usher_repairs; that needs the right TRIGGER on {table} for the owner of pg_usher's tables."
+        ))),
+    }
+}
+
 /// Refuses where a repair could not see what others commit, or would have to run what others have left for COMMIT. Takes the rule's lock, and comes back as what
 /// the rule is then.
 pub fn ready(rule: &Rule) -> Result<Rule> {

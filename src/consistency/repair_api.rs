@@ -113,6 +113,7 @@ fn carry_out(
     let rule = &repair::ready(rule)?;
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, rule, &fitted)?;
+    repair::seen(rule, &fitted, &mender)?;
     let order = Order { installed, rule, fitted: &fitted, mender: &mender, by, automatic: false, expect };
     let work = || {
         let mut lines = Vec::new();

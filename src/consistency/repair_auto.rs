@@ -52,6 +52,7 @@ pub fn auto_repair(installed: Installed, rule: &Rule, ids: Option<Vec<Uuid>>) ->
     }
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, rule, &fitted)?;
+    repair::seen(rule, &fitted, &mender)?;
     let order =
         Order { installed, rule, fitted: &fitted, mender: &mender, by: "pg_usher".to_owned(), automatic: true, expect: None };
     let mut done = Done::default();

@@ -2,7 +2,7 @@
 //! pauses, and through flows that a worker runs.
 
 use std::time::{Duration, Instant};
-use usher_clients::{Client, Database, number, page, run, server, text, wait};
+use usher_clients::{Client, Database, number, page, refused, run, server, text, wait};
 
 const RULE: &str = r#""query": "SELECT o.organization_id, o.id AS order_id, o.total FROM public.orders AS o WHERE NOT EXISTS (SELECT FROM public.invoices AS i WHERE i.organization_id = o.organization_id AND i.order_id = o.id)",
     "key": ["order_id"], "wrong": "'order ' || order_id || ' has no invoice'", "every": "never", "run_as": "usher_test_keeper""#;
@@ -186,6 +186,64 @@ fn ten_thousand_rows_are_repaired_by_one_statement_and_put_back() {
     );
     assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
     assert_eq!(number(here, OPEN), 20_000);
+}
+
+/// What nobody notes nobody can look at: whose rows a repair has changed is known only where the changes are.
+#[test]
+fn a_repair_that_could_reach_others_unseen_is_refused() {
+    let (_database, mut client) = shop("usher_test_repair_unseen", 1, &statement(""));
+    let here = &mut client;
+    let others = "{\"statement\": \"UPDATE public.orders AS o SET total = 777 FROM bad WHERE o.id = bad.order_id\"}";
+    run(
+        here,
+        &format!("SELECT usher.alter_rule('billed', $${{{RULE}, \"repair\": {others}}}$$); SELECT usher.check_rule('billed')"),
+    );
+    let outcomes = "SELECT string_agg(DISTINCT concat_ws(': ', outcome, left(error, 62)), '; ') FROM usher.repair_rule('billed')";
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    let refusal = |here: &mut Client| {
+        let refusal = refused(here, "SELECT * FROM usher.repair_rule('billed')");
+        assert_eq!(refusal.code().code(), "55000");
+        assert_eq!(
+            refusal.message(),
+            "rule \"billed\": changes of public.orders are not noted, so its repair might change rows of other organizations"
+        );
+        assert!(refusal.hint().is_some_and(|hint| hint.contains("usher.alter_rule()")), "{refusal:?}");
+        assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
+    };
+    // Asleep, gone, and of a table that inherits.
+    run(here, "ALTER TABLE public.orders DISABLE TRIGGER usher_repairs");
+    refusal(here);
+    run(here, "DROP TRIGGER usher_repairs ON public.orders");
+    refusal(here);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.plan_repair('billed')"), 2, "it is shown all the same");
+    run(
+        here,
+        "SELECT usher.alter_rule('billed', definition) FROM usher.rules WHERE name = 'billed'; SELECT usher.check_rule('billed')",
+    );
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    run(here, "CREATE TABLE public.old_orders () INHERITS (public.orders)");
+    refusal(here);
+    run(here, "SELECT usher.alter_rule('billed', definition) FROM usher.rules WHERE name = 'billed'");
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM pg_trigger WHERE tgname = 'usher_repairs' AND tgrelid = 'public.old_orders'::regclass"
+        ),
+        1
+    );
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    // By itself it does nothing either, and says why.
+    run(
+        here,
+        &format!(
+            "BEGIN; SELECT usher.alter_rule('billed', $${{{RULE}, \"repair\": {}}}$$); DROP TRIGGER usher_repairs ON public.orders;
+             UPDATE usher.violations SET repairs = 0, tried_at = NULL, gave_up_at = NULL; COMMIT",
+            others.replace('}', ", \"auto\": true}")
+        ),
+    );
+    let error = text(here, "SELECT error FROM usher.repair_due()");
+    assert!(error.contains("are not noted"), "{error}");
+    assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
 }
 
 #[test]
