@@ -246,6 +246,58 @@ fn a_repair_that_could_reach_others_unseen_is_refused() {
     assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
 }
 
+/// Two rules whose repairs undo each other come to rest, and people are told.
+#[test]
+fn repairs_that_undo_each_other_end() {
+    let database = Database::create("usher_test_repair_pingpong");
+    let mut client = database.connect();
+    let here = &mut client;
+    let lamp = |name: &str, which: &str, then: &str| {
+        format!(
+            "SELECT usher.create_rule('{name}', $${{\"query\": \"SELECT id FROM public.lamps WHERE {which}\", \"key\": [\"id\"], \"wrong\": \"'it is {name}'\", \"every\": \"never\",
+                 \"repair\": {{\"statement\": \"UPDATE public.lamps AS l SET lit = {then} FROM bad WHERE l.id = bad.id\", \"auto\": true, \"most\": 2}}}}$$);"
+        )
+    };
+    run(
+        here,
+        &format!(
+            "CREATE TABLE public.lamps (id integer PRIMARY KEY, lit boolean NOT NULL); INSERT INTO public.lamps VALUES (1, true); {}{}",
+            lamp("lit", "lit", "false"),
+            lamp("dark", "NOT lit", "true")
+        ),
+    );
+    let repairs = "SELECT count(*) FROM usher.repairs";
+    let given_up = "SELECT count(*) FROM usher.violations WHERE manual";
+    wait::until(Duration::from_secs(60), "one of the rules gives up", || {
+        run(
+            here,
+            "SELECT * FROM usher.check_rule('lit'); SELECT * FROM usher.check_rule('dark'); SELECT * FROM usher.repair_due()",
+        );
+        number(here, given_up) > 0 || number(here, repairs) > 20
+    });
+    assert_eq!(number(here, given_up), 1, "{} repairs", number(here, repairs));
+    let made = number(here, repairs);
+    assert_eq!(made, 4, "each as often as it may");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events WHERE type = 'usher.violation.repair_failed'"), 1);
+    assert_eq!(
+        text(here, "SELECT concat_ws(' ', rule, repairs, last_error) FROM usher.violations WHERE manual"),
+        "lit 2 it was repaired and is bad again"
+    );
+    run(here, "SELECT * FROM usher.check_rule('lit'); SELECT * FROM usher.check_rule('dark'); SELECT * FROM usher.repair_due()");
+    assert_eq!(number(here, repairs), made);
+    // Long after its repair it is another matter.
+    run(
+        here,
+        "SELECT usher.disable_rule('dark'); UPDATE public.lamps SET lit = false; SELECT * FROM usher.check_rule('lit');
+         UPDATE usher.violations SET tried_at = tried_at - interval '2 hours', repaired_at = repaired_at - interval '2 hours', gave_up_at = gave_up_at - interval '2 hours';
+         UPDATE public.lamps SET lit = true; SELECT * FROM usher.check_rule('lit')",
+    );
+    wait::until(Duration::from_secs(20), "it is repaired", || {
+        run(here, "SELECT * FROM usher.repair_due()");
+        text(here, "SELECT concat_ws(' ', status, repairs, manual) FROM usher.violations WHERE rule = 'lit'") == "repaired 1 f"
+    });
+}
+
 #[test]
 fn one_bad_row_among_many_does_not_keep_the_others() {
     let (_database, mut client) = shop("usher_test_repair_poison", 1_000, &statement(""));
