@@ -84,12 +84,18 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
             spi::arg(pack.map(str::to_owned)),
             spi::arg(fitted.definition.severity),
             spi::arg(by),
-            spi::arg(fitted.definition.every.is_some()),
+            spi::arg(looks_at_all(&fitted.definition)),
         ],
     )?
     .ok_or_else(|| UsherError::internal("a rule was not written down"))?;
     changed(installed, id, &fitted)?;
     Ok(told(name, &fitted))
+}
+
+/// Everything is looked at when the rule begins to be asked: by a look of its clock, or (a rule that is asked about what is touched) once, because nobody has
+/// asked about what was there before. What is looked at on demand is not.
+fn looks_at_all(definition: &Definition) -> bool {
+    definition.every.is_some() || definition.in_transaction || definition.after_sync
 }
 
 /// What follows from a definition that was written down: triggers, what it stands on, a first look.
@@ -136,7 +142,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
             spi::arg(JsonB(json)),
             spi::arg(fitted.run_as),
             spi::arg(fitted.definition.severity),
-            spi::arg(fitted.definition.every.is_some()),
+            spi::arg(looks_at_all(&fitted.definition)),
         ],
     )?;
     changed(installed, rule.id, &fitted)?;
@@ -158,12 +164,12 @@ pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
     let _acting = role::internal(installed.owner);
     let rule = store::hold(&store::by_name(name)?)?;
     let definition = rule.definition()?;
-    let every = definition.every.is_some();
+    let all = looks_at_all(&definition);
     spi::run(
         "UPDATE usher.rules AS l
             SET enabled = $2, wait = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
           WHERE l.id = $1 AND l.enabled <> $2",
-        &[spi::arg(rule.id), spi::arg(on), spi::arg(every)],
+        &[spi::arg(rule.id), spi::arg(on), spi::arg(all)],
     )?;
     attach::changed(rule.id, on && definition.in_transaction)?;
     xact::note_overlaps();

@@ -113,14 +113,20 @@ pub fn stands_on(rule: i32, fitted: &Fitted) -> Result<()> {
     Ok(())
 }
 
+/// SQL for whether everything that a rule `l` is about is looked at once when it begins to be asked, though not by the clock: what it is asked about from then on
+/// is what is touched.
+pub const ASKED_ABOUT_KEYS: &str = "COALESCE(l.definition -> 'run' ?| '{transaction,after_sync}'::text[], false)";
+
 /// Writes down how a rule does: None, it works, and everything is looked at, because nothing was while it did not. True when that is
 /// another answer than before.
 pub fn mark(rule: &Rule, reason: Option<&str>) -> Result<bool> {
     let changed = spi::one::<bool>(
-        "UPDATE usher.rules AS l
-            SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2, sweep_began_at = NULL, sweep_position = NULL,
-                check_at = CASE WHEN $2 IS NULL AND l.check_at IS NOT NULL THEN pg_catalog.clock_timestamp() ELSE l.check_at END
-          WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true",
+        &format!(
+            "UPDATE usher.rules AS l
+                SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2, sweep_began_at = NULL, sweep_position = NULL,
+                    check_at = CASE WHEN $2 IS NULL AND (l.check_at IS NOT NULL OR {ASKED_ABOUT_KEYS}) THEN pg_catalog.clock_timestamp() ELSE l.check_at END
+              WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true"
+        ),
         &[spi::arg(rule.id), spi::arg(reason)],
     )?;
     if changed == Some(true) {

@@ -23,6 +23,7 @@ fn rule(name: &str, more: &str) -> String {
     )
 }
 
+const TOUCHES: &str = ", \"touches\": {\"public.items\": {\"id\": \"row.id\"}}";
 const STANDING: &str = "SELECT count(*) FROM usher.violations WHERE status IN ('pending', 'open', 'waived')";
 
 /// Does something in a session of its own, which has to wait for the first one's transaction, or is done at once.
@@ -87,4 +88,50 @@ fn a_look_that_waited_asks_for_what_the_rule_says_now() {
         assert_eq!(look.join().expect("it ends").code(), &SqlState::UNDEFINED_OBJECT);
     });
     assert_eq!(number(&mut client, STANDING), 0);
+}
+
+/// A rule that is asked only about what is touched looks at everything once whenever it begins to be asked.
+#[test]
+fn what_became_bad_while_a_rule_was_not_asked_is_found() {
+    let (_database, mut client) = yard("usher_test_rule_once");
+    let here = &mut client;
+    for run_of in ["transaction", "after_sync"] {
+        run(here, "UPDATE public.items SET amount = '1'");
+        let bad = |id: i32| format!("UPDATE public.items SET amount = 'bad' WHERE id = {id}");
+        let found = |here: &mut Client, open: i64| {
+            wait::until_true(here, &format!("SELECT ({STANDING} AND rule = '{run_of}') = {open}"));
+            // Once, not by the clock.
+            wait::until_true(here, "SELECT bool_and(check_at IS NULL) FROM usher.rules");
+        };
+        run(here, &bad(1));
+        run(here, &rule(run_of, &format!("{TOUCHES}, \"run\": [\"{run_of}\"]")));
+        found(here, 2);
+        run(here, &format!("SELECT usher.disable_rule('{run_of}')"));
+        run(here, &bad(2));
+        run(here, &format!("SELECT usher.enable_rule('{run_of}')"));
+        found(here, 4);
+        // Broken, it stops nobody; mended, it finds what has happened meanwhile.
+        run(here, "ALTER TABLE public.items RENAME COLUMN amount TO price");
+        assert_eq!(text(here, &format!("SELECT state FROM usher.rules WHERE name = '{run_of}'")), "broken");
+        run(here, "UPDATE public.items SET price = 'bad' WHERE id = 3");
+        run(here, "ALTER TABLE public.items RENAME COLUMN price TO amount");
+        found(here, 6);
+        run(
+            here,
+            &format!(
+                "SELECT usher.alter_rule('{run_of}', definition || '{{\"query\": \"SELECT organization_id, id, amount FROM public.items\"}}') FROM usher.rules WHERE name = '{run_of}'"
+            ),
+        );
+        wait::until_true(
+            here,
+            &format!(
+                "SELECT bool_and(last_found = 6 AND last_checked_at > updated_at AND check_at IS NULL) FROM usher.rules WHERE name = '{run_of}'"
+            ),
+        );
+        run(here, &format!("SELECT usher.drop_rule('{run_of}')"));
+    }
+    // On demand is on demand.
+    run(here, &rule("asked", ", \"every\": \"never\""));
+    run(here, "SELECT usher.disable_rule('asked'); SELECT usher.enable_rule('asked')");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.rules WHERE check_at IS NOT NULL"), 0);
 }
