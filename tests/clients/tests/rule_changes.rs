@@ -1,6 +1,6 @@
 //! Rules that are changed, switched, dropped, broken and mended while others look, and who reads why one could not be asked.
 
-use usher_clients::{Client, Database, SqlState, number, refused, run, text, wait};
+use usher_clients::{Client, Database, SqlState, number, refused, role, run, text, wait};
 
 fn yard(name: &str) -> (Database, Client) {
     let database = Database::create(name);
@@ -134,4 +134,39 @@ fn what_became_bad_while_a_rule_was_not_asked_is_found() {
     run(here, &rule("asked", ", \"every\": \"never\""));
     run(here, "SELECT usher.disable_rule('asked'); SELECT usher.enable_rule('asked')");
     assert_eq!(number(here, "SELECT count(*) FROM usher.rules WHERE check_at IS NOT NULL"), 0);
+}
+
+/// An admin has an organization looked at, and the query is asked about all: what it stumbles over may be another's.
+#[test]
+fn why_a_rule_could_not_be_asked_is_for_operators() {
+    let (database, mut client) = yard("usher_test_rule_secret");
+    role(&mut client, "clients_rule_admin", "LOGIN");
+    run(
+        &mut client,
+        "GRANT usher_member TO clients_rule_admin; SELECT usher.grant_membership('north', 'role:clients_rule_admin', 'admin');
+         SELECT usher.create_rule('numbers', '{\"query\": \"WITH n AS MATERIALIZED (SELECT organization_id, id, amount::integer AS amount FROM public.items) SELECT * FROM n WHERE amount < 0\", \"key\": [\"id\"], \"wrong\": \"''negative''\", \"every\": \"never\"}');
+         UPDATE public.items SET amount = 'secret-of-south' WHERE id = 2 AND organization_id = (SELECT id FROM usher.organizations WHERE slug = 'south')",
+    );
+    let mut admin = database.connect_as("clients_rule_admin");
+    let told = refused(&mut admin, "SELECT * FROM usher.check_rule('numbers', 'north')");
+    assert!(!format!("{told:?}").contains("secret") && !format!("{told:?}").contains("amount::integer"), "{told:?}");
+    assert_eq!((told.code().code(), told.message()), ("55000", "rule \"numbers\" could not be evaluated"));
+    assert_eq!(
+        text(&mut admin, "SELECT concat_ws(' | ', rule, new, error) FROM usher.check_rules('north')"),
+        "numbers | rule \"numbers\" could not be evaluated (55000)"
+    );
+    // Who runs the installation reads it.
+    let error = text(&mut client, "SELECT last_error FROM usher.rules");
+    assert!(error.contains("secret-of-south"), "{error}");
+    let told = refused(&mut client, "SELECT * FROM usher.check_rule('numbers', 'north')");
+    assert!(told.message().contains("secret-of-south"), "{told:?}");
+    assert!(text(&mut client, "SELECT error FROM usher.check_rules()").contains("secret-of-south"));
+    // What concerns the caller is told as it is.
+    let snapshot =
+        refused(&mut admin, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT * FROM usher.check_rule('numbers', 'north')");
+    assert!(snapshot.message().contains("one snapshot"), "{snapshot:?}");
+    run(&mut admin, "ROLLBACK");
+    assert_eq!(refused(&mut admin, "SELECT * FROM usher.check_rule('none', 'north')").code(), &SqlState::UNDEFINED_OBJECT);
+    run(&mut client, "UPDATE public.items SET amount = '-1' WHERE amount ~ 'secret'");
+    assert_eq!(text(&mut admin, "SELECT concat_ws(' ', new, still, gone) FROM usher.check_rule('numbers', 'north')"), "0 0 0");
 }
