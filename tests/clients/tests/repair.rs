@@ -260,6 +260,25 @@ fn a_repair_that_could_reach_others_unseen_is_refused() {
     assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
 }
 
+#[test]
+fn an_undo_that_was_not_noted_says_so() {
+    let (_database, mut client) = shop("usher_test_repair_undo_unnoted", 1, &statement(""));
+    let here = &mut client;
+    assert_eq!(text(here, OUTCOMES), "repaired 2");
+    run(here, "DROP TRIGGER usher_repairs ON public.invoices");
+    run(here, "SELECT usher.undo_repair(id) FROM usher.repairs WHERE kind = 'statement'");
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(DISTINCT concat_ws(' ', changes, cannot_undo), '; ') FROM usher.repairs WHERE kind = 'undo'"
+        ),
+        "[] its changes of public.invoices were not noted"
+    );
+    let redo = refused(here, "SELECT usher.undo_repair(id) FROM usher.repairs WHERE kind = 'undo'");
+    assert_eq!(redo.code().code(), "55000");
+}
+
 /// Two rules whose repairs undo each other come to rest, and people are told.
 #[test]
 fn repairs_that_undo_each_other_end() {
