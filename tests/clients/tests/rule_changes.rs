@@ -170,3 +170,40 @@ fn why_a_rule_could_not_be_asked_is_for_operators() {
     run(&mut client, "UPDATE public.items SET amount = '-1' WHERE amount ~ 'secret'");
     assert_eq!(text(&mut admin, "SELECT concat_ws(' ', new, still, gone) FROM usher.check_rule('numbers', 'north')"), "0 0 0");
 }
+
+#[test]
+fn a_rule_stands_on_all_that_it_names() {
+    let (_database, mut client) = yard("usher_test_rule_needs");
+    let here = &mut client;
+    run(
+        here,
+        "CREATE FUNCTION public.said(id bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT 'item ' || id $$;
+         CREATE FUNCTION public.keyed(id bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$ SELECT id $$;
+         CREATE TABLE public.notes (organization_id uuid NOT NULL, item bigint)",
+    );
+    run(
+        here,
+        "SELECT usher.create_rule('needs', '{\"query\": \"SELECT organization_id, id FROM public.items WHERE amount = ''bad''\", \"key\": [\"id\"], \"wrong\": \"public.said(id)\",
+            \"touches\": {\"public.items\": {\"id\": \"row.id\"}, \"public.notes\": {\"id\": \"public.keyed(row.item)\"}}, \"run\": [\"after_sync\"], \"every\": \"never\"}')",
+    );
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(pg_describe_object(class, object, 0), ', ' ORDER BY pg_describe_object(class, object, 0)) FROM usher.rule_dependencies WHERE class = 'pg_proc'::regclass"
+        ),
+        "function keyed(bigint), function said(bigint)"
+    );
+    // It reads what it read: what is merely touched is not looked at.
+    let explained = text(here, "SELECT usher.explain_rule('needs')");
+    assert!(
+        explained.contains("reads:    public.items, watched") && explained.contains("public.notes, by what the query calls"),
+        "{explained}"
+    );
+    for function in ["said(bigint)", "keyed(bigint)"] {
+        run(here, &format!("ALTER FUNCTION public.{function} RENAME TO away"));
+        assert_eq!(text(here, "SELECT state FROM usher.rules"), "broken", "{function}");
+        let name = function.split('(').next().unwrap_or_default();
+        run(here, &format!("ALTER FUNCTION public.away(bigint) RENAME TO {name}"));
+        assert_eq!(text(here, "SELECT state FROM usher.rules"), "active", "{function}");
+    }
+}
