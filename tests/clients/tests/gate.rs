@@ -58,20 +58,19 @@ fn two_that_break_it_only_together_do_not_both_commit() {
     // At the same moment: the second waits for the first, which is prepared and still open.
     run(&mut first, "TRUNCATE public.accounts; INSERT INTO public.accounts VALUES (1, 7, 5), (2, 7, 5)");
     run(&mut second, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 2");
-    if outcome(&mut first, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 1; PREPARE TRANSACTION 'usher_gate'")
-        .is_empty()
-    {
-        run(&mut second, "SET lock_timeout = '200ms'");
-        assert_eq!(outcome(&mut second, "COMMIT"), "55P03");
-        run(&mut first, "COMMIT PREPARED 'usher_gate'");
-        assert_eq!(
-            outcome(
-                &mut second,
-                "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 2; PREPARE TRANSACTION 'usher_gate_2'"
-            ),
-            "23514"
-        );
+    if text(&mut first, "SHOW max_prepared_transactions") == "0" {
+        println!("this server takes no prepared transactions");
+        run(&mut second, "ROLLBACK");
+        return;
     }
+    run(&mut first, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 1; PREPARE TRANSACTION 'usher_gate'");
+    run(&mut second, "SET lock_timeout = '200ms'");
+    assert_eq!(outcome(&mut second, "COMMIT"), "55P03");
+    run(&mut first, "COMMIT PREPARED 'usher_gate'");
+    assert_eq!(
+        outcome(&mut second, "BEGIN; UPDATE public.accounts SET balance = -3 WHERE id = 2; PREPARE TRANSACTION 'usher_gate_2'"),
+        "23514"
+    );
     assert_eq!(number(&mut first, BROKEN), 0);
 }
 

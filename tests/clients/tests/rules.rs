@@ -205,7 +205,7 @@ fn grace_and_escalation_come_at_their_time() {
         here,
         "patient",
         "amount < 0",
-        ", \"every\": \"1 day\", \"grace\": \"1s\", \"escalate\": {\"after\": \"500ms\", \"notify\": \"items stay bad\"}",
+        ", \"every\": \"1 day\", \"grace\": \"5s\", \"escalate\": {\"after\": \"500ms\", \"notify\": \"items stay bad\"}",
     );
     rule(here, "loud", "amount < -5", ", \"every\": \"never\", \"escalate\": {\"after\": \"500ms\", \"emit\": \"items.bad\"}");
     checked(here, "patient");

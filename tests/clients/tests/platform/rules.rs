@@ -21,10 +21,11 @@ fn found(here: &mut Client, rule: &Value, place: &Place) -> String {
         "WITH bad AS ({query}) SELECT count(*)::text || ' ' || count(DISTINCT (bad.organization_id, {}))::text FROM bad",
         keys.iter().map(|key| format!("bad.{key}")).collect::<Vec<_>>().join(", ")
     );
+    run(here, "SET ROLE usher_platform");
     let counted = text(here, &distinct);
     let (all, different) = counted.split_once(' ').expect("two counts");
     assert_eq!(all, different, "the key tells bad rows apart");
-    text(
+    let said = text(
         here,
         &format!(
             "WITH bad AS ({query}) SELECT COALESCE(string_agg(said, '; ' ORDER BY said), '') FROM (
@@ -34,7 +35,9 @@ fn found(here: &mut Client, rule: &Value, place: &Place) -> String {
             place.organization,
             ids(place)
         ),
-    )
+    );
+    run(here, "RESET ROLE");
+    said
 }
 
 /// What tells rows of this case from those of others.
