@@ -32,6 +32,7 @@ CREATE TABLE usher.repairs (
     CONSTRAINT repairs_undone_whole CHECK ((undone_at IS NULL) = (undone_by IS NULL))
 );
 CREATE INDEX repairs_id_idx ON usher.repairs (id);
+CREATE INDEX repairs_age_idx ON usher.repairs (repaired_at);
 CREATE INDEX repairs_rule_idx ON usher.repairs (rule_id, organization_id, repaired_at);
 COMMENT ON TABLE usher.repairs IS 'repairs of rules, with the rows that each has changed as they were and as it left them; usher.undo_repair() puts them back';
 COMMENT ON COLUMN usher.repairs.violations IS 'those that it has ended';

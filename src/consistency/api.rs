@@ -1,10 +1,11 @@
 //! SQL functions of rules.
 
 use super::look::{self, Scope, Seen};
-use super::{explain, life, manage, store};
+use super::{explain, life, manage, monitor, store};
 use crate::error::{Result, UsherError};
 use crate::guard::audit;
-use crate::pg::{locks, role, subxact, xact};
+use crate::pg::subxact::{self, Failure};
+use crate::pg::{role, xact};
 use crate::rates;
 use crate::registry::identity::{self, Right};
 use crate::setup::{self, Installed};
@@ -67,7 +68,8 @@ fn disable_rule(name: Option<String>) -> Sql<String> {
 /// Arguments: `rule`, by name; `organization`, slug or id, NULL: all. Returns how many bad rows are new, how many were known, and how many violations
 /// are gone.
 /// Errors: 42501 for callers who are neither operators nor admins of the organization that they name, 42704 when there is no such
-/// rule, 55000 in a transaction that does not see what others commit, and for a rule that is broken.
+/// rule, 55000 in a transaction that does not see what others commit, and for a rule that is broken; for callers who are no operators also when
+/// the rule could not be evaluated, without saying of what.
 #[pg_extern(volatile, parallel_unsafe)]
 #[allow(clippy::type_complexity, reason = "the type says the columns")]
 fn check_rule(
@@ -85,10 +87,15 @@ fn check_rule(
         }
     };
     let name = UsherError::given(rule, "the rule's name")?;
+    let operator = identity::is_operator();
     let installed = setup::current()?;
     let _acting = role::internal(installed.owner);
     let rule = store::by_name(&name)?;
-    let seen = check(installed, &rule, organization)?;
+    let seen = if operator {
+        check(installed, &rule, organization, &mut false)?
+    } else {
+        looked(installed, &rule, organization, operator).map_err(UsherError::from)?
+    };
     Ok(TableIterator::once((rule.name, seen.new, seen.still, seen.gone)))
 }
 
@@ -122,11 +129,12 @@ fn check_rules(
             None
         }
     };
+    let operator = identity::is_operator();
     let installed = setup::current()?;
     let _acting = role::internal(installed.owner);
     let mut rows = Vec::new();
     for rule in store::rules("l.enabled", &[])? {
-        match subxact::attempt(|| check(installed, &rule, organization)) {
+        match looked(installed, &rule, organization, operator) {
             Ok(seen) => rows.push((rule.name, Some(seen.new), Some(seen.still), Some(seen.gone), None)),
             Err(failure) => rows.push((rule.name, None, None, None, Some(failure.line()))),
         }
@@ -173,13 +181,42 @@ fn called(function: &str, organization: Uuid) -> Result<()> {
     rates::take(function, Some(organization))
 }
 
-fn check(installed: Installed, rule: &store::Rule, organization: Option<Uuid>) -> Result<Seen> {
+/// Looks, for whoever asks. The query is asked about everybody's rows, and a message of what it stumbles over may hold what is in them, as it may the query: why it
+/// could not be asked is for those who run the installation.
+fn looked(
+    installed: Installed,
+    rule: &store::Rule,
+    organization: Option<Uuid>,
+    operator: bool,
+) -> std::result::Result<Seen, Failure> {
+    let mut asked = false;
+    subxact::attempt(|| check(installed, rule, organization, &mut asked)).map_err(|failure| {
+        if operator || !asked || failure.is_busy() {
+            return failure;
+        }
+        pgrx::log!("usher: rule \"{}\" could not be evaluated: {}", rule.name, failure.line());
+        if let Err(error) = monitor::failed(installed, rule, &failure) {
+            pgrx::log!("usher: that of rule \"{}\" could not be noted: {}", rule.name, error.message);
+        }
+        Failure {
+            sqlstate: "55000".to_owned(),
+            code: PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            message: format!("rule \"{}\" could not be evaluated", rule.name),
+            detail: None,
+            hint: Some("usher.rules.last_error, or the server's log, tells those who run the installation why.".to_owned()),
+        }
+    })
+}
+
+/// `asked`: set once what goes wrong is a matter of the rule.
+fn check(installed: Installed, rule: &store::Rule, organization: Option<Uuid>, asked: &mut bool) -> Result<Seen> {
     if !xact::sees_new_commits() {
         return Err(UsherError::state("a transaction with one snapshot cannot see what others have written meanwhile")
             .hint("Check rules in READ COMMITTED."));
     }
     // In the order of their numbers, so that two who check all rules do not wait for each other.
-    locks::look_for_rule(rule.id, true);
+    let rule = store::hold(rule)?;
+    *asked = true;
     let fitted = rule.fit(installed)?;
-    look::look(installed, rule, &fitted, &Scope::All(organization))
+    look::look(installed, &rule, &fitted, &Scope::All(organization))
 }

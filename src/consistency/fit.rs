@@ -78,13 +78,9 @@ pub fn fit(installed: Installed, definition: Definition, run_as: Oid) -> Result<
     let key = key(&definition, &columns)?;
     let organization = organization(&definition, &columns)?;
     wrong(&definition, run_as)?;
-    let needs = subxact::rehearse(|| {
-        let _fence = fence();
-        let _acting = role::act_as(run_as);
-        depend::referenced(&[(&definition.query, &[])])
-    })?;
-    let reads = reads(&needs, run_as)?;
+    let reads = reads(&referenced(run_as, std::slice::from_ref(&definition.query))?, run_as)?;
     let touches = touches(&definition, &key, organization.as_deref(), run_as)?;
+    let needs = referenced(run_as, &statements(&definition, &touches))?;
     let tenant = organization.as_ref().and_then(|name| columns.iter().find(|column| column.name == *name));
     let slices = slices::of(&key, tenant, sliceable)?;
     event_type(&definition)?;
@@ -92,6 +88,28 @@ pub fn fit(installed: Installed, definition: Definition, run_as: Oid) -> Result<
     let fitted = Fitted { definition, run_as, columns, key, organization, touches, reads, slices, needs };
     fitted.plans(installed)?;
     Ok(fitted)
+}
+
+/// What some statements stand on.
+fn referenced(run_as: Oid, statements: &[String]) -> Result<Vec<(Oid, Oid)>> {
+    let no_arguments: &[pg_sys::BuiltinOid] = &[];
+    let statements: Vec<_> = statements.iter().map(|sql| (sql.as_str(), no_arguments)).collect();
+    Ok(subxact::rehearse(|| {
+        let _fence = fence();
+        let _acting = role::act_as(run_as);
+        depend::referenced(&statements)
+    })?)
+}
+
+/// All that a rule says in SQL: its query with the sentence, and what a changed row concerns.
+fn statements(definition: &Definition, touches: &[Touch]) -> Vec<String> {
+    let mut all = vec![format!("SELECT ({}\n) FROM ({}\n) AS bad", definition.wrong, definition.query)];
+    for touch in touches {
+        let given: Vec<String> =
+            touch.keys.iter().flatten().chain(&touch.organization).map(|text| format!("({text}\n)")).collect();
+        all.push(format!("SELECT {} FROM {} AS row", given.join(", "), touch.table.sql));
+    }
+    all
 }
 
 impl Fitted {

@@ -6,7 +6,6 @@
 //!
 //! A rule that cannot be asked stops nobody. It says so, and a worker marks it as broken.
 
-use super::definition::Mend;
 use super::fit;
 use super::look::{self, Keys};
 use super::statement::{Form, Shape};
@@ -236,14 +235,10 @@ fn refusal(installed: Installed, known: &Known, bad: Bad) -> UsherError {
         error = error.detail(format!("Nor does it for {keys} that this transaction has touched."));
     }
     let remedy = match &known.fitted.definition.repair {
-        None => "Correct that in the same transaction, before COMMIT.".to_owned(),
-        Some(repair) => {
-            let kind = match &repair.mend {
-                Mend::Statement(statement) => format!("the statement {statement}"),
-                Mend::Call(function) => format!("the function {function}"),
-                Mend::Flow(flow) => format!("the flow {flow}"),
-            };
-            format!("Correct that in the same transaction, before COMMIT. What the rule names as its repair: {kind}.")
+        None => "Correct that in the same transaction, before COMMIT.",
+        // What it does is not for whoever writes: a definition is for those who run the installation.
+        Some(_) => {
+            "Correct that in the same transaction, before COMMIT. The rule has a repair, which those who run pg_usher may ask for."
         }
     };
     error.hint(remedy)

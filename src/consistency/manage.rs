@@ -84,7 +84,7 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
             spi::arg(pack.map(str::to_owned)),
             spi::arg(fitted.definition.severity),
             spi::arg(by),
-            spi::arg(fitted.definition.every.is_some()),
+            spi::arg(looks_at_all(&fitted.definition)),
         ],
     )?
     .ok_or_else(|| UsherError::internal("a rule was not written down"))?;
@@ -92,21 +92,38 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
     Ok(told(name, &fitted))
 }
 
+/// Everything is looked at when the rule begins to be asked: by a look of its clock, or (a rule that is asked about what is touched) once, because nobody has
+/// asked about what was there before. What is looked at on demand is not.
+fn looks_at_all(definition: &Definition) -> bool {
+    definition.every.is_some() || definition.in_transaction || definition.after_sync
+}
+
 /// What follows from a definition that was written down: triggers, what it stands on, a first look.
 fn changed(installed: Installed, id: i32, fitted: &Fitted) -> Result<()> {
     store::stands_on(id, fitted)?;
     attach::changed(id, fitted.definition.in_transaction)?;
     if let Some(mender) = repair_fit::mender(installed, fitted)? {
-        repair_images::attach(&mender.tables)?.iter().for_each(|said| warning!("{said}"));
+        let without = repair_images::attach(&mender.tables)?;
+        if let Some(table) = repair_images::unseen(fitted, &mender)? {
+            return Err(UsherError::forbidden(format!(
+                "\"statement\" in \"repair\": changes of {table} cannot be noted, so the repair might change rows of other organizations"
+            ))
+            .hint(format!(
+                "GRANT TRIGGER ON {table} TO {}; it owns pg_usher's tables.",
+                role::name_of(role::current()).unwrap_or_default()
+            )));
+        }
+        without.iter().for_each(|said| warning!("{said}"));
     }
     xact::note_overlaps();
     Ok(())
 }
 
 pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
+    // Whoever looks now does so by the definition that was, and is done before what it has written is ended.
     let rule = {
         let _acting = role::internal(installed.owner);
-        store::by_name(name)?
+        store::hold(&store::by_name(name)?)?
     };
     let fitted = check(installed, name, &json)?;
     let _acting = role::internal(installed.owner);
@@ -125,7 +142,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
             spi::arg(JsonB(json)),
             spi::arg(fitted.run_as),
             spi::arg(fitted.definition.severity),
-            spi::arg(fitted.definition.every.is_some()),
+            spi::arg(looks_at_all(&fitted.definition)),
         ],
     )?;
     changed(installed, rule.id, &fitted)?;
@@ -134,7 +151,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
 
 pub fn drop(installed: Installed, name: &str) -> Result<String> {
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(name)?;
+    let rule = store::hold(&store::by_name(name)?)?;
     let gone = end_all(rule.id)?;
     let tables = attach::tables_of(rule.id)?;
     spi::run("DELETE FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])?;
@@ -145,14 +162,14 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
 /// Switches a rule on or off. While it is off nobody looks, and its violations stay as they are.
 pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(name)?;
+    let rule = store::hold(&store::by_name(name)?)?;
     let definition = rule.definition()?;
-    let every = definition.every.is_some();
+    let all = looks_at_all(&definition);
     spi::run(
         "UPDATE usher.rules AS l
             SET enabled = $2, wait = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
           WHERE l.id = $1 AND l.enabled <> $2",
-        &[spi::arg(rule.id), spi::arg(on), spi::arg(every)],
+        &[spi::arg(rule.id), spi::arg(on), spi::arg(all)],
     )?;
     attach::changed(rule.id, on && definition.in_transaction)?;
     xact::note_overlaps();

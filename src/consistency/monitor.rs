@@ -125,6 +125,7 @@ fn graces(installed: Installed) -> Result<bool> {
         let Some(rule) = store::by_id(id)? else { continue };
         let outcome = if locks::look_for_rule(id, false) {
             subxact::attempt_within(Some(LIMIT), || {
+                let Some(rule) = store::held(&rule)? else { return Ok(Seen::default()) };
                 let fitted = rule.fit(installed)?;
                 look::look(installed, &rule, &fitted, &Scope::Keys(&keys))
             })
@@ -201,6 +202,8 @@ fn sweeps(installed: Installed) -> Result<bool> {
         again(rule.id, 1_000)?;
         return Ok(true);
     }
+    // As it is now that nobody else changes it.
+    let Some(rule) = store::held(&rule)?.filter(|rule| rule.enabled && !rule.broken) else { return Ok(true) };
     let Some(sweep) = sweep_of(rule.id)? else { return Ok(true) };
     let begun = Instant::now();
     let outcome = subxact::attempt_within(Some(LIMIT), || part(installed, &rule, &sweep));
@@ -519,8 +522,9 @@ pub fn failed(installed: Installed, rule: &Rule, failure: &Failure) -> Result<()
     Ok(())
 }
 
-/// Violations that ended so long ago, as other history.
+/// Violations that ended so long ago, and repairs, as other history.
 pub fn prune(days: i32) -> Result<()> {
+    super::repair_store::prune(days)?;
     spi::run(
         "DELETE FROM usher.violations AS v WHERE v.status IN ('gone', 'repaired') AND v.ended_at < pg_catalog.now() - $1 * '1 day'::interval",
         &[spi::arg(days)],

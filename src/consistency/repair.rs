@@ -10,11 +10,11 @@ use super::look::{self, Keys, Scope};
 use super::repair_fit::{self, Asking, Mender, Way};
 use super::repair_images::{self as images, Change};
 use super::repair_store::{self as repairs, Open, Record};
-use super::store::Rule;
+use super::store::{self, Rule};
 use crate::error::{Result, UsherError};
 use crate::pg::spi;
 use crate::pg::subxact::{self, Failure};
-use crate::pg::{ids, locks, role, xact};
+use crate::pg::{ids, role, xact};
 use crate::queue::request::{self, Request};
 use crate::registry::identity;
 use crate::setup::Installed;
@@ -75,8 +75,23 @@ pub fn mender(installed: Installed, rule: &Rule, fitted: &Fitted) -> Result<Mend
     })
 }
 
-/// Refuses where a repair could not see what others commit, or would have to run what others have left for COMMIT.
-pub fn ready(rule: &Rule) -> Result<()> {
+/// Refuses a repair that could change rows of other organizations without anybody seeing it.
+pub fn seen(rule: &Rule, fitted: &Fitted, mender: &Mender) -> Result<()> {
+    match images::unseen(fitted, mender)? {
+        None => Ok(()),
+        Some(table) => Err(UsherError::state(format!(
+            "rule \"{}\": changes of {table} are not noted, so its repair might change rows of other organizations",
+            rule.name
+        ))
+        .hint(format!(
+            "usher.alter_rule() with the same definition makes the trigger usher_repairs; that needs the right TRIGGER on {table} for the owner of pg_usher's tables."
+        ))),
+    }
+}
+
+/// Refuses where a repair could not see what others commit, or would have to run what others have left for COMMIT. Takes the rule's lock, and comes back as what
+/// the rule is then.
+pub fn ready(rule: &Rule) -> Result<Rule> {
     if !xact::sees_new_commits() {
         return Err(UsherError::state("a transaction with one snapshot cannot see what others have written meanwhile")
             .hint("Repair in READ COMMITTED."));
@@ -86,8 +101,7 @@ pub fn ready(rule: &Rule) -> Result<()> {
             .detail("A repair has what is checked at COMMIT checked at once, as the rule's role; what is pending is not its own.")
             .hint("Repair in a transaction of its own, or run SET CONSTRAINTS ALL IMMEDIATE before."));
     }
-    locks::look_for_rule(rule.id, true);
-    Ok(())
+    store::hold(rule)
 }
 
 /// Whose rows they are; None: of nobody.
@@ -207,11 +221,7 @@ impl Order<'_> {
         while let Some(part) = parts.pop() {
             let mut stuck = HashSet::new();
             match subxact::attempt(|| self.once(organization, sql, &wanted, &part, &mut stuck)) {
-                Ok((changes, cannot_undo)) => {
-                    tried.changes.extend(changes);
-                    tried.cannot_undo.extend(cannot_undo);
-                    tried.helped.extend(part);
-                }
+                Ok((changes, repair)) => tried.helped.push(Helped { rows: part, changes, repair }),
                 // Undone for these; the others are done without them.
                 Err(_) if !stuck.is_empty() => {
                     let rest: Vec<usize> = part.iter().copied().filter(|n| !stuck.contains(n)).collect();
@@ -231,7 +241,8 @@ impl Order<'_> {
         self.settle(organization, &wanted, tried)
     }
 
-    /// Repairs some rows by one statement, and looks at them again. Those that are bad all the same come back in `stuck`, with an error.
+    /// Repairs some rows by one statement, looks at them again, and writes down what was done. Those that are bad all the same come back in `stuck`, with an
+    /// error. What does not fit into one value fails like what the statement does, and is done in halves.
     fn once(
         &self,
         organization: Uuid,
@@ -239,7 +250,7 @@ impl Order<'_> {
         wanted: &[Open],
         part: &[usize],
         stuck: &mut HashSet<usize>,
-    ) -> Result<(Vec<Change>, Vec<String>)> {
+    ) -> Result<(Vec<Change>, Uuid)> {
         let is_call = self.mender.kind() == "call";
         let before = if is_call { images::written_so_far()? } else { None };
         let noting = images::note();
@@ -269,7 +280,9 @@ impl Order<'_> {
         if !stuck.is_empty() {
             return Err(UsherError::state(NO_HELP_SAID));
         }
-        Ok((changes, cannot_undo))
+        let helped: Vec<&Open> = part.iter().map(|n| &wanted[*n]).collect();
+        let repair = self.record(organization, &helped, &changes, cannot_undo)?;
+        Ok((changes, repair))
     }
 
     /// A repair of an organization's rows keeps to them.
@@ -286,14 +299,14 @@ impl Order<'_> {
         }
     }
 
-    /// Writes down what was done, and what was not.
+    /// What has become of the violations.
     fn settle(&self, organization: Uuid, wanted: &[Open], tried: Tried) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
-        let helped: Vec<&Open> = tried.helped.iter().map(|n| &wanted[*n]).collect();
-        if !helped.is_empty() {
-            let repair = Some(self.record(organization, &helped, &tried.changes, tried.cannot_undo)?);
+        for done in tried.helped {
+            let repair = Some(done.repair);
+            let helped: Vec<&Open> = done.rows.iter().map(|n| &wanted[*n]).collect();
             repairs::ended(organization, helped.iter().map(|open| open.id).collect())?;
-            let mut of = attributed(&self.fitted.definition.key, &helped, &tried.changes);
+            let mut of = attributed(&self.fitted.definition.key, &helped, &done.changes);
             for open in &helped {
                 let changes = of.remove(&Some(open.id)).map(Value::Array);
                 lines.push(Line { changes, repair, ..self.line(organization, open, REPAIRED) });
@@ -451,11 +464,16 @@ pub fn run_as<T>(role: Oid, organization: Option<Uuid>, work: impl FnOnce() -> R
 /// How the repair of some rows went.
 #[derive(Default)]
 struct Tried {
-    helped: Vec<usize>,
+    helped: Vec<Helped>,
     /// None: it did not help.
     failed: Vec<(usize, Option<Failure>)>,
+}
+
+/// Rows that one statement has repaired.
+struct Helped {
+    rows: Vec<usize>,
     changes: Vec<Change>,
-    cannot_undo: Vec<String>,
+    repair: Uuid,
 }
 
 /// Changes by the violation that they are about: the one whose key the row holds in columns of the same names, as long as that is one.

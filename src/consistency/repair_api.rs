@@ -58,10 +58,9 @@ fn plan_repair(
     };
     let installed = setup::current()?;
     let _acting = role::internal(installed.owner);
-    let rule = store::by_name(&UsherError::given(rule, "the rule's name")?)?;
+    let rule = repair::ready(&store::by_name(&UsherError::given(rule, "the rule's name")?)?)?;
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, &rule, &fitted)?;
-    repair::ready(&rule)?;
     // Looked at anew, and nothing of that is kept.
     let rows = subxact::rehearse(|| {
         let mut rows = Vec::new();
@@ -111,9 +110,10 @@ fn carry_out(
     expect: Option<HashMap<Uuid, String>>,
     by: String,
 ) -> Result<Vec<Line>> {
+    let rule = &repair::ready(rule)?;
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, rule, &fitted)?;
-    repair::ready(rule)?;
+    repair::seen(rule, &fitted, &mender)?;
     let order = Order { installed, rule, fitted: &fitted, mender: &mender, by, automatic: false, expect };
     let work = || {
         let mut lines = Vec::new();
@@ -146,7 +146,8 @@ fn expected(expect: Option<JsonB>) -> Result<Option<HashMap<Uuid, String>>> {
 
 /// Repairs the open violations of a rule. Each is looked at again first, so the repair acts on rows as they are now; what is not bad any
 /// more is left alone, and a repair that does not help is undone. A row comes back for each violation: `outcome`, `error`, and the rows
-/// that were changed, where they are known and hold its key; those that belong to no single violation come in a row of their own.
+/// that were changed, where they are known and hold its key; those that belong to no single violation come in a row of their own. `repair` is the row of
+/// `usher.repairs`: what one statement has done, for up to 10,000 violations of an organization.
 ///
 /// Arguments: `rule`, by name; `dry_run`, everything is done and undone again; `organization`, slug or id, NULL: all; `expect`, the
 /// violations of a plan with their marks, as an object: those alone are repaired, and only while their rows are as the plan showed them.

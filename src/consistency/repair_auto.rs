@@ -40,7 +40,11 @@ pub fn auto_repair(installed: Installed, rule: &Rule, ids: Option<Vec<Uuid>>) ->
     if left <= 0 {
         return Ok(Done::default());
     }
-    repair::ready(rule)?;
+    let rule = &repair::ready(rule)?;
+    // It may be another by now.
+    let Some(said) = rule.definition()?.repair.filter(|repair| repair.auto && rule.enabled && !rule.broken) else {
+        return Ok(Done::default());
+    };
     repairs::give_up(rule, said.most, waits)?;
     let chosen = repairs::chosen(rule.id, Choice::Due(said.most, waits, left, ids))?;
     if chosen.is_empty() {
@@ -48,6 +52,7 @@ pub fn auto_repair(installed: Installed, rule: &Rule, ids: Option<Vec<Uuid>>) ->
     }
     let fitted = rule.fit(installed)?;
     let mender = repair::mender(installed, rule, &fitted)?;
+    repair::seen(rule, &fitted, &mender)?;
     let order =
         Order { installed, rule, fitted: &fitted, mender: &mender, by: "pg_usher".to_owned(), automatic: true, expect: None };
     let mut done = Done::default();

@@ -3,6 +3,8 @@
 //! A table that a repair writes has a trigger `usher_repairs`, which does nothing but while a repair runs in this session. The audit
 //! log would not do: it holds of a changed row only what differs, as text, and secrets masked.
 
+use super::fit::Fitted;
+use super::repair_fit::Mender;
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::trigger::{locked, raise};
@@ -180,14 +182,25 @@ pub fn unnoted(before: &HashMap<u32, i64>) -> Outcome<Vec<String>> {
     Ok(names)
 }
 
-/// Changes of the table are noted while a repair runs.
+/// Changes of the table are noted while a repair runs, also of those that inherit from it.
 pub fn is_noted(table: Oid) -> Outcome<bool> {
-    let found = spi::read::<bool>(
-        "SELECT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
-                         WHERE t.tgrelid = $1 AND t.tgfoid = 'usher.note_repair()'::pg_catalog.regprocedure AND t.tgenabled IN ('O', 'A'))",
+    Ok(unwatched(table)?.is_empty())
+}
+
+/// Of a table and those that inherit from it (partitions have what the table has) the ones whose changes are not noted, as SQL, with whether a trigger is
+/// there and does not fire.
+fn unwatched(table: Oid) -> Outcome<Vec<(String, bool)>> {
+    spi::all(
+        "WITH RECURSIVE all_of (oid) AS (
+             SELECT $1::oid UNION SELECT i.inhrelid FROM all_of AS a JOIN pg_catalog.pg_inherits AS i ON i.inhparent = a.oid)
+         SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), EXISTS (SELECT FROM pg_catalog.pg_trigger AS t WHERE t.tgrelid = c.oid AND t.tgname = 'usher_repairs')
+           FROM all_of AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+          WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS t
+                             WHERE t.tgrelid = c.oid AND t.tgfoid = 'usher.note_repair()'::pg_catalog.regprocedure AND t.tgenabled IN ('O', 'A'))
+          ORDER BY c.relispartition, 1",
         &[spi::arg(table)],
-    )?;
-    Ok(found == Some(true))
+        |row| Ok((row.get::<String>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))),
+    )
 }
 
 /// Has the changes of some tables noted while a repair runs. Where the trigger cannot be made the repair works all the same, and
@@ -196,26 +209,54 @@ pub fn attach(tables: &[Table]) -> Outcome<Vec<String>> {
     let _nest = Nest::pinned_path().quiet().lock_timeout(5_000);
     let mut without = Vec::new();
     for table in tables {
-        if is_noted(table.oid)? {
-            continue;
-        }
-        let sql = format!(
-            "CREATE TRIGGER usher_repairs AFTER INSERT OR UPDATE OR DELETE ON {} FOR EACH ROW
-               WHEN (pg_catalog.current_setting('usher.repairing', true) = 'on') EXECUTE FUNCTION usher.note_repair()",
-            table.sql
-        );
-        if let Err(error) = locked(&table.sql, &sql) {
-            if error.code != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE {
-                return Err(error);
+        // One is enough for all partitions: what is made on a partitioned table is there on them then.
+        let mut last = None;
+        while let Some((relation, is_there)) = unwatched(table.oid)?.into_iter().next() {
+            if last.as_ref() == Some(&relation) {
+                return Err(UsherError::state(format!("{relation} has a trigger usher_repairs that is not pg_usher's"))
+                    .hint("Give it another name."));
             }
-            let owner = role::name_of(role::current()).unwrap_or_default();
-            without.push(format!(
-                "repairs that change {} cannot be undone: GRANT TRIGGER ON {} TO {owner}, the owner of pg_usher's tables, and alter the rule",
-                table.name, table.sql
-            ));
+            if let Err(error) = watch(&relation, is_there) {
+                if error.code != PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE {
+                    return Err(error);
+                }
+                let owner = role::name_of(role::current()).unwrap_or_default();
+                without.push(format!(
+                    "repairs that change {} cannot be undone: GRANT TRIGGER ON {relation} TO {owner}, the owner of pg_usher's tables, and alter the rule",
+                    table.name
+                ));
+                break;
+            }
+            last = Some(relation);
         }
     }
     Ok(without)
+}
+
+fn watch(relation: &str, is_there: bool) -> Outcome<()> {
+    let sql = if is_there {
+        format!("ALTER TABLE {relation} ENABLE TRIGGER usher_repairs")
+    } else {
+        format!(
+            "CREATE TRIGGER usher_repairs AFTER INSERT OR UPDATE OR DELETE ON {relation} FOR EACH ROW
+               WHEN (pg_catalog.current_setting('usher.repairing', true) = 'on') EXECUTE FUNCTION usher.note_repair()"
+        )
+    };
+    locked(relation, &sql)
+}
+
+/// Of a rule whose rows belong to organizations the first table that its repair writes and whose changes nobody would see, though it has rows of organizations:
+/// that the repair keeps to the rows of one is known from what is noted. What a function writes is known only afterwards, and not whose it was.
+pub fn unseen(fitted: &Fitted, mender: &Mender) -> Outcome<Option<String>> {
+    if fitted.organization.is_none() || mender.kind() != "statement" {
+        return Ok(None);
+    }
+    for table in mender.tables.iter().filter(|table| table.has_organization()) {
+        if !is_noted(table.oid)? {
+            return Ok(Some(table.name.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// Drops the triggers; returns how many there were. Runs with the owner's rights.

@@ -85,7 +85,7 @@ pub fn chosen(rule: i32, choice: Choice) -> Result<Vec<(Uuid, Vec<Uuid>)>> {
             "SELECT c.organization_id, pg_catalog.array_agg(c.id ORDER BY c.id)
                FROM (SELECT v.organization_id, v.id FROM usher.violations AS v
                       WHERE v.rule_id = $1 AND v.status = 'open' AND v.repairs < $2 AND ($5::uuid[] IS NULL OR v.id = ANY ($5))
-                        AND (v.tried_at IS NULL OR v.tried_at < v.first_seen_at
+                        AND (v.tried_at IS NULL OR v.repairs = 0 AND v.tried_at < v.first_seen_at
                              OR v.tried_at + $3 * '1 millisecond'::interval * pg_catalog.power(2, GREATEST(v.repairs - 1, 0)) <= pg_catalog.clock_timestamp())
                       ORDER BY v.tried_at NULLS FIRST, v.organization_id, v.id LIMIT $4) AS c
               GROUP BY c.organization_id ORDER BY c.organization_id",
@@ -104,12 +104,13 @@ pub fn tried_lately(rule: i32) -> Result<i64> {
     Ok(tried.unwrap_or(0))
 }
 
-/// Seconds until the next attempt that nobody has to ask for. None: there is none.
+/// Seconds until the next attempt that nobody has to ask for, or until a violation that has none left is given up. None: there is none.
 pub fn next(rule: i32, most: i32, wait: i64) -> Result<Option<f64>> {
     spi::read::<f64>(
-        "SELECT pg_catalog.min(CASE WHEN v.tried_at IS NULL OR v.tried_at < v.first_seen_at THEN 0
-                                    ELSE GREATEST(0, EXTRACT(epoch FROM v.tried_at + $3 * '1 millisecond'::interval * pg_catalog.power(2, GREATEST(v.repairs - 1, 0)) - pg_catalog.clock_timestamp())) END)::float8
-           FROM usher.violations AS v WHERE v.rule_id = $1 AND v.status = 'open' AND v.repairs < $2",
+        "SELECT pg_catalog.min(CASE WHEN v.tried_at IS NULL OR v.repairs = 0 AND v.tried_at < v.first_seen_at THEN 0
+                                    ELSE GREATEST(0, EXTRACT(epoch FROM v.tried_at + $3 * '1 millisecond'::interval
+                                             * CASE WHEN v.repairs < $2 THEN pg_catalog.power(2, GREATEST(v.repairs - 1, 0)) ELSE 1 END - pg_catalog.clock_timestamp())) END)::float8
+           FROM usher.violations AS v WHERE v.rule_id = $1 AND v.status = 'open' AND (v.repairs < $2 OR NOT v.manual)",
         &[spi::arg(rule), spi::arg(most), spi::arg(wait)],
     )
 }
@@ -162,8 +163,9 @@ fn attempted(rule: &Rule, most: i32, organization: Uuid, (ids, whys, busy): Atte
                     gave_up_at = CASE WHEN f.why IS NULL THEN NULL
                                       WHEN v.repairs + CASE WHEN f.busy THEN 0 ELSE 1 END >= $5 THEN COALESCE(CASE WHEN v.manual THEN v.gave_up_at END, pg_catalog.clock_timestamp()) END
                FROM unnest($2::uuid[], $3::text[], $4::boolean[]) AS f (id, why, busy)
+               JOIN usher.violations AS was ON was.organization_id = $1 AND was.id = f.id
               WHERE v.organization_id = $1 AND v.id = f.id AND v.status IN ('open', 'pending')
-             RETURNING v.id, v.manual AND v.repairs = $5 AND NOT f.busy, {EVENT} || pg_catalog.jsonb_build_object('attempts', v.repairs, 'error', v.last_error)"
+             RETURNING v.id, v.manual AND NOT was.manual, {EVENT} || pg_catalog.jsonb_build_object('attempts', v.repairs, 'error', v.last_error)"
         ),
         &[spi::arg(organization), spi::arg(ids), spi::arg(whys), spi::arg(busy), spi::arg(most)],
         |row| Ok((row.get::<Uuid>(1)?.unwrap_or_else(nobody), row.get::<bool>(2)? == Some(true), row.get::<JsonB>(3)?)),
@@ -232,11 +234,11 @@ pub fn write(installed: Installed, record: &Record<'_>) -> Result<()> {
 }
 
 /// Violations of a rule that have no attempt left and are open all the same, some time after the last: a flow was asked and it has not
-/// helped.
+/// helped, or what was repaired did not last.
 pub fn give_up(rule: &Rule, most: i32, wait: i64) -> Result<()> {
     let rows = spi::all(
         &format!(
-            "UPDATE usher.violations AS v SET gave_up_at = pg_catalog.clock_timestamp(), last_error = COALESCE(v.last_error, 'the repair did not help')
+            "UPDATE usher.violations AS v SET gave_up_at = pg_catalog.clock_timestamp(), last_error = COALESCE(v.last_error, CASE WHEN v.repaired_at IS NULL THEN 'the repair did not help' ELSE 'it was repaired and is bad again' END)
               WHERE v.rule_id = $1 AND v.status = 'open' AND NOT v.manual AND v.repairs >= $2
                 AND v.tried_at + $3 * '1 millisecond'::interval <= pg_catalog.clock_timestamp()
              RETURNING v.organization_id, {EVENT} || pg_catalog.jsonb_build_object('attempts', v.repairs, 'error', v.last_error)"
@@ -247,5 +249,14 @@ pub fn give_up(rule: &Rule, most: i32, wait: i64) -> Result<()> {
     for (organization, event) in rows {
         tell("usher.violation.repair_failed", organization, vec![event])?;
     }
+    Ok(())
+}
+
+/// Repairs of so long ago, as other history: with them goes what the rows were before.
+pub fn prune(days: i32) -> Result<()> {
+    spi::run(
+        "DELETE FROM usher.repairs AS r WHERE r.repaired_at < pg_catalog.now() - $1 * '1 day'::interval",
+        &[spi::arg(days)],
+    )?;
     Ok(())
 }

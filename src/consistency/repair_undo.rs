@@ -17,6 +17,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::{quote_identifier, quote_literal};
 use pgrx::{JsonB, Uuid};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 struct Repair {
     organization: Uuid,
@@ -90,12 +91,13 @@ pub fn undo(installed: Installed, id: Uuid, by: String) -> Result<String> {
         UsherError::state(format!("rule \"{}\" is gone", repair.name))
             .hint("What the repair has changed is in usher.repairs.changes; put back what is needed by hand.")
     })?;
-    repair::ready(&rule)?;
+    let rule = repair::ready(&rule)?;
     let organization = Some(repair.organization).filter(|id| id.as_bytes() != &[0; 16]);
     let noting = images::note();
     repair::run_as(repair.run_as, organization, || put_back(&repair.changes))?;
     let changes = images::taken()?;
     drop(noting);
+    let cannot_undo = unnoted(&repair.changes)?;
     let record = Record {
         organization: repair.organization,
         id: ids::uuid_v7(),
@@ -107,7 +109,7 @@ pub fn undo(installed: Installed, id: Uuid, by: String) -> Result<String> {
         run_as: repair.run_as,
         statement: format!("undo of {id}"),
         changes: &changes,
-        cannot_undo: None,
+        cannot_undo: (!cannot_undo.is_empty()).then(|| cannot_undo.join("; ")),
         undoes: Some(id),
     };
     repairs::write(installed, &record)?;
@@ -128,6 +130,18 @@ pub fn undo(installed: Installed, id: Uuid, by: String) -> Result<String> {
         rule.name,
         seen.new + seen.still
     ))
+}
+
+/// Why what was put back is not known to be: of some tables the changes are not noted.
+fn unnoted(changes: &[Change]) -> Result<Vec<String>> {
+    let tables: BTreeSet<&str> = changes.iter().map(|change| change.table.as_str()).collect();
+    let mut why = Vec::new();
+    for name in tables {
+        if !images::is_noted(find(name)?.0.oid)? {
+            why.push(format!("its changes of {name} were not noted"));
+        }
+    }
+    Ok(why)
 }
 
 /// The last change first. Runs with the rights of the repair's role.

@@ -256,10 +256,12 @@ pub fn settle(extent: Extent) -> String {
                           CASE WHEN b.again THEN NULL ELSE v.waived_by END,
                           CASE WHEN b.again THEN NULL ELSE v.waived_because END,
                           CASE WHEN b.again THEN NULL ELSE v.waived_at END,
-                          CASE WHEN b.again THEN 0 ELSE v.repairs END,
-                          CASE WHEN b.again THEN NULL ELSE v.repaired_at END,
+                          CASE WHEN b.again AND NOT b.lately THEN 0 ELSE v.repairs END,
+                          CASE WHEN b.again AND NOT b.lately THEN NULL ELSE v.repaired_at END,
                           CASE WHEN b.again THEN NULL ELSE v.last_error END
                      FROM (SELECT v.status IN ('gone', 'repaired') AS again,
+                                  -- It had helped, and did not last: two repairs that undo each other shall not go on for ever.
+                                  v.repairs > 0 AND (v.last_error IS NULL OR v.repaired_at IS NOT NULL) AND COALESCE(v.tried_at > EXCLUDED.last_seen_at - '1 hour'::interval, false) AS lately,
                                   v.status = 'pending' AND NOT $11 AND (v.due_at IS NULL OR v.due_at <= EXCLUDED.last_seen_at) AS over) AS b),
                    rule = EXCLUDED.rule, severity = EXCLUDED.severity, \"row\" = EXCLUDED.\"row\", wrong = EXCLUDED.wrong, last_seen_at = EXCLUDED.last_seen_at
             RETURNING v.organization_id, v.id, v.status, {event} AS event),

@@ -5,10 +5,11 @@ use super::fit::{self, Fitted};
 use crate::error::{Result, UsherError};
 use crate::flow::store::refused;
 use crate::pg::guc::Nest;
-use crate::pg::{spi, subxact};
+use crate::pg::{locks, spi, subxact};
 use crate::setup::Installed;
 use pgrx::JsonB;
 use pgrx::pg_sys::Oid;
+use pgrx::spi::SpiTupleTable;
 
 /// A rule by its name; what it says is read when it is needed.
 #[derive(Debug, Clone)]
@@ -39,22 +40,36 @@ impl Rule {
 
 /// Rules that `which`, a condition on `l`, means.
 pub fn rules(which: &str, arguments: spi::Args<'_>) -> Result<Vec<Rule>> {
-    spi::read_all(
-        &format!(
-            "SELECT l.id, l.name, l.run_as::oid, l.enabled, l.state = 'broken', l.definition FROM usher.rules AS l WHERE {which} ORDER BY l.id"
-        ),
-        arguments,
-        |row| {
-            Ok(Rule {
-                id: row.get::<i32>(1)?.unwrap_or_default(),
-                name: row.get::<String>(2)?.unwrap_or_default(),
-                run_as: row.get::<Oid>(3)?.unwrap_or(Oid::INVALID),
-                enabled: row.get::<bool>(4)? == Some(true),
-                broken: row.get::<bool>(5)? == Some(true),
-                json: row.get::<JsonB>(6)?.map(|json| json.0).unwrap_or_default(),
-            })
-        },
+    spi::read_all(&select(which), arguments, read)
+}
+
+fn select(which: &str) -> String {
+    format!(
+        "SELECT l.id, l.name, l.run_as::oid, l.enabled, l.state = 'broken', l.definition FROM usher.rules AS l WHERE {which} ORDER BY l.id"
     )
+}
+
+fn read(row: &SpiTupleTable<'_>) -> Result<Rule> {
+    Ok(Rule {
+        id: row.get::<i32>(1)?.unwrap_or_default(),
+        name: row.get::<String>(2)?.unwrap_or_default(),
+        run_as: row.get::<Oid>(3)?.unwrap_or(Oid::INVALID),
+        enabled: row.get::<bool>(4)? == Some(true),
+        broken: row.get::<bool>(5)? == Some(true),
+        json: row.get::<JsonB>(6)?.map(|json| json.0).unwrap_or_default(),
+    })
+}
+
+/// A rule as it is once nobody else looks for it or changes it, until the end of the transaction; None: it was dropped meanwhile.
+pub fn held(rule: &Rule) -> Result<Option<Rule>> {
+    locks::look_for_rule(rule.id, true);
+    // Whoever had it may have changed it: with a snapshot that is newer than the wait.
+    Ok(spi::all(&select("l.id = $1"), &[spi::arg(rule.id)], read)?.into_iter().next())
+}
+
+/// The same, where there must be one.
+pub fn hold(rule: &Rule) -> Result<Rule> {
+    held(rule)?.ok_or_else(|| gone(&rule.name))
 }
 
 pub fn by_id(id: i32) -> Result<Option<Rule>> {
@@ -62,15 +77,16 @@ pub fn by_id(id: i32) -> Result<Option<Rule>> {
 }
 
 pub fn by_name(name: &str) -> Result<Rule> {
-    rules("l.name = $1", &[spi::arg(name)])?.into_iter().next().ok_or_else(|| {
-        let known =
-            spi::read_all("SELECT l.name FROM usher.rules AS l", &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()));
-        let known = known.unwrap_or_default();
-        let names: Vec<&str> = known.iter().map(String::as_str).collect();
-        let near = crate::error::did_you_mean(name, &names);
-        UsherError::not_found(format!("there is no rule \"{name}\""))
-            .hint(format!("{near}SELECT name FROM usher.rules; shows those that there are."))
-    })
+    rules("l.name = $1", &[spi::arg(name)])?.into_iter().next().ok_or_else(|| gone(name))
+}
+
+fn gone(name: &str) -> UsherError {
+    let known = spi::read_all("SELECT l.name FROM usher.rules AS l", &[], |row| Ok(row.get::<String>(1)?.unwrap_or_default()));
+    let known = known.unwrap_or_default();
+    let names: Vec<&str> = known.iter().map(String::as_str).collect();
+    let near = crate::error::did_you_mean(name, &names);
+    UsherError::not_found(format!("there is no rule \"{name}\""))
+        .hint(format!("{near}SELECT name FROM usher.rules; shows those that there are."))
 }
 
 /// Writes down what a rule stands on.
@@ -97,14 +113,20 @@ pub fn stands_on(rule: i32, fitted: &Fitted) -> Result<()> {
     Ok(())
 }
 
+/// SQL for whether everything that a rule `l` is about is looked at once when it begins to be asked, though not by the clock: what it is asked about from then on
+/// is what is touched.
+pub const ASKED_ABOUT_KEYS: &str = "COALESCE(l.definition -> 'run' ?| '{transaction,after_sync}'::text[], false)";
+
 /// Writes down how a rule does: None, it works, and everything is looked at, because nothing was while it did not. True when that is
 /// another answer than before.
 pub fn mark(rule: &Rule, reason: Option<&str>) -> Result<bool> {
     let changed = spi::one::<bool>(
-        "UPDATE usher.rules AS l
-            SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2, sweep_began_at = NULL, sweep_position = NULL,
-                check_at = CASE WHEN $2 IS NULL AND l.check_at IS NOT NULL THEN pg_catalog.clock_timestamp() ELSE l.check_at END
-          WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true",
+        &format!(
+            "UPDATE usher.rules AS l
+                SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2, sweep_began_at = NULL, sweep_position = NULL,
+                    check_at = CASE WHEN $2 IS NULL AND (l.check_at IS NOT NULL OR {ASKED_ABOUT_KEYS}) THEN pg_catalog.clock_timestamp() ELSE l.check_at END
+              WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true"
+        ),
         &[spi::arg(rule.id), spi::arg(reason)],
     )?;
     if changed == Some(true) {

@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 /// Columns of our own tables that hold what the application gave us. No others: names of systems, kinds and states are ours, whoever
 /// is called like one.
-const COPIES: [&str; 27] = [
+const COPIES: [&str; 29] = [
     "data",
     "input",
     "new",
@@ -46,6 +46,9 @@ const COPIES: [&str; 27] = [
     "row",
     "wrong",
     "waived_because",
+    "last_error",
+    // Of repairs: rows as they were and as they are.
+    "changes",
 ];
 /// What the erasure itself is proved by.
 const NOT_COPIES: [&str; 3] = ["audit_log", "audit_erasures", "erasures"];
@@ -153,6 +156,9 @@ pub fn mask(person: &Person<'_>) -> Result<Counts> {
             count(&mut counts, table, done);
         }
     }
+    for known in person.known.iter().filter(|known| !known.objects.is_empty()) {
+        count(&mut counts, "repairs", repaired(person, known)?);
+    }
     if !person.identifiers.is_empty() {
         for (table, columns) in places()? {
             let done = named(person, &table, &columns)?;
@@ -160,6 +166,43 @@ pub fn mask(person: &Person<'_>) -> Result<Counts> {
         }
     }
     Ok(counts)
+}
+
+/// Why a repair cannot be undone whose rows are not what they were.
+const ERASED: &str = "a person was erased from its changes";
+
+/// SQL for what keeps a repair `x` from being undone, from now on.
+fn cannot_undo() -> String {
+    format!(
+        "CASE WHEN pg_catalog.strpos(COALESCE(x.cannot_undo, ''), '{ERASED}') > 0 THEN x.cannot_undo ELSE pg_catalog.concat_ws('; ', x.cannot_undo, '{ERASED}') END"
+    )
+}
+
+/// Masks what is personal in the person's rows as repairs have kept them. Whatever of them is left, undoing a repair does not bring them back.
+fn repaired(person: &Person<'_>, known: &Known) -> Result<usize> {
+    let theirs = "e.change ->> 'table' = $2
+        AND (SELECT pg_catalog.string_agg(e.change -> 'key' ->> k.name, ',' ORDER BY k.n) FROM pg_catalog.unnest($3::text[]) WITH ORDINALITY AS k (name, n)) = ANY ($4)";
+    spi::run(
+        &format!(
+            "UPDATE usher.repairs AS r SET changes = m.changes, cannot_undo = m.cannot_undo
+               FROM (SELECT x.id, {} AS cannot_undo,
+                            (SELECT pg_catalog.jsonb_agg(CASE WHEN {theirs} THEN usher.mask_person(e.change::text, $5, '{{}}', $6)::jsonb ELSE e.change END ORDER BY e.n)
+                               FROM pg_catalog.jsonb_array_elements(x.changes) WITH ORDINALITY AS e (change, n)) AS changes
+                       FROM usher.repairs AS x
+                      WHERE x.organization_id = $1 AND EXISTS (SELECT FROM pg_catalog.jsonb_array_elements(x.changes) AS e (change) WHERE {theirs})
+                     OFFSET 0) AS m
+              WHERE r.organization_id = $1 AND r.id = m.id AND (r.changes, r.cannot_undo) IS DISTINCT FROM (m.changes, m.cannot_undo)",
+            cannot_undo()
+        ),
+        &[
+            spi::arg(person.organization),
+            spi::arg(known.table.as_str()),
+            spi::arg(known.key.clone()),
+            spi::arg(known.objects.clone()),
+            spi::arg(known.fields.clone()),
+            spi::arg(person.pseudonym),
+        ],
+    )
 }
 
 /// Names of columns, and which are JSON.
@@ -195,7 +238,10 @@ fn named(person: &Person<'_>, table: &str, columns: &[(String, bool)]) -> Result
         (quote_identifier(name), column, if *json { masked } else { format!("({masked} #>> '{{}}')") })
     };
     let all: Vec<(String, String, String)> = columns.iter().map(masked).collect();
-    let set: Vec<String> = all.iter().map(|(name, _, masked)| format!("{name} = {masked}")).collect();
+    let mut set: Vec<String> = all.iter().map(|(name, _, masked)| format!("{name} = {masked}")).collect();
+    if table == "repairs" {
+        set.push(format!("cannot_undo = {}", cannot_undo()));
+    }
     let differs: Vec<String> = all.iter().map(|(_, column, masked)| format!("{column} IS DISTINCT FROM {masked}")).collect();
     spi::run(
         &format!("UPDATE usher.{table} AS x SET {} WHERE x.organization_id = $1 AND ({})", set.join(", "), differs.join(" OR ")),

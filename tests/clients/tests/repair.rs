@@ -2,7 +2,7 @@
 //! pauses, and through flows that a worker runs.
 
 use std::time::{Duration, Instant};
-use usher_clients::{Client, Database, number, page, run, server, text, wait};
+use usher_clients::{Client, Database, number, page, refused, run, server, text, wait};
 
 const RULE: &str = r#""query": "SELECT o.organization_id, o.id AS order_id, o.total FROM public.orders AS o WHERE NOT EXISTS (SELECT FROM public.invoices AS i WHERE i.organization_id = o.organization_id AND i.order_id = o.id)",
     "key": ["order_id"], "wrong": "'order ' || order_id || ' has no invoice'", "every": "never", "run_as": "usher_test_keeper""#;
@@ -155,8 +155,8 @@ fn killed_in_the_middle_it_is_done_once_or_not_at_all() {
 }
 
 #[test]
-fn ten_thousand_rows_are_repaired_by_one_statement_and_put_back() {
-    let (_database, mut client) = shop("usher_test_repair_many", 10_000, &statement(""));
+fn many_rows_are_repaired_by_one_statement_for_ten_thousand_and_put_back() {
+    let (_database, mut client) = shop("usher_test_repair_many", 12_000, &statement(""));
     let here = &mut client;
     run(
         here,
@@ -166,12 +166,23 @@ fn ten_thousand_rows_are_repaired_by_one_statement_and_put_back() {
     );
     let began = Instant::now();
     assert_eq!(
-        number(here, "SELECT count(*) FROM usher.repair_rule('billed', organization => 'other') WHERE outcome = 'repaired'"),
-        10_000
+        text(
+            here,
+            "SELECT string_agg(r.n::text, ',' ORDER BY r.n) FROM (SELECT count(*) AS n FROM usher.repair_rule('billed', organization => 'other') WHERE outcome = 'repaired' GROUP BY repair) AS r"
+        ),
+        "2000,10000"
     );
     let took = began.elapsed();
-    println!("10,000 violations were repaired in {took:?}");
-    assert_eq!(text(here, "SELECT string_agg(rows::text, ',') FROM public.statements"), "10000");
+    println!("12,000 violations were repaired in {took:?}");
+    assert_eq!(text(here, "SELECT string_agg(rows::text, ',') FROM public.statements"), "10000,2000");
+    // What one statement has done is one repair, so none grows beyond what a value can hold.
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(concat_ws(' ', cardinality(violations), jsonb_array_length(changes), cannot_undo), ',' ORDER BY repaired_at) FROM usher.repairs"
+        ),
+        "10000 10000,2000 2000"
+    );
     assert!(took < Duration::from_secs(60), "{took:?}");
     assert_eq!(
         number(
@@ -181,11 +192,143 @@ fn ten_thousand_rows_are_repaired_by_one_statement_and_put_back() {
         0
     );
     assert_eq!(
-        text(here, "SELECT usher.undo_repair(id) FROM usher.repairs"),
-        "10000 rows are as they were before the repair of rule \"billed\"; 10000 violations are back"
+        text(
+            here,
+            "SELECT string_agg(usher.undo_repair(r.id), '; ') FROM (SELECT id FROM usher.repairs ORDER BY repaired_at DESC) AS r"
+        ),
+        "2000 rows are as they were before the repair of rule \"billed\"; 2000 violations are back; 10000 rows are as they were before the repair of rule \"billed\"; 10000 violations are back"
     );
     assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
-    assert_eq!(number(here, OPEN), 20_000);
+    assert_eq!(number(here, OPEN), 24_000);
+}
+
+/// What nobody notes nobody can look at: whose rows a repair has changed is known only where the changes are.
+#[test]
+fn a_repair_that_could_reach_others_unseen_is_refused() {
+    let (_database, mut client) = shop("usher_test_repair_unseen", 1, &statement(""));
+    let here = &mut client;
+    let others = "{\"statement\": \"UPDATE public.orders AS o SET total = 777 FROM bad WHERE o.id = bad.order_id\"}";
+    run(
+        here,
+        &format!("SELECT usher.alter_rule('billed', $${{{RULE}, \"repair\": {others}}}$$); SELECT usher.check_rule('billed')"),
+    );
+    let outcomes = "SELECT string_agg(DISTINCT concat_ws(': ', outcome, left(error, 62)), '; ') FROM usher.repair_rule('billed')";
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    let refusal = |here: &mut Client| {
+        let refusal = refused(here, "SELECT * FROM usher.repair_rule('billed')");
+        assert_eq!(refusal.code().code(), "55000");
+        assert_eq!(
+            refusal.message(),
+            "rule \"billed\": changes of public.orders are not noted, so its repair might change rows of other organizations"
+        );
+        assert!(refusal.hint().is_some_and(|hint| hint.contains("usher.alter_rule()")), "{refusal:?}");
+        assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
+    };
+    // Asleep, gone, and of a table that inherits.
+    run(here, "ALTER TABLE public.orders DISABLE TRIGGER usher_repairs");
+    refusal(here);
+    run(here, "DROP TRIGGER usher_repairs ON public.orders");
+    refusal(here);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.plan_repair('billed')"), 2, "it is shown all the same");
+    run(
+        here,
+        "SELECT usher.alter_rule('billed', definition) FROM usher.rules WHERE name = 'billed'; SELECT usher.check_rule('billed')",
+    );
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    run(here, "CREATE TABLE public.old_orders () INHERITS (public.orders)");
+    refusal(here);
+    run(here, "SELECT usher.alter_rule('billed', definition) FROM usher.rules WHERE name = 'billed'");
+    assert_eq!(
+        number(
+            here,
+            "SELECT count(*) FROM pg_trigger WHERE tgname = 'usher_repairs' AND tgrelid = 'public.old_orders'::regclass"
+        ),
+        1
+    );
+    assert_eq!(text(here, outcomes), "failed: the repair would change a row of public.orders that belongs to");
+    // By itself it does nothing either, and says why.
+    run(
+        here,
+        &format!(
+            "BEGIN; SELECT usher.alter_rule('billed', $${{{RULE}, \"repair\": {}}}$$); DROP TRIGGER usher_repairs ON public.orders;
+             UPDATE usher.violations SET repairs = 0, tried_at = NULL, gave_up_at = NULL; COMMIT",
+            others.replace('}', ", \"auto\": true}")
+        ),
+    );
+    let error = text(here, "SELECT error FROM usher.repair_due()");
+    assert!(error.contains("are not noted"), "{error}");
+    assert_eq!(text(here, "SELECT DISTINCT total::text FROM public.orders"), "1");
+}
+
+#[test]
+fn an_undo_that_was_not_noted_says_so() {
+    let (_database, mut client) = shop("usher_test_repair_undo_unnoted", 1, &statement(""));
+    let here = &mut client;
+    assert_eq!(text(here, OUTCOMES), "repaired 2");
+    run(here, "DROP TRIGGER usher_repairs ON public.invoices");
+    run(here, "SELECT usher.undo_repair(id) FROM usher.repairs WHERE kind = 'statement'");
+    assert_eq!(number(here, "SELECT count(*) FROM public.invoices"), 0);
+    assert_eq!(
+        text(
+            here,
+            "SELECT string_agg(DISTINCT concat_ws(' ', changes, cannot_undo), '; ') FROM usher.repairs WHERE kind = 'undo'"
+        ),
+        "[] its changes of public.invoices were not noted"
+    );
+    let redo = refused(here, "SELECT usher.undo_repair(id) FROM usher.repairs WHERE kind = 'undo'");
+    assert_eq!(redo.code().code(), "55000");
+}
+
+/// Two rules whose repairs undo each other come to rest, and people are told.
+#[test]
+fn repairs_that_undo_each_other_end() {
+    let database = Database::create("usher_test_repair_pingpong");
+    let mut client = database.connect();
+    let here = &mut client;
+    let lamp = |name: &str, which: &str, then: &str| {
+        format!(
+            "SELECT usher.create_rule('{name}', $${{\"query\": \"SELECT id FROM public.lamps WHERE {which}\", \"key\": [\"id\"], \"wrong\": \"'it is {name}'\", \"every\": \"never\",
+                 \"repair\": {{\"statement\": \"UPDATE public.lamps AS l SET lit = {then} FROM bad WHERE l.id = bad.id\", \"auto\": true, \"most\": 2}}}}$$);"
+        )
+    };
+    run(
+        here,
+        &format!(
+            "CREATE TABLE public.lamps (id integer PRIMARY KEY, lit boolean NOT NULL); INSERT INTO public.lamps VALUES (1, true); {}{}",
+            lamp("lit", "lit", "false"),
+            lamp("dark", "NOT lit", "true")
+        ),
+    );
+    let repairs = "SELECT count(*) FROM usher.repairs";
+    let given_up = "SELECT count(*) FROM usher.violations WHERE manual";
+    wait::until(Duration::from_secs(60), "one of the rules gives up", || {
+        run(
+            here,
+            "SELECT * FROM usher.check_rule('lit'); SELECT * FROM usher.check_rule('dark'); SELECT * FROM usher.repair_due()",
+        );
+        number(here, given_up) > 0 || number(here, repairs) > 20
+    });
+    assert_eq!(number(here, given_up), 1, "{} repairs", number(here, repairs));
+    let made = number(here, repairs);
+    assert_eq!(made, 4, "each as often as it may");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.events WHERE type = 'usher.violation.repair_failed'"), 1);
+    assert_eq!(
+        text(here, "SELECT concat_ws(' ', rule, repairs, last_error) FROM usher.violations WHERE manual"),
+        "lit 2 it was repaired and is bad again"
+    );
+    run(here, "SELECT * FROM usher.check_rule('lit'); SELECT * FROM usher.check_rule('dark'); SELECT * FROM usher.repair_due()");
+    assert_eq!(number(here, repairs), made);
+    // Long after its repair it is another matter.
+    run(
+        here,
+        "SELECT usher.disable_rule('dark'); UPDATE public.lamps SET lit = false; SELECT * FROM usher.check_rule('lit');
+         UPDATE usher.violations SET tried_at = tried_at - interval '2 hours', repaired_at = repaired_at - interval '2 hours', gave_up_at = gave_up_at - interval '2 hours';
+         UPDATE public.lamps SET lit = true; SELECT * FROM usher.check_rule('lit')",
+    );
+    wait::until(Duration::from_secs(20), "it is repaired", || {
+        run(here, "SELECT * FROM usher.repair_due()");
+        text(here, "SELECT concat_ws(' ', status, repairs, manual) FROM usher.violations WHERE rule = 'lit'") == "repaired 1 f"
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! cannot be evaluated or are locked, times of grace, escalations, and that two organizations never meet.
 
 use usher_clients::keyfile::KeyFile;
-use usher_clients::{Client, Database, number, page, run, server, text, wait};
+use usher_clients::{Client, Database, number, page, refused, run, server, text, wait};
 
 fn yard(name: &str) -> (Database, Client) {
     let database = Database::create(name);
@@ -205,7 +205,7 @@ fn grace_and_escalation_come_at_their_time() {
         here,
         "patient",
         "amount < 0",
-        ", \"every\": \"1 day\", \"grace\": \"1s\", \"escalate\": {\"after\": \"500ms\", \"notify\": \"items stay bad\"}",
+        ", \"every\": \"1 day\", \"grace\": \"5s\", \"escalate\": {\"after\": \"500ms\", \"notify\": \"items stay bad\"}",
     );
     rule(here, "loud", "amount < -5", ", \"every\": \"never\", \"escalate\": {\"after\": \"500ms\", \"emit\": \"items.bad\"}");
     checked(here, "patient");
@@ -292,18 +292,86 @@ fn what_names_a_person_is_masked_in_violations() {
     let _keys = KeyFile::new(here, "usher_test_rules_erased");
     run(
         here,
-        "CREATE TABLE public.guests (organization_id uuid NOT NULL, id integer NOT NULL, email text, PRIMARY KEY (organization_id, id));
-         SELECT usher.create_rule('guests', '{\"query\": \"SELECT organization_id, id, email FROM public.guests\", \"key\": [\"email\"], \"wrong\": \"email || '' is a guest''\", \"every\": \"never\"}');
-         INSERT INTO public.guests SELECT o.id, n, CASE WHEN n = 1 THEN 'ann@erase.example' ELSE 'bob@keep.example' END FROM usher.organizations AS o, generate_series(1, 2) AS n WHERE o.slug = 'north';
+        "CREATE TABLE public.guests (organization_id uuid NOT NULL, id integer NOT NULL, email text, phone text, tidy boolean NOT NULL DEFAULT false, PRIMARY KEY (organization_id, id));
+         CREATE TABLE public.letters (organization_id uuid NOT NULL, id integer NOT NULL, recipient text, PRIMARY KEY (organization_id, id));
+         SELECT usher.create_rule('guests', '{\"query\": \"SELECT organization_id, id, email FROM public.guests\", \"key\": [\"email\"], \"wrong\": \"email || '' is a guest''\", \"every\": \"never\",
+             \"repair\": {\"statement\": \"UPDATE public.guests AS g SET id = bad.email::integer FROM bad WHERE g.organization_id = bad.organization_id AND g.id = bad.id\"}}'),
+                usher.create_rule('tidy', '{\"query\": \"SELECT organization_id, id FROM public.guests WHERE NOT tidy\", \"key\": [\"id\"], \"wrong\": \"''untidy''\", \"every\": \"never\",
+             \"repair\": {\"statement\": \"UPDATE public.guests AS g SET tidy = true FROM bad WHERE g.organization_id = bad.organization_id AND g.id = bad.id\"}}'),
+                usher.create_rule('letters', '{\"query\": \"SELECT organization_id, id FROM public.letters WHERE id < 3\", \"key\": [\"id\"], \"wrong\": \"''old''\", \"every\": \"never\",
+             \"repair\": {\"statement\": \"DELETE FROM public.letters AS l USING bad WHERE l.organization_id = bad.organization_id AND l.id = bad.id\"}}');
+         INSERT INTO public.guests SELECT o.id, n, CASE WHEN n = 1 THEN 'ann@erase.example' ELSE 'bob@keep.example' END, CASE WHEN n = 1 THEN '+49 171 1' ELSE '+49 171 2' END
+           FROM usher.organizations AS o, generate_series(1, 2) AS n WHERE o.slug = 'north';
+         INSERT INTO public.letters SELECT o.id, 1, 'ann@erase.example' FROM usher.organizations AS o WHERE o.slug = 'north';
+         INSERT INTO public.letters SELECT o.id, 2, 'ann@erase.example' FROM usher.organizations AS o WHERE o.slug = 'south';
          SELECT usher.define_subject('guest', 'public.guests');
-         SELECT usher.declare_personal('public.guests', '{\"email\": {\"identifies\": true, \"purpose\": \"stays\"}}')",
+         SELECT usher.declare_personal('public.guests', '{\"email\": {\"identifies\": true, \"purpose\": \"stays\"}, \"phone\": {\"purpose\": \"calls\"}}')",
     );
-    run(here, "SELECT * FROM usher.check_rule('guests')");
+    run(
+        here,
+        "SELECT * FROM usher.check_rule('guests'); SELECT * FROM usher.check_rule('tidy'); SELECT * FROM usher.check_rule('letters')",
+    );
+    // Repairs keep rows as they were, and a failed one says of which value.
+    assert_eq!(number(here, "SELECT count(*) FROM usher.repair_rule('guests') WHERE outcome = 'failed'"), 2);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.repair_rule('tidy') WHERE outcome = 'repaired'"), 2);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.repair_rule('letters') WHERE outcome = 'repaired'"), 2);
     run(here, "SELECT usher.waive_violation(id, 'says ann@erase.example') FROM usher.violations WHERE wrong ~ 'ann@'");
-    let named =
-        "SELECT count(*) FROM usher.violations AS v WHERE concat_ws(' ', v.key, v.\"row\", v.wrong, v.waived_because) ~ 'ann@'";
+    let named = "SELECT count(*) FROM usher.violations AS v WHERE concat_ws(' ', v.key, v.\"row\", v.wrong, v.waived_because, v.last_error) ~ 'ann@'";
     assert_eq!(number(here, named), 1);
+    assert_eq!(number(here, "SELECT count(*) FROM usher.violations WHERE last_error ~ 'ann@'"), 1);
+    let kept = "SELECT string_agg(concat_ws(' ', r.rule, o.slug, r.changes::text ~ 'ann@', r.changes::text ~ '171 1', r.cannot_undo), '; ' ORDER BY r.rule, o.slug)
+        FROM usher.repairs AS r JOIN usher.organizations AS o ON o.id = r.organization_id";
+    assert_eq!(text(here, kept), "letters north t f; letters south t f; tidy north t t");
     run(here, "SELECT usher.erase_subject('north', 'guest', '1', 'asked to')");
     assert_eq!(number(here, named), 0);
     assert_eq!(number(here, "SELECT count(*) FROM usher.violations WHERE wrong = 'bob@keep.example is a guest'"), 1);
+    // What a repair has changed neither names nor brings back whom nobody knows any more. Elsewhere it is another's.
+    assert_eq!(
+        text(here, kept),
+        "letters north f f a person was erased from its changes; letters south t f; tidy north f f a person was erased from its changes"
+    );
+    for rule in ["letters", "tidy"] {
+        let undone = format!(
+            "SELECT usher.undo_repair(r.id) FROM usher.repairs AS r JOIN usher.organizations AS o ON o.id = r.organization_id WHERE r.rule = '{rule}' AND o.slug = 'north'"
+        );
+        let refused = refused(here, &undone);
+        assert_eq!(
+            (refused.code().code(), refused.message()),
+            ("55000", "the repair cannot be undone: a person was erased from its changes")
+        );
+    }
+    assert_eq!(
+        text(here, "SELECT r.changes -> 1 -> 'after' ->> 'phone' FROM usher.repairs AS r WHERE r.rule = 'tidy'"),
+        "+49 171 2"
+    );
+}
+
+#[test]
+fn what_ended_long_ago_goes_as_other_history_does() {
+    let (_database, mut client) = yard("usher_test_rules_prune");
+    let here = &mut client;
+    fill(here, 2);
+    rule(
+        here,
+        "items",
+        "amount < 0",
+        ", \"every\": \"never\", \"repair\": {\"statement\": \"UPDATE public.items AS i SET amount = 1 FROM bad WHERE i.organization_id = bad.organization_id AND i.id = bad.id\"}",
+    );
+    run(
+        here,
+        "UPDATE public.items SET amount = -1; SELECT * FROM usher.check_rule('items'); SELECT * FROM usher.repair_rule('items')",
+    );
+    assert_eq!(number(here, "SELECT count(*) FROM usher.repairs"), 2);
+    run(
+        here,
+        "UPDATE usher.repairs SET repaired_at = now() - interval '400 days' WHERE organization_id = (SELECT id FROM usher.organizations WHERE slug = 'north');
+         UPDATE usher.violations SET ended_at = now() - interval '400 days' WHERE organization_id = (SELECT id FROM usher.organizations WHERE slug = 'north')",
+    );
+    // A worker sees to it once a minute.
+    wait::until_true_for(here, wait::LONG * 4, "SELECT count(*) = 2 FROM usher.violations WHERE status = 'repaired'");
+    wait::until_true_for(here, wait::LONG * 4, "SELECT count(*) = 1 FROM usher.repairs");
+    assert_eq!(
+        text(here, "SELECT o.slug FROM usher.repairs AS r JOIN usher.organizations AS o ON o.id = r.organization_id"),
+        "south"
+    );
 }

@@ -145,9 +145,10 @@ SELECT * FROM rr.log;
 SELECT rr.told(i::text) FROM rr.invoices AS i ORDER BY i;
 SELECT id, note FROM rr.orders WHERE organization_id = :'south' ORDER BY id;
 
--- By itself. What was tried a moment ago would have to wait: all is well once, and bad anew.
+-- By itself. What was tried within the hour counts on, and would have to wait: all is well once, and bad anew long after.
 INSERT INTO rr.invoices SELECT organization_id, id, total FROM rr.orders ON CONFLICT DO NOTHING;
 SELECT still, gone FROM usher.check_rule('rr');
+UPDATE usher.violations SET tried_at = tried_at - interval '2 hours' WHERE rule = 'rr';
 DELETE FROM rr.invoices;
 SELECT usher.alter_rule('rr', rr.rule(rr.statement('INSERT INTO rr.invoices (organization_id, order_id, amount) SELECT organization_id, order_id, total FROM bad', '{"auto": true}')));
 SELECT * FROM usher.check_rule('rr');

@@ -21,10 +21,11 @@ fn found(here: &mut Client, rule: &Value, place: &Place) -> String {
         "WITH bad AS ({query}) SELECT count(*)::text || ' ' || count(DISTINCT (bad.organization_id, {}))::text FROM bad",
         keys.iter().map(|key| format!("bad.{key}")).collect::<Vec<_>>().join(", ")
     );
+    run(here, "SET ROLE usher_platform");
     let counted = text(here, &distinct);
     let (all, different) = counted.split_once(' ').expect("two counts");
     assert_eq!(all, different, "the key tells bad rows apart");
-    text(
+    let said = text(
         here,
         &format!(
             "WITH bad AS ({query}) SELECT COALESCE(string_agg(said, '; ' ORDER BY said), '') FROM (
@@ -34,7 +35,9 @@ fn found(here: &mut Client, rule: &Value, place: &Place) -> String {
             place.organization,
             ids(place)
         ),
-    )
+    );
+    run(here, "RESET ROLE");
+    said
 }
 
 /// What tells rows of this case from those of others.
@@ -96,8 +99,7 @@ fn a_workflow_that_needs_modules_has_activations() {
         |place| module(place, "crm") + &module(place, "billing") + &workflow(place, &[("required_modules", &both(place))]),
         |place| {
             format!(
-                "DELETE FROM platform.module_activations WHERE organization_id = '{0}' AND module_id = '{1}';
-                 UPDATE platform.module_activations SET status = 'failed' WHERE organization_id = '{0}' AND module_id = '{2}';",
+                "DELETE FROM platform.module_activations WHERE organization_id = '{}' AND module_id IN ('{}', '{}');",
                 place.organization,
                 place.id("billing"),
                 place.id("crm")
@@ -105,7 +107,7 @@ fn a_workflow_that_needs_modules_has_activations() {
         },
         |place| {
             format!(
-                "workflow \"{0}\" needs module \"{1}\", which is not activated; workflow \"{0}\" needs module \"{2}\", which is failed",
+                "workflow \"{0}\" needs module \"{1}\", which is not activated; workflow \"{0}\" needs module \"{2}\", which is not activated",
                 place.unique("Onboarding"),
                 place.unique("billing"),
                 place.unique("crm")
@@ -113,13 +115,53 @@ fn a_workflow_that_needs_modules_has_activations() {
         },
         2,
     );
-    let sql = format!(
+    says(&mut stage.owner, &activations(&north), "active,active");
+}
+
+fn activations(place: &Place) -> String {
+    format!(
         "SELECT string_agg(status, ',' ORDER BY status) FROM platform.module_activations WHERE organization_id = '{}' AND module_id IN ('{}', '{}')",
-        north.organization,
-        north.id("crm"),
-        north.id("billing")
+        place.organization,
+        place.id("crm"),
+        place.id("billing")
+    )
+}
+
+/// What failed, and what somebody has switched off, no repair switches on.
+#[test]
+fn what_people_have_to_decide_is_not_repaired() {
+    let stage = &mut *stage();
+    let [north, _] = stage
+        .rows(|place| module(place, "crm") + &module(place, "billing") + &workflow(place, &[("required_modules", &both(place))]));
+    let rule = rule("workflow_has_activations");
+    let broken = |module: &str, status: &str| {
+        format!(
+            "UPDATE platform.module_activations SET status = '{status}' WHERE organization_id = '{}' AND module_id = '{}';",
+            north.organization,
+            north.id(module)
+        )
+    };
+    run(&mut stage.owner, &unheard(&(broken("crm", "failed") + &broken("billing", "inactive"))));
+    stage.settle();
+    let wrong = format!(
+        "workflow \"{0}\" needs module \"{1}\", which is inactive; workflow \"{0}\" needs module \"{2}\", which is failed",
+        north.unique("Onboarding"),
+        north.unique("billing"),
+        north.unique("crm")
     );
-    says(&mut stage.owner, &sql, "active,pending");
+    assert_eq!(found(&mut stage.owner, &rule, &north), wrong);
+    assert_eq!(repair(&mut stage.owner, &rule, &north), 0);
+    says(&mut stage.owner, &activations(&north), "failed,inactive");
+    // By itself it stays open, and is told to be for people.
+    run(&mut stage.owner, "SELECT usher.enable_rule('platform.workflow_has_activations')");
+    let manual = format!(
+        "SELECT count(*) = 2 FROM usher.violations WHERE rule = 'platform.workflow_has_activations' AND organization_id = '{}' AND key ->> 'workflow_id' = '{}' AND status = 'open' AND manual",
+        north.organization,
+        north.id("workflow")
+    );
+    wait::until_true_for(&mut stage.owner, wait::LONG * 3, &manual);
+    says(&mut stage.owner, &activations(&north), "failed,inactive");
+    run(&mut stage.owner, &set(&north, "orchestration_workflows", "workflow", "status = 'archived'"));
 }
 
 #[test]

@@ -117,7 +117,7 @@ pub fn stage() -> MutexGuard<'static, Stage> {
     // A case that failed has told so; the others go on.
     let mut stage = stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     stage.database.take_workers();
-    run(&mut stage.owner, "DELETE FROM usher.dead_letters");
+    run(&mut stage.owner, "RESET ROLE; DELETE FROM usher.dead_letters");
     // What the rules find and mend by the clock, rows that another case left bad too, is in nobody's way here: a test of that enables them.
     run(&mut stage.owner, "SELECT usher.disable_rule(name) FROM usher.rules WHERE enabled");
     stage
