@@ -23,14 +23,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// As long as one part may take before it is ended, and a look at a query that has no parts.
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 /// What a part should take: others wait for the worker meanwhile.
 const WISHED: Duration = Duration::from_millis(250);
 /// Rows of the table whose keys are the first part.
 const ROWS: i32 = 5_000;
 const MOST_ROWS: i32 = 500_000;
 /// The longest that a rule for which all is well waits, unless it says so itself. Milliseconds.
-const LONGEST_WAIT: i64 = 600_000;
+pub const LONGEST_WAIT: i64 = 600_000;
 /// Keys that could not be evaluated before a look is given up.
 const MOST_SKIPPED: usize = 100;
 /// Rows whose grace is over, in one transaction.
@@ -43,7 +43,7 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
-    if graces(installed)? || repairs(installed)? || touched(installed)? || sweeps(installed)? {
+    if graces(installed)? || repairs(installed)? || checks::by_the_clock(installed)? || sweeps(installed)? {
         return Ok(Next::Now);
     }
     next()
@@ -155,48 +155,6 @@ fn graces(installed: Installed) -> Result<bool> {
 
 fn failure_of(error: UsherError) -> Failure {
     Failure { sqlstate: "55P03".to_owned(), code: error.code, message: error.message, detail: None, hint: None }
-}
-
-/// Rules of whose keys those that were touched are due, or, with a gate, those that are bad. While all of a rule is about to be looked at, nobody looks at
-/// some of it.
-const TOUCHED: &str = "
-l.id = (SELECT d.id FROM usher.rules AS d
-         WHERE d.enabled AND d.state = 'active' AND d.keys_at <= pg_catalog.clock_timestamp() AND d.keys_every IS NOT NULL AND (d.keyed_now OR d.sweep_began_at IS NOT NULL)
-           AND CASE WHEN d.definition -> 'run' ?| '{transaction,after_sync}'::text[]
-                    THEN EXISTS (SELECT FROM usher.violations AS v WHERE v.rule_id = d.id AND v.status IN ('pending', 'open', 'waived'))
-                    ELSE EXISTS (SELECT FROM usher.rule_checks AS c WHERE c.rule_id = d.id) END
-         ORDER BY d.keys_at, d.id LIMIT 1)";
-
-/// What was touched of the rule whose time has come first, as much as one look should have. False: there is none.
-fn touched(installed: Installed) -> Result<bool> {
-    let Some(rule) = store::rules(TOUCHED, &[])?.into_iter().next() else { return Ok(false) };
-    let definition = rule.definition()?;
-    let seconds = |milliseconds: Option<i64>| milliseconds.unwrap_or(LONGEST_WAIT) as f64 / 1_000.0;
-    if !locks::look_for_rule(rule.id, false) {
-        checks::put_off(rule.id, 1.0)?;
-        return Ok(true);
-    }
-    let outcome = subxact::attempt_within(Some(LIMIT), || {
-        if definition.in_transaction {
-            return checks::standing(installed, &rule).map(|()| false);
-        }
-        checks::part(installed, &rule)
-    });
-    match outcome {
-        Ok(true) => {}
-        Ok(false) => checks::put_off(rule.id, seconds(definition.every))?,
-        Err(failure) if failure.is_busy() => checks::put_off(rule.id, 2.0)?,
-        Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED => {
-            // As before there were keys, until it is tried again.
-            keyed::doubt(rule.id, &format!("a look at what was touched took longer than {} s", LIMIT.as_secs()))?;
-            checks::put_off(rule.id, seconds(definition.full))?;
-        }
-        Err(failure) => {
-            failed(installed, &rule, &failure)?;
-            checks::put_off(rule.id, 10.0)?;
-        }
-    }
-    Ok(true)
 }
 
 /// A look that is under way, or is to begin.

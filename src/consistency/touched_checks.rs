@@ -3,6 +3,7 @@
 use super::fit::Fitted;
 use super::keyed::{self, BY_THE_CLOCK};
 use super::look::{self, Keys, Scope};
+use super::monitor::{self, LIMIT, LONGEST_WAIT};
 use super::store::{self, PATIENCE, Rule};
 use super::touched::Touched;
 use crate::conflict::Next;
@@ -11,7 +12,7 @@ use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
 use crate::pg::{locks, role, spi, xact};
 use crate::setup::Installed;
-use pgrx::{JsonB, Spi, Uuid};
+use pgrx::{JsonB, PgSqlErrorCode, Spi, Uuid};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Whose the keys of no organization are.
@@ -188,8 +189,50 @@ pub fn turn(installed: Installed) -> Result<Next> {
     })
 }
 
+/// Rules of whose keys those that were touched are due, or, with a gate, those that are bad. While all of a rule is about to be looked at, nobody looks at
+/// some of it.
+const DUE: &str = "
+l.id = (SELECT d.id FROM usher.rules AS d
+         WHERE d.enabled AND d.state = 'active' AND d.keys_at <= pg_catalog.clock_timestamp() AND d.keys_every IS NOT NULL AND (d.keyed_now OR d.sweep_began_at IS NOT NULL)
+           AND CASE WHEN d.definition -> 'run' ?| '{transaction,after_sync}'::text[]
+                    THEN EXISTS (SELECT FROM usher.violations AS v WHERE v.rule_id = d.id AND v.status IN ('pending', 'open', 'waived'))
+                    ELSE EXISTS (SELECT FROM usher.rule_checks AS c WHERE c.rule_id = d.id) END
+         ORDER BY d.keys_at, d.id LIMIT 1)";
+
+/// What was touched of the rule whose time has come first, as much as one look should have. False: there is none.
+pub fn by_the_clock(installed: Installed) -> Result<bool> {
+    let Some(rule) = store::rules(DUE, &[])?.into_iter().next() else { return Ok(false) };
+    let definition = rule.definition()?;
+    let seconds = |milliseconds: Option<i64>| milliseconds.unwrap_or(LONGEST_WAIT) as f64 / 1_000.0;
+    if !locks::look_for_rule(rule.id, false) {
+        put_off(rule.id, 1.0)?;
+        return Ok(true);
+    }
+    let outcome = subxact::attempt_within(Some(LIMIT), || {
+        if definition.in_transaction {
+            return standing(installed, &rule).map(|()| false);
+        }
+        part(installed, &rule)
+    });
+    match outcome {
+        Ok(true) => {}
+        Ok(false) => put_off(rule.id, seconds(definition.every))?,
+        Err(failure) if failure.is_busy() => put_off(rule.id, 2.0)?,
+        Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED => {
+            // As before there were keys, until it is tried again.
+            keyed::doubt(rule.id, &format!("a look at what was touched took longer than {} s", LIMIT.as_secs()))?;
+            put_off(rule.id, seconds(definition.full))?;
+        }
+        Err(failure) => {
+            monitor::failed(installed, &rule, &failure)?;
+            put_off(rule.id, 10.0)?;
+        }
+    }
+    Ok(true)
+}
+
 /// What was touched of a rule is looked at later.
-pub fn put_off(rule: i32, seconds: f64) -> Result<()> {
+fn put_off(rule: i32, seconds: f64) -> Result<()> {
     spi::run(
         "UPDATE usher.rules AS l SET keys_at = pg_catalog.clock_timestamp() + $2::float8 * '1 second'::interval WHERE l.id = $1",
         &[spi::arg(rule), spi::arg(seconds)],
@@ -198,7 +241,7 @@ pub fn put_off(rule: i32, seconds: f64) -> Result<()> {
 }
 
 /// All or nothing of what one look takes. True: there may be more.
-pub fn part(installed: Installed, rule: &Rule) -> Result<bool> {
+fn part(installed: Installed, rule: &Rule) -> Result<bool> {
     let _nest = Nest::open().lock_timeout(PATIENCE);
     let mut taken = take(rule.id)?;
     let Some(fitted) = fitted(installed, rule)? else { return Ok(taken.full) };
@@ -276,7 +319,7 @@ pub fn forget(rule: i32) -> Result<bool> {
 }
 
 /// Violations that stand, those first that nobody has looked at for longest: a gate keeps others out, and says nothing of those that ended.
-pub fn standing(installed: Installed, rule: &Rule) -> Result<()> {
+fn standing(installed: Installed, rule: &Rule) -> Result<()> {
     let keys = spi::all(
         "SELECT v.organization_id, v.key::text FROM usher.violations AS v WHERE v.rule_id = $1 AND v.status IN ('pending', 'open', 'waived') ORDER BY v.last_seen_at LIMIT $2",
         &[spi::arg(rule.id), spi::arg(MOST_KEYS as i64)],

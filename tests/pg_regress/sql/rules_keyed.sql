@@ -50,6 +50,9 @@ UPDATE keyed.items SET amount = 13 WHERE id = 5 AND organization_id = :'north';
 RESET session_replication_role;
 SELECT usher.process_jobs() >= 0 AS done;
 SELECT * FROM keyed.violations;
+UPDATE keyed.items SET amount = 13 WHERE id = 8 AND organization_id = :'north';
+SELECT usher.process_jobs() >= 0 AS done;
+SELECT * FROM keyed.violations;
 SELECT keyed.keys_are_due();
 SELECT usher.process_jobs() >= 0 AS done;
 SELECT * FROM keyed.violations;
@@ -67,7 +70,7 @@ COMMIT;
 UPDATE keyed.items SET amount = 10 WHERE id = 3 AND organization_id = :'north';
 DELETE FROM keyed.bills WHERE item IN (3, 7) AND organization_id = :'north';
 INSERT INTO keyed.bills SELECT organization_id, id, amount FROM keyed.items WHERE id = 7 AND organization_id = :'north';
-SELECT o.slug, c.keys FROM usher.rule_checks AS c JOIN usher.organizations AS o ON o.id = c.organization_id ORDER BY c.id;
+SELECT o.slug, (SELECT string_agg(k.key, ' ' ORDER BY k.key) FROM regexp_split_to_table(c.keys, '\n') AS k (key)) AS keys FROM usher.rule_checks AS c JOIN usher.organizations AS o ON o.id = c.organization_id ORDER BY c.id;
 SELECT keyed.keys_are_due();
 SELECT usher.process_jobs() >= 0 AS done;
 SELECT * FROM keyed.violations;
@@ -79,6 +82,9 @@ SELECT c.keys IS NULL AS everything FROM usher.rule_checks AS c;
 SELECT keyed.keys_are_due();
 SELECT usher.process_jobs() >= 0 AS done;
 SELECT status, count(*) FROM keyed.violations GROUP BY status ORDER BY status;
+SELECT * FROM keyed.rules;
+SELECT keyed.all_is_due();
+SELECT usher.process_jobs() >= 0 AS done;
 SELECT * FROM keyed.rules;
 SET usher.capture = off;
 UPDATE keyed.items SET amount = 10;
@@ -165,7 +171,7 @@ SET client_min_messages = error;
 SELECT w.which, w.changes, usher.drop_rule('keyed_why') IS NULL AS kept, y.why
   FROM (VALUES ('WHERE amount < 0', '{}'), ('WHERE amount < 0', '{"full": "60s"}'), ('WHERE amount < 0', '{"full": "1 day"}'),
                ('WHERE due_at < now()', '{}'), ('WHERE due_at::date < CURRENT_DATE', '{}'), ('WHERE due_at < ''today''', '{}'), ('WHERE age(due_at) > interval ''1 day''', '{}'),
-               ('WHERE amount > random() * 5', '{}'), ('WHERE amount > keyed.limit_of(id)', '{}'), ('WHERE amount > current_setting(''keyed.most'')::integer', '{}'),
+               ('WHERE amount > random() * 5', '{}'), ('WHERE amount > keyed.limit_of(id)', '{}'), ('WHERE amount > COALESCE(current_setting(''keyed.most'', true)::integer, 0)', '{}'),
                ('WHERE (price::text || '' 2020-01-01'')::timestamptz < due_at', '{}'), ('WHERE pg_has_role(CURRENT_USER, ''usher_member'', ''USAGE'')', '{}'),
                ('ORDER BY amount LIMIT 3', '{}'), ('WHERE amount < 0 AND EXISTS (SELECT FROM keyed.bills)', '{}'),
                ('WHERE to_char(due_at, ''YYYY'') || amount > format(''%s'', price) AND due_at::date > date ''2020-01-01'' AND keyed.twice(amount) < 3', '{}'),
