@@ -72,7 +72,6 @@ fn change(client: &mut Client, rows: i64, changed: i64, distinct: i64, each: i64
         client,
         &format!(
             "DO $$ DECLARE first bigint := 0; BEGIN
-                 SET LOCAL synchronous_commit = off;
                  WHILE first < {changed} LOOP
                      UPDATE bench_looks.items SET amount = 100 WHERE id = ANY (ARRAY(SELECT 1 + (n % {distinct}) * 7919 % {rows} FROM generate_series(first, first + {each} - 1) AS n));
                      COMMIT;
