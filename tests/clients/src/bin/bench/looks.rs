@@ -68,6 +68,8 @@ pub fn measure(database: &Database) -> Vec<Figure> {
 
 /// Changes so many rows, of so many keys spread over the table, in transactions of so many rows; three of them are bad then.
 fn change(client: &mut Client, rows: i64, changed: i64, distinct: i64, each: i64) {
+    // The worker leaves it to us.
+    run(client, &format!("UPDATE usher.rules SET keys_at = now() + interval '1 h' WHERE name = '{NAME}'"));
     run(
         client,
         &format!(
@@ -77,8 +79,13 @@ fn change(client: &mut Client, rows: i64, changed: i64, distinct: i64, each: i64
                      COMMIT;
                      first := first + {each};
                  END LOOP;
-             END $$;
-             UPDATE bench_looks.items SET amount = 99 WHERE id IN (SELECT 1 + n * 7919 % {rows} FROM generate_series(0, 2) AS n)"
+             END $$"
+        ),
+    );
+    run(
+        client,
+        &format!(
+            "UPDATE bench_looks.items SET amount = 99 WHERE id IN (SELECT 1 + n * 7919 % {rows} FROM generate_series(0, 2) AS n)"
         ),
     );
     level(client);
