@@ -57,7 +57,7 @@ pub fn note(installed: Installed, later: Vec<(i32, Touched)>) -> Result<()> {
         return Ok(());
     }
     let _acting = role::internal(installed.owner);
-    let (at, keys): (Vec<(i32, [u8; 16])>, Vec<Option<String>>) = checks.into_iter().unzip();
+    let (at, keys): (Vec<_>, Vec<Option<String>>) = checks.into_iter().unzip();
     let (rules, organizations): (Vec<i32>, Vec<Uuid>) = at.into_iter().map(|(rule, id)| (rule, Uuid::from_bytes(id))).unzip();
     let at_once = spi::one::<bool>(
         &format!(
