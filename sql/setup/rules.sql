@@ -10,6 +10,13 @@ CREATE TABLE usher.rules (
     reason text,
     severity text NOT NULL,
     check_at timestamptz DEFAULT pg_catalog.clock_timestamp(),
+    keyed boolean NOT NULL DEFAULT false,
+    keyed_now boolean NOT NULL DEFAULT false,
+    keys_every interval,
+    keys_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    whole_because text,
+    watch text,
+    watched_from bigint,
     wait interval,
     last_checked_at timestamptz,
     last_found bigint,
@@ -19,6 +26,7 @@ CREATE TABLE usher.rules (
     sweep_rows integer,
     sweep_found bigint,
     sweep_skipped jsonb,
+    sweep_sure boolean NOT NULL DEFAULT false,
     last_error text,
     last_error_at timestamptz,
     created_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
@@ -34,6 +42,13 @@ COMMENT ON TABLE usher.rules IS 'what must hold of the application''s rows; ushe
 COMMENT ON COLUMN usher.rules.run_as IS 'the role that the query and the repair run as';
 COMMENT ON COLUMN usher.rules.state IS 'active; broken: it does not fit the database any more and finds nothing';
 COMMENT ON COLUMN usher.rules.check_at IS 'when everything is looked at next, unless it may rest; NULL: never by itself';
+COMMENT ON COLUMN usher.rules.keyed IS 'who writes its tables notes which keys that concerns, so that these alone can be looked at';
+COMMENT ON COLUMN usher.rules.keyed_now IS 'until the next look at everything it is enough to look at what was touched';
+COMMENT ON COLUMN usher.rules.keys_every IS 'how often what was touched, or (with a gate) what is bad, is looked at by the clock';
+COMMENT ON COLUMN usher.rules.keys_at IS 'not before then';
+COMMENT ON COLUMN usher.rules.whole_because IS 'why everything is looked at for now, although it could be enough to look at what was touched';
+COMMENT ON COLUMN usher.rules.watch IS 'internal: its tables and their files when that was last looked at';
+COMMENT ON COLUMN usher.rules.watched_from IS 'internal: transactions from this number on have noted what they touched; NULL: not known';
 COMMENT ON COLUMN usher.rules.wait IS 'how long it may rest while nothing is found and its tables do not change: ever longer';
 COMMENT ON COLUMN usher.rules.changes IS 'what PostgreSQL had counted of changes of its tables when the last look began; NULL: they are looked at anyhow';
 COMMENT ON COLUMN usher.rules.last_checked_at IS 'when a look at everything was last finished';
@@ -42,6 +57,7 @@ COMMENT ON COLUMN usher.rules.sweep_began_at IS 'when the look at everything tha
 COMMENT ON COLUMN usher.rules.sweep_position IS 'how far that has come: the last key of its slices';
 COMMENT ON COLUMN usher.rules.sweep_rows IS 'rows of the table whose keys are one slice';
 COMMENT ON COLUMN usher.rules.sweep_skipped IS 'keys that could not be evaluated, and why';
+COMMENT ON COLUMN usher.rules.sweep_sure IS 'it began when everybody noted what he touched';
 COMMENT ON COLUMN usher.rules.last_error IS 'why a look could not be finished, or a key not be evaluated';
 
 -- What a rule stands on: the tables that its query reads or whose changes concern its keys, and what else the catalog finds in it.

@@ -18,26 +18,36 @@ use std::collections::BTreeMap;
 /// Milliseconds that making or changing a rule waits for a busy table.
 const PATIENCE: i64 = 5_000;
 
-/// Tables whose changes some rule wants to know of: for its gate, or for the look after the commit.
+/// Tables whose changes some rule wants to know of: for its gate, for the look after the commit, or for one by the clock at what was touched.
 const WATCHED: &str = "
-    SELECT d.rule_id, d.object FROM usher.rules AS l JOIN usher.rule_dependencies AS d ON d.rule_id = l.id
+    SELECT d.rule_id, d.object, COALESCE(l.definition -> 'run' ?| '{transaction,after_sync}'::text[], false) AS needed FROM usher.rules AS l JOIN usher.rule_dependencies AS d ON d.rule_id = l.id
      WHERE d.watched AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND l.enabled
-       AND l.definition -> 'run' ?| '{transaction,after_sync}'::text[]";
+       AND (l.keyed OR l.definition -> 'run' ?| '{transaction,after_sync}'::text[])";
+
+/// A table that is to have triggers.
+struct Wanted {
+    sql: String,
+    /// Some rule cannot do without. The others have everything looked at instead.
+    needed: bool,
+}
 
 /// By oid, their names: tables and their partitions, because a statement fires the triggers of the relation that it names.
-fn relations(rule: Option<i32>) -> Result<BTreeMap<u32, String>> {
+fn relations(rule: Option<i32>) -> Result<BTreeMap<u32, Wanted>> {
     let rows = spi::read_all(
         &format!(
-            "SELECT DISTINCT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname)
+            "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.bool_or(w.needed)
                FROM ({WATCHED}) AS w
                JOIN pg_catalog.pg_class AS t ON t.oid = w.object
                CROSS JOIN LATERAL (SELECT t.oid AS id UNION SELECT p.relid::oid FROM pg_catalog.pg_partition_tree(t.oid::pg_catalog.regclass) AS p) AS part
                JOIN pg_catalog.pg_class AS c ON c.oid = part.id
                JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
-              WHERE c.relkind IN ('r', 'p') AND ($1 IS NULL OR w.rule_id = $1)"
+              WHERE c.relkind IN ('r', 'p') AND ($1 IS NULL OR w.rule_id = $1) GROUP BY 1, 2"
         ),
         &[spi::arg(rule)],
-        |row| Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID).to_u32(), row.get::<String>(2)?.unwrap_or_default())),
+        |row| {
+            let wanted = Wanted { sql: row.get::<String>(2)?.unwrap_or_default(), needed: row.get::<bool>(3)? == Some(true) };
+            Ok((row.get::<Oid>(1)?.unwrap_or(Oid::INVALID).to_u32(), wanted))
+        },
     )?;
     Ok(rows.into_iter().collect())
 }
@@ -76,7 +86,7 @@ pub fn sync_all(patience: i64) -> Result<usize> {
         }
     }
     let (mut made, mut first) = (0, None);
-    for (relation, sql) in &wanted {
+    for (relation, Wanted { sql, needed }) in &wanted {
         let fires = existing.iter().filter(|(_, on, _, fires)| on.to_u32() == *relation && *fires).count();
         if fires == EVENTS.len() {
             continue;
@@ -84,7 +94,8 @@ pub fn sync_all(patience: i64) -> Result<usize> {
         // One that is busy does not keep the others from theirs.
         match subxact::attempt(|| make(sql)) {
             Ok(count) => made += count,
-            Err(failure) => first = first.or(Some(failure)),
+            Err(failure) if *needed => first = first.or(Some(failure)),
+            Err(failure) => pgrx::debug1!("usher: {sql} has no triggers of rules: {}", failure.message),
         }
     }
     first.map_or(Ok(made), |failure| Err(failure.into()))
@@ -172,7 +183,7 @@ pub fn tables_of(rule: i32) -> Result<Vec<Oid>> {
 }
 
 /// Waits for open writers, and keeps others out until the end of the transaction.
-fn keep_writers_out(relations: &BTreeMap<u32, String>) -> Result<()> {
+fn keep_writers_out(relations: &BTreeMap<u32, Wanted>) -> Result<()> {
     let _nest = Nest::open().lock_timeout(PATIENCE);
     subxact::attempt(|| {
         relations.keys().for_each(|relation| locks::keep_writers_out(Oid::from(*relation)));
@@ -181,7 +192,7 @@ fn keep_writers_out(relations: &BTreeMap<u32, String>) -> Result<()> {
     .map_err(|failure| {
         let busy = failure.sqlstate == "55P03";
         let error = UsherError::from(failure);
-        let names: Vec<&str> = relations.values().map(String::as_str).collect();
+        let names: Vec<&str> = relations.values().map(|wanted| wanted.sql.as_str()).collect();
         if busy {
             error.hint(format!("{} is busy: end the transactions that hold it and try again.", names.join(", ")))
         } else {

@@ -9,6 +9,8 @@ const SEVERITIES: [&str; 3] = ["critical", "warning", "info"];
 const RUNS: [&str; 2] = ["transaction", "after_sync"];
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
+/// Milliseconds between two looks at everything, if nothing is said and those between are at touched keys.
+const SELDOM: i64 = 10 * MINUTE;
 /// The longest time that a rule may name.
 const LONGEST: i64 = 3_660 * 86_400 * SECOND;
 
@@ -62,8 +64,10 @@ pub struct Definition {
     pub in_transaction: bool,
     /// What has changed is looked at after the commit.
     pub after_sync: bool,
-    /// Milliseconds between two looks at everything. None: only when somebody asks.
+    /// Milliseconds between two looks. None: only when somebody asks.
     pub every: Option<i64>,
+    /// Milliseconds after which everything is looked at, where the looks between are at touched keys alone. None: as `every`.
+    pub full: Option<i64>,
     /// Milliseconds that a row must have been bad.
     pub grace: i64,
     /// So many bad rows of an organization are none.
@@ -74,7 +78,7 @@ pub struct Definition {
     pub description: Option<String>,
 }
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "query",
     "key",
     "organization",
@@ -83,6 +87,7 @@ const KEYS: [&str; 14] = [
     "touches",
     "run",
     "every",
+    "full",
     "grace",
     "tolerance",
     "repair",
@@ -114,6 +119,7 @@ impl Definition {
                 "Who commits a bad row is refused at once: leave one of them out.",
             );
         }
+        let every = every(top)?;
         let tolerance = tolerance(top)?;
         if in_transaction && tolerance > 0 {
             return refuse(
@@ -134,20 +140,8 @@ impl Definition {
             touches,
             in_transaction,
             after_sync,
-            every: match top.get("every") {
-                None if top.contains_key("run") => None,
-                None => Some(MINUTE),
-                Some(Value::String(never)) if never == "never" => None,
-                Some(value) => match duration(value, "\"every\"")? {
-                    short if short < SECOND => {
-                        return refuse(
-                            "\"every\" is shorter than a second",
-                            "For what must be seen at once use \"run\": [\"after_sync\"].",
-                        );
-                    }
-                    every => Some(every),
-                },
-            },
+            full: full(top, every)?,
+            every,
             grace,
             tolerance,
             repair: top.get("repair").map(repair).transpose()?,
@@ -231,6 +225,46 @@ fn touches(top: &Map<String, Value>) -> Parsed<BTreeMap<String, BTreeMap<String,
             Ok((table.clone(), keys))
         })
         .collect()
+}
+
+fn every(top: &Map<String, Value>) -> Parsed<Option<i64>> {
+    match top.get("every") {
+        None if top.contains_key("run") => Ok(None),
+        None => Ok(Some(MINUTE)),
+        Some(Value::String(never)) if never == "never" => Ok(None),
+        Some(value) => match duration(value, "\"every\"")? {
+            short if short < SECOND => {
+                refuse("\"every\" is shorter than a second", "For what must be seen at once use \"run\": [\"after_sync\"].")
+            }
+            every => Ok(Some(every)),
+        },
+    }
+}
+
+/// As often everything is looked at although the looks between find what was touched: what nobody has noticed is found then.
+fn full(top: &Map<String, Value>, every: Option<i64>) -> Parsed<Option<i64>> {
+    let Some(value) = top.get("full") else { return Ok(every.map(|every| every.max(SELDOM))) };
+    let Some(every) = every else {
+        return refuse("\"full\" needs \"every\"", "Say how often what was touched is looked at: \"every\": \"60s\".");
+    };
+    if !top.contains_key("touches") {
+        return refuse(
+            "\"full\" needs \"touches\"",
+            "Where nobody knows which keys a changed row concerns, everything is looked at every \"every\".",
+        );
+    }
+    if value.as_str() == Some("never") {
+        return refuse(
+            "\"full\" is \"never\"",
+            "Some changes are not noticed, such as those of sessions with usher.capture = off: name a time, such as \"1 day\".",
+        );
+    }
+    match duration(value, "\"full\"")? {
+        short if short < every => {
+            refuse("\"full\" is shorter than \"every\"", "It says how often everything is looked at: the same, or longer.")
+        }
+        full => Ok(Some(full)),
+    }
 }
 
 fn tolerance(top: &Map<String, Value>) -> Parsed<i64> {

@@ -35,6 +35,21 @@ fn rules_that_run_with_changes_are_not_swept_unless_they_say_so() {
 }
 
 #[test]
+fn everything_is_looked_at_more_seldom_than_what_was_touched() {
+    let touches = json!({"public.orders": {"id": "row.id"}});
+    let times = |mut changed: Value| {
+        changed["touches"] = touches.clone();
+        let rule = rule(&changed).unwrap();
+        (rule.every, rule.full)
+    };
+    assert_eq!(times(json!({})), (Some(MINUTE), Some(10 * MINUTE)));
+    assert_eq!(times(json!({"every": "1h"})), (Some(60 * MINUTE), Some(60 * MINUTE)));
+    assert_eq!(times(json!({"every": "5s", "full": "5s"})), (Some(5 * SECOND), Some(5 * SECOND)));
+    assert_eq!(times(json!({"every": "5s", "full": "1 day"})), (Some(5 * SECOND), Some(1_440 * MINUTE)));
+    assert_eq!(times(json!({"every": "never"})), (None, None));
+}
+
+#[test]
 fn times_are_read_with_their_units() {
     for (given, milliseconds) in [
         ("5s", 5_000),
@@ -90,6 +105,10 @@ fn what_is_wrong_is_named_with_its_remedy() {
             "leave one",
         ),
         (json!({"every": "10ms"}), "shorter than a second", "after_sync"),
+        (json!({"full": "1h"}), "\"full\" needs \"touches\"", "every \"every\""),
+        (json!({"full": "1h", "every": "never", "touches": {"a.b": {"id": "row.id"}}}), "\"full\" needs \"every\"", "60s"),
+        (json!({"full": "never", "touches": {"a.b": {"id": "row.id"}}}), "\"full\" is \"never\"", "usher.capture"),
+        (json!({"full": "10s", "touches": {"a.b": {"id": "row.id"}}}), "\"full\" is shorter", "longer"),
         (json!({"tolerance": "0.1%"}), "\"tolerance\" is not a number of rows", "\"tolerance\": 5"),
         (json!({"repair": {"statment": "x"}}), "unknown key \"statment\" in \"repair\"", "Did you mean \"statement\"?"),
         (json!({"repair": {"auto": true}}), "names none of its kinds", "statement, call, flow"),

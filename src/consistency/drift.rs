@@ -1,5 +1,6 @@
 //! Schema changes under rules: those that do not fit any more, and those that fit again.
 
+use super::keyed;
 use super::store::{self, Rule};
 use crate::error::Result;
 use crate::pg::{spi, xact};
@@ -46,6 +47,12 @@ pub fn unsettled() -> Result<Vec<Rule>> {
         "l.state = 'broken' OR NOT EXISTS (SELECT FROM usher.rule_dependencies AS d JOIN pg_catalog.pg_class AS c ON d.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND c.oid = d.object WHERE d.rule_id = l.id)",
         &[],
     )
+}
+
+/// The same after a change of what they stand on: whoever has written meanwhile may not have noted what that concerns.
+pub fn look_again_after(installed: Installed, rules: &[Rule]) -> Result<Vec<Finding>> {
+    keyed::anew(&rules.iter().map(|rule| rule.id).collect::<Vec<_>>())?;
+    look_again(installed, rules)
 }
 
 /// Puts rules on the database as it is now. Runs with the owner's rights.

@@ -1,11 +1,13 @@
 //! What a rule does, in words, and the SQL that it runs.
 
 use super::definition::{Mend, Tell};
+use super::fit::Fitted;
+use super::keyed;
 use super::manage::span;
 use super::statement::{Bounds, Form, Shape};
 use super::store::{self, Rule};
 use crate::error::Result;
-use crate::pg::role;
+use crate::pg::{role, spi};
 use crate::setup::Installed;
 use serde_json::Value;
 use std::fmt::Write;
@@ -27,7 +29,17 @@ pub fn explain(installed: Installed, name: &str) -> Result<String> {
     if definition.after_sync {
         when.push("after each commit, the keys that it has touched".to_owned());
     }
+    let fitted = store::fitted(&rule, installed);
+    let keyed = fitted.as_ref().is_ok_and(|fitted| fitted.whole.is_none());
     match definition.every {
+        Some(every) if keyed => {
+            if definition.in_transaction && !definition.after_sync {
+                when.push(format!("what is bad already, every {}", span(every)));
+            } else if !definition.after_sync {
+                when.push(format!("what was touched since, every {}", span(every)));
+            }
+            when.push(format!("everything every {}", span(definition.full.unwrap_or(every))));
+        }
         Some(every) => {
             when.push(format!("everything every {}, more rarely while its tables do not change and all is well", span(every)))
         }
@@ -35,6 +47,18 @@ pub fn explain(installed: Installed, name: &str) -> Result<String> {
     }
     for (at, when) in when.iter().enumerate() {
         let _ = writeln!(out, "  {}{when}", if at == 0 { "looks:    " } else { "          " });
+    }
+    match &fitted {
+        Ok(Fitted { whole: Some(why), .. }) if definition.every.is_some() && !definition.touches.is_empty() => {
+            let _ = writeln!(out, "            not only what was touched: {why}");
+        }
+        Ok(fitted) if keyed => {
+            if let Some(why) = for_now(&rule, fitted)? {
+                let every = definition.every.unwrap_or_default();
+                let _ = writeln!(out, "            for now everything every {}: {why}", span(every));
+            }
+        }
+        _ => {}
     }
     if definition.grace > 0 {
         let _ = writeln!(out, "  grace:    a row counts once it has been bad for {}", span(definition.grace));
@@ -63,19 +87,28 @@ pub fn explain(installed: Installed, name: &str) -> Result<String> {
         );
     }
     let _ = writeln!(out, "  runs as:  {}", role::name_of(rule.run_as).unwrap_or_else(|| "a role that is gone".to_owned()));
-    statements(installed, &rule, &mut out);
+    match fitted {
+        Ok(fitted) => statements(installed, &fitted, &mut out),
+        Err(failure) => {
+            let _ = writeln!(out, "  broken:   {}", failure.line());
+        }
+    }
     Ok(out)
 }
 
-fn statements(installed: Installed, rule: &Rule, out: &mut String) {
-    let fitted = match store::fitted(rule, installed) {
-        Ok(fitted) => fitted,
-        Err(failure) => {
-            let _ = writeln!(out, "  broken:   {}", failure.line());
-            return;
-        }
-    };
-    let form = Form { fitted: &fitted, installed };
+/// Why it is not enough now to look at what was touched; None: it is.
+fn for_now(rule: &Rule, fitted: &Fitted) -> Result<Option<String>> {
+    if let Some(gap) = keyed::watch(fitted)?.gap {
+        return Ok(Some(gap));
+    }
+    spi::read::<String>(
+        "SELECT COALESCE(l.whole_because, 'everything has still to be looked at') FROM usher.rules AS l WHERE l.id = $1 AND l.enabled AND NOT l.keyed_now",
+        &[spi::arg(rule.id)],
+    )
+}
+
+fn statements(installed: Installed, fitted: &Fitted, out: &mut String) {
+    let form = Form { fitted, installed };
     let columns: Vec<&str> = fitted.columns.iter().map(|column| column.name.as_str()).collect();
     let _ = writeln!(out, "  gives:    {}; the key is {}", columns.join(", "), fitted.definition.key.join(", "));
     for table in &fitted.reads {
@@ -99,7 +132,7 @@ fn statements(installed: Installed, rule: &Rule, out: &mut String) {
     if fitted.touches.is_empty() {
         let _ = writeln!(out, "  keys:     it is not known which keys a changed row concerns: no \"touches\"");
     } else {
-        let _ = writeln!(out, "  some keys:\n{}", form.at_keys(&Shape::whole(&fitted)));
+        let _ = writeln!(out, "  some keys:\n{}", form.at_keys(&Shape::whole(fitted)));
     }
     let _ = writeln!(out, "  everything:\n{}", form.everywhere());
 }

@@ -3,6 +3,7 @@
 //! All of it is analysed and run with the rights of the rule's role, under which it may read what it reads and no more.
 
 use super::definition::{Definition, Tell};
+use super::keyed;
 use super::slices::{self, Slices};
 use super::statement::{Bounds, Form, Shape};
 use crate::error::{Result, UsherError, did_you_mean};
@@ -50,6 +51,8 @@ pub struct Fitted {
     pub touches: Vec<Touch>,
     /// The tables that the query reads.
     pub reads: Vec<Table>,
+    /// Why everything has to be looked at each time; None: between two such looks it is enough to look at touched keys.
+    pub whole: Option<String>,
     /// How everything can be looked at in parts; None: as a whole.
     pub slices: Option<Slices>,
     /// `(class, object)` of all that it stands on.
@@ -84,8 +87,9 @@ pub fn fit(installed: Installed, definition: Definition, run_as: Oid) -> Result<
     let tenant = organization.as_ref().and_then(|name| columns.iter().find(|column| column.name == *name));
     let slices = slices::of(&key, tenant, sliceable)?;
     event_type(&definition)?;
+    let whole = keyed::whole(&definition, &key, &touches, &reads, run_as)?;
     drop(acting);
-    let fitted = Fitted { definition, run_as, columns, key, organization, touches, reads, slices, needs };
+    let fitted = Fitted { definition, run_as, columns, key, organization, touches, reads, whole, slices, needs };
     fitted.plans(installed)?;
     Ok(fitted)
 }

@@ -15,6 +15,9 @@ fn written(rule: &Definition) -> Value {
     if !rule.touches.is_empty() {
         all["touches"] = json!(rule.touches);
     }
+    if let (Some(full), false) = (rule.full, rule.touches.is_empty()) {
+        all["full"] = time(full);
+    }
     if rule.grace > 0 {
         all["grace"] = time(rule.grace);
     }

@@ -37,7 +37,7 @@ fn here() -> Option<Installed> {
 }
 
 fn before_commit() -> Result<()> {
-    let all = touched::take();
+    let (all, unasked) = (touched::take(), touched::take_unasked());
     let Some(installed) = here() else { return Ok(()) };
     let mut gates = Vec::new();
     let mut later = Vec::new();
@@ -62,11 +62,13 @@ fn before_commit() -> Result<()> {
     }
     for (known, touched) in gates {
         let definition = &known.fitted.definition;
-        let failed = definition.in_transaction && !passes(installed, &known, &touched)?;
-        if failed || definition.after_sync {
+        // What a gate has let pass is as it should be: nobody needs to look at it again.
+        let asked = definition.in_transaction && passes(installed, &known, &touched)?;
+        if !asked && (definition.in_transaction || known.fitted.whole.is_none()) || definition.after_sync {
             later.push((known.id, touched));
         }
     }
+    later.extend(unasked.into_iter().map(|rule| (rule, Touched::Everything)));
     checks::note(installed, later)
 }
 

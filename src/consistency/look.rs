@@ -61,6 +61,25 @@ fn ask(client: &mut pgrx::spi::SpiClient<'_>, fitted: &Fitted, sql: &str, argume
     Ok(Found([Raw::read(&table, 1)?, Raw::read(&table, 2)?, Raw::read(&table, 3)?, Raw::read(&table, 4)?]))
 }
 
+/// From so many keys on they are told apart by their values, so that the plan is made for them.
+const MANY: usize = 500;
+
+fn ask_many(
+    client: &mut pgrx::spi::SpiClient<'_>,
+    form: &Form<'_>,
+    shape: &Shape,
+    keys: &[DatumWithOid<'_>; 2],
+) -> Result<Found> {
+    let fitted = form.fitted;
+    let _fence = fit::fence().custom_plan();
+    let _acting = role::act_as(fitted.run_as);
+    let values: SpiTupleTable<'_> = spi::query(client, &form.values(shape), keys)?.first();
+    let arguments =
+        (1..=shape.given.len() + 3).map(|column| Ok(Raw::read(&values, column)?.arg())).collect::<Result<Vec<_>>>()?;
+    let table: SpiTupleTable<'_> = spi::query(client, &form.at_many(shape), &arguments)?.first();
+    Ok(Found([Raw::read(&table, 1)?, Raw::read(&table, 2)?, Raw::read(&table, 3)?, Raw::read(&table, 4)?]))
+}
+
 /// The bad rows among some keys, asked for with the rights of the rule. Nothing is written.
 pub fn find(installed: Installed, fitted: &Fitted, keys: Keys) -> Result<Vec<Bad>> {
     let form = Form { fitted, installed };
@@ -87,10 +106,19 @@ pub fn look(installed: Installed, rule: &Rule, fitted: &Fitted, scope: &Scope<'_
             Scope::Keys(keys) => {
                 let mut seen = Seen::default();
                 for (shape, keys) in by_shape(fitted, keys) {
+                    let many = keys.keys.len() >= MANY;
                     let arguments = [spi::arg(keys.organizations), spi::arg(keys.keys)];
-                    let found = ask(client, fitted, &form.at_keys(&shape), &arguments)?;
+                    let found = if many {
+                        ask_many(client, &form, &shape, &arguments)?
+                    } else {
+                        ask(client, fitted, &form.at_keys(&shape), &arguments)?
+                    };
                     let [organizations, keys] = arguments;
-                    let extent = if shape.organization && shape.is_whole(fitted) { Extent::Keys } else { Extent::Alike };
+                    let extent = match shape.organization && shape.is_whole(fitted) {
+                        true if many => Extent::ManyKeys,
+                        true => Extent::Keys,
+                        false => Extent::Alike,
+                    };
                     let known = shape.given.iter().chain(&shape.null).map(|at| fitted.key[*at].name.clone()).collect();
                     let more = settle(rule, fitted, extent, &found, (organizations, keys), known)?;
                     seen = Seen { new: seen.new + more.new, still: seen.still + more.still, gone: seen.gone + more.gone };

@@ -3,11 +3,11 @@
 use super::attach;
 use super::definition::Definition;
 use super::fit::{self, Fitted};
-use super::{repair_fit, repair_images, store};
+use super::{keyed, repair_fit, repair_images, store};
 use crate::error::{Result, UsherError};
 use crate::flow::manage::check_name;
 use crate::flow::store::refused;
-use crate::pg::{role, spi, xact};
+use crate::pg::{locks, role, spi, xact};
 use crate::registry::identity;
 use crate::setup::Installed;
 use pgrx::JsonB;
@@ -38,6 +38,9 @@ fn check(installed: Installed, name: &str, json: &Value) -> Result<Fitted> {
     let definition = Definition::parse(json).map_err(refused).map_err(named)?;
     let run_as = run_as(&definition).map_err(named)?;
     let fitted = fit::fit(installed, definition, run_as).map_err(named)?;
+    if let (Some(why), Some(every), true) = (&fitted.whole, fitted.definition.every, json.get("full").is_some()) {
+        warning!("rule \"{name}\" has everything looked at every {}, not only what was touched: {why}", span(every));
+    }
     repair_fit::mender(installed, &fitted).map_err(named)?;
     warn(name, &fitted);
     Ok(fitted)
@@ -88,7 +91,8 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
         ],
     )?
     .ok_or_else(|| UsherError::internal("a rule was not written down"))?;
-    changed(installed, id, &fitted)?;
+    locks::look_for_rule(id, true);
+    changed(installed, name, id, &fitted)?;
     Ok(told(name, &fitted))
 }
 
@@ -99,9 +103,14 @@ fn looks_at_all(definition: &Definition) -> bool {
 }
 
 /// What follows from a definition that was written down: triggers, what it stands on, a first look.
-fn changed(installed: Installed, id: i32, fitted: &Fitted) -> Result<()> {
+fn changed(installed: Installed, name: &str, id: i32, fitted: &Fitted) -> Result<()> {
     store::stands_on(id, fitted)?;
     attach::changed(id, fitted.definition.in_transaction)?;
+    if fitted.whole.is_none()
+        && let (Some(gap), Some(every)) = (keyed::watch(fitted)?.gap, fitted.definition.every)
+    {
+        warning!("rule \"{name}\" has everything looked at every {}, not only what was touched: {gap}", span(every));
+    }
     if let Some(mender) = repair_fit::mender(installed, fitted)? {
         let without = repair_images::attach(&mender.tables)?;
         if let Some(table) = repair_images::unseen(fitted, &mender)? {
@@ -127,6 +136,8 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
     };
     let fitted = check(installed, name, &json)?;
     let _acting = role::internal(installed.owner);
+    // Nobody begins a look before every session has been told.
+    locks::look_for_rule(rule.id, true);
     let before = rule.definition().ok();
     // Violations of another key are not those of this rule any more.
     if before.is_none_or(|before| before.key != fitted.definition.key) {
@@ -135,7 +146,8 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
     spi::run(
         "UPDATE usher.rules AS l
             SET definition = $2, run_as = $3::oid::regrole, severity = $4, state = 'active', reason = NULL, updated_at = pg_catalog.clock_timestamp(), wait = NULL,
-                check_at = CASE WHEN $5 THEN pg_catalog.clock_timestamp() END, sweep_began_at = NULL, sweep_position = NULL, sweep_rows = NULL
+                check_at = CASE WHEN $5 THEN pg_catalog.clock_timestamp() END, sweep_began_at = NULL, sweep_position = NULL, sweep_rows = NULL,
+                keyed_now = false, watch = NULL, watched_from = NULL, whole_because = NULL, keys_at = pg_catalog.clock_timestamp()
           WHERE l.id = $1",
         &[
             spi::arg(rule.id),
@@ -145,7 +157,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
             spi::arg(looks_at_all(&fitted.definition)),
         ],
     )?;
-    changed(installed, rule.id, &fitted)?;
+    changed(installed, name, rule.id, &fitted)?;
     Ok(told(name, &fitted))
 }
 
@@ -167,7 +179,7 @@ pub fn switch(installed: Installed, name: &str, on: bool) -> Result<String> {
     let all = looks_at_all(&definition);
     spi::run(
         "UPDATE usher.rules AS l
-            SET enabled = $2, wait = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
+            SET enabled = $2, wait = NULL, keyed_now = false, watch = NULL, watched_from = NULL, sweep_began_at = NULL, sweep_position = NULL, check_at = CASE WHEN $2 AND $3 THEN pg_catalog.clock_timestamp() END
           WHERE l.id = $1 AND l.enabled <> $2",
         &[spi::arg(rule.id), spi::arg(on), spi::arg(all)],
     )?;
@@ -217,8 +229,8 @@ fn told(name: &str, fitted: &Fitted) -> String {
     if definition.after_sync {
         when.push("after each commit".to_owned());
     }
-    if let Some(every) = definition.every {
-        when.push(format!("every {}", span(every)));
+    if let (Some(every), Some(full)) = (definition.every, definition.full) {
+        when.push(format!("every {}", span(if fitted.whole.is_none() && definition.after_sync { full } else { every })));
     }
     if when.is_empty() {
         when.push("on demand".to_owned());

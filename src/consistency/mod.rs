@@ -19,6 +19,8 @@
 //! - [`trigger`] and [`touched`] know which keys the open transaction has touched, [`gate`] refuses it before it commits, and [`touched_checks`] writes down
 //!   what a worker looks at afterwards (`usher.rule_checks`). Whoever changes a rule says so with [`attach::changed`], [`attach::marked`] or
 //!   [`attach::dropped`].
+//! - [`keyed`] knows of which rules it is enough to look at touched keys for a while; whoever cannot say which keys were touched says so with
+//!   [`keyed::doubt`].
 //! - [`repair_auto::auto_repair`] is what a rule repairs by itself; [`repair_auto::next_repair`] says when there is something again.
 //! - A repair takes violations from the table, runs what [`definition::Repair`] says, and has their keys looked at again with
 //!   [`look::look`]; it sets the status `repaired` itself, which a look takes as "not bad any more".
@@ -30,6 +32,7 @@ pub mod drift;
 mod explain;
 mod fit;
 mod gate;
+mod keyed;
 mod life;
 mod look;
 mod manage;

@@ -4,10 +4,12 @@
 //! for longer than a part takes. What fails, takes too long or finds a lock does not keep the other rules.
 
 use super::fit::Fitted;
+use super::keyed;
 use super::look::{self, Keys, Scope, Seen};
 use super::repair_auto;
 use super::statement::Bounds;
 use super::store::{self, PATIENCE, Rule};
+use super::touched_checks as checks;
 use crate::conflict::Next;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
@@ -21,14 +23,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// As long as one part may take before it is ended, and a look at a query that has no parts.
-const LIMIT: Duration = Duration::from_secs(10);
+pub const LIMIT: Duration = Duration::from_secs(10);
 /// What a part should take: others wait for the worker meanwhile.
 const WISHED: Duration = Duration::from_millis(250);
 /// Rows of the table whose keys are the first part.
 const ROWS: i32 = 5_000;
 const MOST_ROWS: i32 = 500_000;
 /// The longest that a rule for which all is well waits, unless it says so itself. Milliseconds.
-const LONGEST_WAIT: i64 = 600_000;
+pub const LONGEST_WAIT: i64 = 600_000;
 /// Keys that could not be evaluated before a look is given up.
 const MOST_SKIPPED: usize = 100;
 /// Rows whose grace is over, in one transaction.
@@ -41,7 +43,7 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
-    if graces(installed)? || repairs(installed)? || sweeps(installed)? {
+    if graces(installed)? || repairs(installed)? || checks::by_the_clock(installed)? || sweeps(installed)? {
         return Ok(Next::Now);
     }
     next()
@@ -92,6 +94,10 @@ fn next() -> Result<Next> {
     let seconds = spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(t.at) - pg_catalog.clock_timestamp())::float8
            FROM (SELECT l.check_at AS at FROM usher.rules AS l WHERE l.enabled AND l.state = 'active'
+                 UNION ALL
+                 -- Whoever writes wakes nobody: at the latest after so long somebody looks whether anything was touched.
+                 SELECT CASE WHEN l.keys_at > pg_catalog.clock_timestamp() THEN l.keys_at ELSE pg_catalog.clock_timestamp() + l.keys_every END
+                   FROM usher.rules AS l WHERE l.enabled AND l.state = 'active' AND l.keys_every IS NOT NULL AND (l.keyed_now OR l.sweep_began_at IS NOT NULL)
                  UNION ALL
                  (SELECT v.due_at FROM usher.violations AS v JOIN usher.rules AS l ON l.id = v.rule_id AND l.enabled AND l.state = 'active'
                    WHERE v.status = 'pending' AND v.due_at IS NOT NULL ORDER BY v.due_at LIMIT 1)) AS t",
@@ -166,13 +172,17 @@ struct Sweep {
     may_rest: bool,
     /// What the tables' counters of changes said when the last look began.
     changes: Option<i64>,
+    /// It began when everybody noted what he touched.
+    sure: bool,
+    /// Until it begins it is enough to look at what was touched.
+    keyed_now: bool,
 }
 
 fn sweep_of(rule: i32) -> Result<Option<Sweep>> {
     let found = spi::all(
         "SELECT l.sweep_began_at IS NOT NULL, l.sweep_position, l.sweep_rows, l.sweep_found, l.sweep_skipped,
                 (EXTRACT(epoch FROM l.wait) * 1000)::bigint,
-                l.last_found = 0 AND l.last_error IS NULL AND l.last_checked_at + l.wait > pg_catalog.clock_timestamp(), l.changes
+                l.last_found = 0 AND l.last_error IS NULL AND l.last_checked_at + l.wait > pg_catalog.clock_timestamp(), l.changes, l.sweep_sure, l.keyed_now
            FROM usher.rules AS l WHERE l.id = $1 FOR NO KEY UPDATE",
         &[spi::arg(rule)],
         |row| {
@@ -185,6 +195,8 @@ fn sweep_of(rule: i32) -> Result<Option<Sweep>> {
                 wait: row.get::<i64>(6)?,
                 may_rest: row.get::<bool>(7)? == Some(true),
                 changes: row.get::<i64>(8)?,
+                sure: row.get::<bool>(9)? == Some(true),
+                keyed_now: row.get::<bool>(10)? == Some(true),
             })
         },
     )?;
@@ -209,6 +221,7 @@ fn sweeps(installed: Installed) -> Result<bool> {
     let outcome = subxact::attempt_within(Some(LIMIT), || part(installed, &rule, &sweep));
     match outcome {
         Ok(Step::Rested(every)) => again(rule.id, every)?,
+        Ok(Step::Cleared) => {}
         Ok(Step::More(position, seen)) => {
             let took = begun.elapsed();
             let rows = match took {
@@ -227,6 +240,8 @@ fn sweeps(installed: Installed) -> Result<bool> {
 enum Step {
     /// Nothing has changed: looked at again after so many milliseconds.
     Rested(i64),
+    /// Much was touched that need not be looked at, because everything is.
+    Cleared,
     More(Value, Seen),
     Finished(Ended),
 }
@@ -234,6 +249,8 @@ enum Step {
 /// How a look at everything has ended.
 struct Ended {
     every: Option<i64>,
+    /// What was touched is enough from now on, and everything is looked at after so long; None: after `every`.
+    full: Option<i64>,
     found: i64,
     /// Columns of the query that make up the key of a part, if there were parts.
     parts: Option<Vec<String>>,
@@ -267,15 +284,25 @@ fn following(installed: Installed, fitted: &Fitted, behind: Option<&Value>, rows
 fn part(installed: Installed, rule: &Rule, sweep: &Sweep) -> Result<Step> {
     let fitted = rule.fit(installed)?;
     let every = fitted.definition.every;
+    let mut sure = sweep.sure;
     if !sweep.began {
         let changes = changes(&fitted)?;
         if sweep.may_rest && sweep.changes == changes && changes.is_some() {
-            return Ok(Step::Rested(every.unwrap_or(LONGEST_WAIT)));
+            let pause = if sweep.keyed_now { fitted.definition.full } else { every };
+            return Ok(Step::Rested(pause.unwrap_or(LONGEST_WAIT)));
         }
-        begin(rule.id, changes)?;
+        // What is looked at right after each commit does not wait for the end of this.
+        if !sweep.keyed_now && fitted.whole.is_none() && !fitted.definition.after_sync && checks::forget(rule.id)? {
+            keyed::doubt(rule.id, "too much was touched since the last look")?;
+            return Ok(Step::Cleared);
+        }
+        let doubts = keyed::doubts(rule.id, &fitted)?;
+        sure = doubts.is_none();
+        begin(rule.id, changes, sure, doubts.filter(|_| fitted.whole.is_none()))?;
     }
     let ended = |found: i64, parts: Option<Vec<String>>| Ended {
         every,
+        full: fitted.definition.full.filter(|_| sure),
         found,
         parts,
         tolerance: fitted.definition.tolerance,
@@ -319,12 +346,14 @@ fn changes(fitted: &Fitted) -> Result<Option<i64>> {
     )
 }
 
-fn begin(rule: i32, changes: Option<i64>) -> Result<()> {
+/// `sure`: nothing is written that is not noted; otherwise `because` says what may be.
+fn begin(rule: i32, changes: Option<i64>, sure: bool, because: Option<String>) -> Result<()> {
     spi::run(
         "WITH c AS (UPDATE usher.rule_counts AS c SET counting = 0 WHERE c.rule_id = $1 AND c.counting <> 0)
-         UPDATE usher.rules AS l SET sweep_began_at = pg_catalog.clock_timestamp(), sweep_position = NULL, sweep_found = 0, sweep_skipped = NULL, changes = $2
+         UPDATE usher.rules AS l SET sweep_began_at = pg_catalog.clock_timestamp(), sweep_position = NULL, sweep_found = 0, sweep_skipped = NULL, changes = $2,
+                keyed_now = l.keyed_now AND $3, sweep_sure = $3, whole_because = $4
           WHERE l.id = $1",
-        &[spi::arg(rule), spi::arg(changes)],
+        &[spi::arg(rule), spi::arg(changes), spi::arg(sure), spi::arg(because)],
     )?;
     Ok(())
 }
@@ -400,7 +429,8 @@ fn finish(rule: &Rule, sweep: &Sweep, ended: Ended) -> Result<()> {
         )
     });
     // While all is well it is looked at more and more rarely, and at once when the tables change.
-    let wait = ended.every.map(|every| {
+    let pause = ended.full.filter(|_| error.is_none()).or(ended.every);
+    let wait = pause.map(|every| {
         let clean = ended.found == 0 && error.is_none();
         if clean { (sweep.wait.unwrap_or(every).max(every) * 2).min(LONGEST_WAIT.max(every)) } else { every }
     });
@@ -408,10 +438,17 @@ fn finish(rule: &Rule, sweep: &Sweep, ended: Ended) -> Result<()> {
         "UPDATE usher.rules AS l
             SET last_checked_at = pg_catalog.clock_timestamp(), last_found = $2, wait = $3::bigint * '1 millisecond'::interval,
                 check_at = pg_catalog.clock_timestamp() + $4::bigint * '1 millisecond'::interval,
-                sweep_began_at = NULL, sweep_position = NULL, sweep_skipped = NULL, sweep_found = NULL,
+                sweep_began_at = NULL, sweep_position = NULL, sweep_skipped = NULL, sweep_found = NULL, keyed_now = $6, sweep_sure = false,
                 last_error = $5, last_error_at = CASE WHEN $5 IS NULL THEN l.last_error_at ELSE pg_catalog.clock_timestamp() END
           WHERE l.id = $1",
-        &[spi::arg(rule.id), spi::arg(ended.found), spi::arg(wait), spi::arg(ended.every), spi::arg(error)],
+        &[
+            spi::arg(rule.id),
+            spi::arg(ended.found),
+            spi::arg(wait),
+            spi::arg(pause),
+            spi::arg(error),
+            spi::arg(ended.full.is_some()),
+        ],
     )?;
     Ok(())
 }
@@ -431,7 +468,7 @@ fn stumbled(installed: Installed, rule: &Rule, sweep: Sweep, failure: &Failure) 
     }
     if !sweep.began {
         // What it had begun was undone with it.
-        begin(rule.id, None)?;
+        begin(rule.id, None, false, None)?;
     }
     let late = failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
     if !(late || failure.tells_about_the_statement() || failure.tells_about_the_rule()) {

@@ -85,6 +85,38 @@ impl Form<'_> {
         Self::gathered(&self.bad(&which), &with)
     }
 
+    /// The keys `$1` (organizations) and `$2` as they are, and their values: the organizations, and an array for each column that is known.
+    pub fn values(&self, shape: &Shape) -> String {
+        let (with, _) = self.touched_keys(shape);
+        let arrays: Vec<String> = shape.given.iter().map(|at| format!("pg_catalog.array_agg(DISTINCT t.k{at})")).collect();
+        format!(
+            "{with}SELECT $1::uuid[], $2::jsonb[], {} FROM touched AS t",
+            [vec!["pg_catalog.array_agg(DISTINCT t.org)".to_owned()], arrays].concat().join(", ")
+        )
+    }
+
+    /// The same as [`Form::at_keys`] for many keys: `$3` and following are their [`Form::values`]. Planned for these, it is seen how many they are, and a table without
+    /// an index on them is read once.
+    pub fn at_many(&self, shape: &Shape) -> String {
+        let (with, _) = self.touched_keys(shape);
+        let columns = || shape.given.iter().enumerate().map(|(n, at)| (n + 4, *at, &self.fitted.key[*at].name));
+        let mut near: Vec<String> = columns().map(|(n, _, name)| format!("q.{} = ANY (${n})", quote_identifier(name))).collect();
+        let mut equal: Vec<String> = columns().map(|(_, at, name)| format!("t.k{at} = q.{}", quote_identifier(name))).collect();
+        near.extend(shape.null.iter().map(|at| format!("q.{} IS NULL", quote_identifier(&self.fitted.key[*at].name))));
+        match (&self.fitted.organization, shape.organization) {
+            (Some(name), true) => {
+                near.push(format!("q.{} = ANY ($3)", quote_identifier(name)));
+                equal.push(format!("t.org = q.{}", quote_identifier(name)));
+            }
+            // Every statement has the same parameters.
+            _ => near.push("$3::uuid[] IS NOT DISTINCT FROM $3".to_owned()),
+        }
+        if equal.len() > 1 {
+            near.push(format!("EXISTS (SELECT FROM touched AS t WHERE {})", equal.join(" AND ")));
+        }
+        Self::gathered(&self.bad(&near.join(" AND ")), &with)
+    }
+
     /// All bad rows, of the organization `$1` or (NULL) of all.
     pub fn everywhere(&self) -> String {
         let which = match &self.fitted.organization {
@@ -168,6 +200,8 @@ impl Shape {
 pub enum Extent {
     /// Whole keys of known organizations: `$9` organizations, `$10` keys.
     Keys,
+    /// The same, so many that what stands is compared with them instead of each being looked for.
+    ManyKeys,
     /// Keys of which only a part is known, or not whose they are: `$9` organizations (NULL: any), `$10` keys, `$13` the columns that are known.
     Alike,
     /// Everything of the organization `$9`, or (NULL) of all.
@@ -197,6 +231,10 @@ pub fn settle(extent: Extent) -> String {
                   WHERE v.status IN ('pending', 'open', 'waived')"
             )
         }
+        Extent::ManyKeys => "SELECT v.organization_id, v.id, v.status
+                   FROM usher.violations AS v JOIN touched AS t ON t.org = v.organization_id AND t.key = v.key
+                  WHERE v.rule_id = $5 AND v.status IN ('pending', 'open', 'waived')"
+            .to_owned(),
         Extent::Alike => "SELECT DISTINCT v.organization_id, v.id, v.status
                    FROM (SELECT v.*, (SELECT COALESCE(pg_catalog.jsonb_object_agg(e.key, e.value), '{}') FROM pg_catalog.jsonb_each(v.key) AS e WHERE e.key = ANY ($13::text[])) AS known
                            FROM usher.violations AS v WHERE v.rule_id = $5 AND v.status IN ('pending', 'open', 'waived')) AS v
@@ -208,7 +246,7 @@ pub fn settle(extent: Extent) -> String {
         Extent::Part => "SELECT v.organization_id, v.id, v.status FROM usher.violations AS v WHERE false".to_owned(),
     };
     let touched = match extent {
-        Extent::Keys | Extent::Alike => {
+        Extent::Keys | Extent::ManyKeys | Extent::Alike => {
             "touched AS MATERIALIZED (SELECT DISTINCT u.org, u.key FROM ROWS FROM (pg_catalog.unnest($9::uuid[]), pg_catalog.unnest($10::jsonb[])) AS u (org, key)), "
         }
         // Every statement has the same parameters.

@@ -110,6 +110,19 @@ pub fn stands_on(rule: i32, fitted: &Fitted) -> Result<()> {
             spi::arg(needs.iter().map(|(.., watched)| *watched).collect::<Vec<_>>()),
         ],
     )?;
+    let definition = &fitted.definition;
+    let keyed = fitted.whole.is_none();
+    // At once anyway, if it is looked at after each commit.
+    let every = definition.every.filter(|_| keyed && !definition.after_sync);
+    spi::run(
+        "UPDATE usher.rules AS l
+            SET keyed = n.keyed, keys_every = n.every, keyed_now = l.keyed_now AND n.keyed, whole_because = CASE WHEN n.keyed THEN l.whole_because END,
+                watch = CASE WHEN n.keyed THEN l.watch END, watched_from = CASE WHEN n.keyed THEN l.watched_from END,
+                check_at = CASE WHEN l.keyed_now AND NOT n.keyed THEN pg_catalog.clock_timestamp() ELSE l.check_at END
+           FROM (SELECT $2::boolean AS keyed, $3::bigint * '1 millisecond'::interval AS every) AS n
+          WHERE l.id = $1 AND (l.keyed, l.keys_every) IS DISTINCT FROM (n.keyed, n.every)",
+        &[spi::arg(rule), spi::arg(keyed), spi::arg(every)],
+    )?;
     Ok(())
 }
 
@@ -124,12 +137,15 @@ pub fn mark(rule: &Rule, reason: Option<&str>) -> Result<bool> {
         &format!(
             "UPDATE usher.rules AS l
                 SET state = CASE WHEN $2 IS NULL THEN 'active' ELSE 'broken' END, reason = $2, sweep_began_at = NULL, sweep_position = NULL,
+                    keyed_now = false, watch = NULL, watched_from = NULL,
                     check_at = CASE WHEN $2 IS NULL AND (l.check_at IS NOT NULL OR {ASKED_ABOUT_KEYS}) THEN pg_catalog.clock_timestamp() ELSE l.check_at END
               WHERE l.id = $1 AND l.reason IS DISTINCT FROM $2 RETURNING true"
         ),
         &[spi::arg(rule.id), spi::arg(reason)],
     )?;
     if changed == Some(true) {
+        // Nobody begins a look before every session has been told.
+        locks::look_for_rule(rule.id, false);
         super::attach::marked(rule.id)?;
     }
     Ok(changed == Some(true))

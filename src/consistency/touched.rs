@@ -4,7 +4,7 @@
 //! [`MOST`] in one transaction everything is meant.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Keys of one rule.
 pub const MOST: usize = 100_000;
@@ -89,6 +89,18 @@ impl Levels {
 
 thread_local! {
     static LEVELS: RefCell<Levels> = RefCell::new(Levels::default());
+    /// Rules of which something was touched by somebody who is not asked. What a savepoint takes back stays: nothing is lost by a look too many.
+    static UNASKED: RefCell<BTreeSet<i32>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// No gate is asked, and nobody knows which keys.
+pub fn note_unasked(rule: i32) {
+    UNASKED.with_borrow_mut(|rules| rules.insert(rule));
+}
+
+/// The rules of which that was so; they are not remembered any more.
+pub fn take_unasked() -> BTreeSet<i32> {
+    UNASKED.take()
 }
 
 pub fn note(level: u32, rule: i32, key: Key, stripe: u8) {
@@ -101,7 +113,7 @@ pub fn note_everything(level: u32, rule: i32) {
 }
 
 pub fn any() -> bool {
-    LEVELS.with_borrow(|levels| !levels.0.is_empty())
+    LEVELS.with_borrow(|levels| !levels.0.is_empty()) || UNASKED.with_borrow(|rules| !rules.is_empty())
 }
 
 pub fn kept(level: u32, parent: u32) {
@@ -115,6 +127,7 @@ pub fn undone(level: u32) {
 /// The transaction is over.
 pub fn forget() {
     LEVELS.take();
+    UNASKED.take();
 }
 
 /// What was touched since a level began.

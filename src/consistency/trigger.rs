@@ -53,6 +53,8 @@ struct Plan {
     slow: Vec<(Rc<Known>, String)>,
     /// Of these everything is meant.
     whole: Vec<i32>,
+    /// Of these everything is looked at when somebody writes who is not asked.
+    keyed: Vec<i32>,
     /// Rules that should be kept, and are not.
     broken: Vec<String>,
 }
@@ -85,9 +87,6 @@ fn note_touched<'a>(trigger: &'a PgTrigger<'a>) -> std::result::Result<Option<Pg
 }
 
 fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
-    if !crate::settings::capture() {
-        return Ok(());
-    }
     let op = trigger.op().map_err(|e| UsherError::internal(e.to_string()))?;
     let relation = trigger.relid().map_err(|e| UsherError::internal(e.to_string()))?;
     // Without its tables, or with those of another version, nobody knows of rules; the application's writers go on.
@@ -101,15 +100,22 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
         Op::Delete => "D",
         Op::Truncate => "T",
     };
+    if !crate::settings::capture() {
+        // Nobody is asked, and nobody is stopped by us: what is not noted now is found by the next look at everything.
+        if let Ok(plan) = subxact::attempt(|| plan(installed, relation, letter))
+            && !plan.keyed.is_empty()
+        {
+            watch();
+            plan.keyed.iter().for_each(|rule| touched::note_unasked(*rule));
+        }
+        return Ok(());
+    }
     let plan = plan(installed, relation, letter)?;
     plan.broken.iter().for_each(|rule| warn_of(rule));
     if plan.quick.is_none() && plan.slow.is_empty() && plan.whole.is_empty() {
         return Ok(());
     }
-    if !WATCHING.replace(true) {
-        commit::watch(gate::WATCH);
-        xact::at_end(touched::forget);
-    }
+    watch();
     let level = commit::level();
     plan.whole.iter().for_each(|rule| touched::note_everything(level, *rule));
     if let Some(sql) = &plan.quick {
@@ -130,6 +136,14 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+/// From the first note on the commits of this process are looked at.
+fn watch() {
+    if !WATCHING.replace(true) {
+        commit::watch(gate::WATCH);
+        xact::at_end(touched::forget);
+    }
 }
 
 fn note(trigger: &PgTrigger<'_>, level: u32, sql: &str) -> Outcome<()> {
@@ -298,10 +312,14 @@ fn build(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> O
             }
         };
         let definition = &known.fitted.definition;
-        if !(definition.in_transaction || definition.after_sync) {
+        let keyed = known.fitted.whole.is_none();
+        if !(definition.in_transaction || definition.after_sync || keyed) {
             continue;
         }
         let Some(touch) = belonging(relation, &known.fitted)? else { continue };
+        if keyed {
+            plan.keyed.push(rule.id);
+        }
         if letter == "T" {
             plan.whole.push(rule.id);
             continue;

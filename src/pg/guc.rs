@@ -142,6 +142,12 @@ impl Nest {
         self
     }
 
+    /// A plan is made for the values that are given: long arrays are seen as long.
+    pub fn custom_plan(mut self) -> Self {
+        self.set(c"plan_cache_mode", c"force_custom_plan");
+        self
+    }
+
     /// The same as [`Nest::index_scans`], in the order of that index, and the plan is made once for all values: for what is run over and over with
     /// others.
     pub fn one_plan(mut self) -> Self {

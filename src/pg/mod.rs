@@ -6,6 +6,7 @@
 pub mod argument;
 pub mod bgw;
 pub mod buckets;
+pub mod called;
 pub mod catalog;
 pub mod commit;
 pub mod counters;

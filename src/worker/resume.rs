@@ -48,7 +48,10 @@ fn run(this_is: &str) -> Result<String> {
     spi::run("DELETE FROM usher.flow_dependencies", &[])?;
     spi::run("DELETE FROM usher.rule_dependencies", &[])?;
     // What PostgreSQL has counted is counted anew.
-    spi::run("UPDATE usher.rules AS l SET changes = NULL, sweep_began_at = NULL, sweep_position = NULL", &[])?;
+    spi::run(
+        "UPDATE usher.rules AS l SET changes = NULL, sweep_began_at = NULL, sweep_position = NULL, keyed_now = false, watch = NULL, watched_from = NULL",
+        &[],
+    )?;
     for finding in drift::look_again(&drift::unrecorded()?, Others::LookAt)? {
         warning!("{}", finding.line());
     }

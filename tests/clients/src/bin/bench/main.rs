@@ -16,6 +16,7 @@ mod gate;
 mod ingestion;
 mod inserts;
 mod latency;
+mod looks;
 mod merges;
 mod migration;
 mod overlaps;
@@ -118,7 +119,7 @@ pub fn best(rates: impl Iterator<Item = f64>) -> f64 {
 type Group = (&'static str, &'static str, fn(&Database) -> Vec<Figure>);
 
 /// What is measured, how, and by whom.
-const GROUPS: [Group; 26] = [
+const GROUPS: [Group; 27] = [
     ("a backlog worked off", drain::METHOD, drain::measure),
     ("jobs made", enqueue::METHOD, enqueue::measure),
     ("from the change to its effect", latency::METHOD, latency::measure),
@@ -139,6 +140,7 @@ const GROUPS: [Group; 26] = [
     ("workflows", workflows::METHOD, workflows::measure),
     ("merges", merges::METHOD, merges::measure),
     ("commit gate", gate::METHOD, gate::measure),
+    ("incremental looks", looks::METHOD, looks::measure),
     ("overlap rules", overlaps::METHOD, overlaps::measure),
     ("two tables of a million rows reconciled", migration::METHOD, migration::measure),
     ("two tables compared by digests", compare::METHOD, compare::measure),
@@ -148,7 +150,7 @@ const GROUPS: [Group; 26] = [
 ];
 
 /// The sizes that the environment may change, and their defaults.
-const SIZES: [(&str, i64); 11] = [
+const SIZES: [(&str, i64); 12] = [
     ("BENCH_JOBS", 100_000),
     ("BENCH_CHURN", 1_000_000),
     ("BENCH_WAITING", 10_000_000),
@@ -160,6 +162,7 @@ const SIZES: [(&str, i64); 11] = [
     ("BENCH_SHOW_SECONDS", 300),
     ("BENCH_ORDERS", 1_000_000),
     ("BENCH_BACKFILL", 1_000_000),
+    ("BENCH_LOOKED", 2_000_000),
 ];
 
 fn main() {
