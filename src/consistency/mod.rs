@@ -23,6 +23,7 @@
 //! - A repair takes violations from the table, runs what [`definition::Repair`] says, and has their keys looked at again with
 //!   [`look::look`]; it sets the status `repaired` itself, which a look takes as "not bad any more".
 
+mod alone;
 mod api;
 pub mod attach;
 mod definition;
@@ -30,6 +31,7 @@ pub mod drift;
 mod explain;
 mod fit;
 mod gate;
+mod keys;
 mod life;
 mod look;
 mod manage;

@@ -7,6 +7,7 @@ pub mod argument;
 pub mod bgw;
 pub mod buckets;
 pub mod catalog;
+pub mod changed;
 pub mod commit;
 pub mod counters;
 pub mod crash;
