@@ -8,8 +8,9 @@ use super::statement::{Form, note_all};
 use super::{look, store};
 use crate::error::{Result as Outcome, UsherError};
 use crate::pg::guc::Nest;
+use crate::pg::latest::{self, Planned};
 use crate::pg::trigger::raise;
-use crate::pg::{catalog, latest, locks, relcache, role, spi, subxact, trigger as pg_trigger, xact};
+use crate::pg::{catalog, locks, relcache, role, spi, subxact, trigger as pg_trigger, xact};
 use crate::registry::tables;
 use crate::setup::{self, Installed};
 use pgrx::Uuid;
@@ -164,7 +165,7 @@ fn refuse(rule: i32, plan: &Plan, resources: &str, first: &str, checks: (&[Uuid]
     taken.sort_unstable();
     taken.dedup();
     taken.iter().for_each(|stripe| locks::take_resource(rule, *stripe));
-    match latest::first_row(first, &arguments())?.as_deref() {
+    match latest::first_row(first, &arguments(), Planned::AsUsual)?.as_deref() {
         // Not whose the other one is: the writer may not be allowed to see it.
         Some([Some(key), Some(resource)]) => Err(UsherError::new(
             PgSqlErrorCode::ERRCODE_EXCLUSION_VIOLATION,

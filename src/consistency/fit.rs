@@ -25,6 +25,8 @@ pub struct Column {
     /// As SQL writes its type.
     pub type_sql: String,
     pub type_oid: Oid,
+    /// Values that are equal are written alike, as far as its collation goes.
+    pub deterministic: bool,
     /// The column of a table that it is, if it is just that.
     pub origin: Option<(Oid, i16)>,
 }
@@ -210,7 +212,13 @@ fn columns(definition: &Definition, run_as: Oid) -> Result<(Vec<Column>, bool)> 
 fn named(given: Given) -> Result<Column> {
     let type_sql =
         spi::read::<String>("SELECT pg_catalog.format_type($1, $2)", &[spi::arg(given.type_oid), spi::arg(given.typmod)])?;
-    Ok(Column { name: given.name, type_sql: type_sql.unwrap_or_default(), type_oid: given.type_oid, origin: given.origin })
+    Ok(Column {
+        name: given.name,
+        type_sql: type_sql.unwrap_or_default(),
+        type_oid: given.type_oid,
+        deterministic: given.deterministic,
+        origin: given.origin,
+    })
 }
 
 fn expect<'a>(columns: &'a [Column], name: &str, at: &str) -> Result<&'a Column> {

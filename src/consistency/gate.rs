@@ -6,6 +6,7 @@
 //!
 //! A rule that cannot be asked stops nobody. It says so, and a worker marks it as broken.
 
+use super::alone;
 use super::fit;
 use super::look::{self, Keys};
 use super::statement::{Form, Shape};
@@ -14,8 +15,8 @@ use super::touched_checks as checks;
 use super::trigger::{self, Known, Rules};
 use crate::error::{Result, UsherError};
 use crate::pg::commit::{Level, Watch};
-use crate::pg::guc::Nest;
-use crate::pg::{latest, locks, role, spi, subxact, xact};
+use crate::pg::latest::{self, Planned};
+use crate::pg::{locks, role, spi, subxact, xact};
 use crate::setup::{self, Installed};
 use pgrx::PgSqlErrorCode;
 use pgrx::datum::DatumWithOid;
@@ -143,18 +144,17 @@ fn ask(installed: Installed, known: &Known, touched: &Touched) -> Result<Vec<Fou
     match touched {
         Touched::Nothing => {}
         Touched::Everything => {
-            found.extend(of(latest::first_row(&known.everywhere, &[DatumWithOid::null_oid(pg_sys::UUIDOID)])?));
+            found.extend(of(latest::first_row(&known.everywhere, &[DatumWithOid::null_oid(pg_sys::UUIDOID)], Planned::AsUsual)?));
         }
         Touched::Keys(keys) => {
+            if alone::any_bad(&known.fitted, &known.alone, keys)? == Some(false) {
+                return Ok(found);
+            }
             for (shape, (organizations, keys)) in by_shape(known, keys) {
-                let few = keys.len() <= MOST_IN_ONE_PLAN;
-                let sql = match shape {
-                    None => known.at_keys.clone(),
-                    Some(shape) => Form { fitted: &known.fitted, installed }.at_keys(&shape),
-                };
-                let _plan = few.then(|| Nest::open().generic_plan());
-                let sql = if few { format!("/* few */ {sql}") } else { sql };
-                found.extend(of(latest::first_row(&sql, &[spi::arg(organizations), spi::arg(keys)])?));
+                let planned = if keys.len() <= MOST_IN_ONE_PLAN { Planned::Once } else { Planned::AsUsual };
+                let other = shape.map(|shape| Form { fitted: &known.fitted, installed }.at_keys(&shape));
+                let sql = other.as_ref().unwrap_or(&known.at_keys);
+                found.extend(of(latest::first_row(sql, &[spi::arg(organizations), spi::arg(keys)], planned)?));
             }
         }
     }

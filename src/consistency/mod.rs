@@ -25,6 +25,7 @@
 //! - A repair takes violations from the table, runs what [`definition::Repair`] says, and has their keys looked at again with
 //!   [`look::look`]; it sets the status `repaired` itself, which a look takes as "not bad any more".
 
+mod alone;
 mod api;
 pub mod attach;
 mod definition;
@@ -33,6 +34,7 @@ mod explain;
 mod fit;
 mod gate;
 mod keyed;
+mod keys;
 mod life;
 mod look;
 mod manage;

@@ -117,6 +117,16 @@ impl Form<'_> {
         Self::gathered(&self.bad(&near.join(" AND ")), &with)
     }
 
+    /// Whether one key of this shape is bad: its columns are `$1` and so on, then the organization, if the query names one. Every row that it gives is a bad one.
+    pub fn alone(&self, shape: &Shape) -> String {
+        let given = shape.given.iter().map(|at| self.fitted.key[*at].name.as_str());
+        let organization = self.fitted.organization.as_deref().filter(|_| shape.organization);
+        let which: Vec<String> =
+            given.chain(organization).enumerate().map(|(n, name)| format!("q.{} = ${}", quote_identifier(name), n + 1)).collect();
+        // As the query gives them: with a column of its own it would be a step more.
+        format!("SELECT q.* FROM ({}\n) AS q WHERE {}", self.fitted.definition.query, which.join(" AND "))
+    }
+
     /// All bad rows, of the organization `$1` or (NULL) of all.
     pub fn everywhere(&self) -> String {
         let which = match &self.fitted.organization {

@@ -112,6 +112,11 @@ pub fn note_everything(level: u32, rule: i32) {
     LEVELS.with_borrow_mut(|levels| levels.at(level).entry(rule).or_default().join(Touched::Everything));
 }
 
+/// Whether everything of a rule is meant already, by what the open subtransaction has touched.
+pub fn is_everything(level: u32, rule: i32) -> bool {
+    LEVELS.with_borrow_mut(|levels| levels.at(level).get(&rule) == Some(&Touched::Everything))
+}
+
 pub fn any() -> bool {
     LEVELS.with_borrow(|levels| !levels.0.is_empty()) || UNASKED.with_borrow(|rules| !rules.is_empty())
 }

@@ -2,15 +2,19 @@
 //!
 //! What goes wrong here is no error of the writer's: then everything of the rule is meant.
 
+use super::alone::{self, Alone};
 use super::fit::{self, Fitted, Touch};
 use super::gate;
+use super::keys::{self, Kind, Named, Reading, Tenant};
 use super::statement::{Form, Shape};
 use super::store::{self, Rule};
 use super::touched;
 use crate::error::{Result as Outcome, UsherError};
+use crate::pg::changed::{self, Side};
 use crate::pg::guc::Nest;
+use crate::pg::relcache::{self, Asker};
 use crate::pg::trigger::raise;
-use crate::pg::{catalog, commit, locks, relcache, role, spi, subxact, trigger as pg_trigger, xact};
+use crate::pg::{catalog, commit, locks, role, spi, subxact, trigger as pg_trigger, xact};
 use crate::registry::tables::{self, Table};
 use crate::setup::{self, Installed};
 use pgrx::Uuid;
@@ -26,14 +30,25 @@ pub struct Known {
     pub name: String,
     pub run_as: pg_sys::Oid,
     pub fitted: Fitted,
-    /// SQL for the stripe of a key of the relation `u`.
-    stripe: String,
+    stripe: Stripe,
     /// It calls functions that see another snapshot than the statement around them.
     pub volatile: bool,
     /// All changed rows name the whole key.
     pub whole: bool,
     pub at_keys: String,
     pub everywhere: String,
+    /// Statements for a key by itself.
+    pub alone: Vec<Alone>,
+    /// The tables that it stands on.
+    relations: HashSet<pg_sys::Oid>,
+}
+
+/// How the stripe of a key is found. Keys that are equal have the same, however they are written.
+enum Stripe {
+    /// By these columns, which can be read without a statement.
+    Read(Vec<(String, Kind)>),
+    /// SQL over a key of the relation `u`.
+    Sql(String),
 }
 
 pub enum Rules {
@@ -47,9 +62,11 @@ pub enum Rules {
 /// What one trigger does.
 #[derive(Default)]
 struct Plan {
-    /// For the rules that name plain columns: all in one statement.
-    quick: Option<String>,
-    /// For the others, each with the rights of its rule.
+    /// For the rules that name plain columns: these are read of each row,
+    columns: Vec<changed::Column>,
+    /// and so they name the keys.
+    quick: Vec<Reading>,
+    /// For the others a statement, each with the rights of its rule.
     slow: Vec<(Rc<Known>, String)>,
     /// Of these everything is meant.
     whole: Vec<i32>,
@@ -57,6 +74,8 @@ struct Plan {
     keyed: Vec<i32>,
     /// Rules that should be kept, and are not.
     broken: Vec<String>,
+    /// The relation and those that it is a partition of: whoever changes a rule says so of one of them.
+    relations: Vec<pg_sys::Oid>,
 }
 
 #[derive(Default)]
@@ -64,6 +83,17 @@ struct Plans {
     generation: (u64, u64),
     plans: HashMap<(u32, &'static str), Rc<Plan>>,
     rules: HashMap<i32, Rc<Rules>>,
+}
+
+impl Plans {
+    /// What is known hangs on one of these relations. Of a rule that does not fit nobody knows on what.
+    fn hangs_on(&self, changed: &[pg_sys::Oid]) -> bool {
+        self.plans.values().any(|plan| plan.relations.iter().any(|relation| changed.contains(relation)))
+            || self.rules.values().any(|rule| match &**rule {
+                Rules::Known(known) => changed.iter().any(|relation| known.relations.contains(relation)),
+                Rules::Gone | Rules::Broken(..) => true,
+            })
+    }
 }
 
 thread_local! {
@@ -112,23 +142,20 @@ fn noted(trigger: &PgTrigger<'_>) -> Outcome<()> {
     }
     let plan = plan(installed, relation, letter)?;
     plan.broken.iter().for_each(|rule| warn_of(rule));
-    if plan.quick.is_none() && plan.slow.is_empty() && plan.whole.is_empty() {
+    if plan.quick.is_empty() && plan.slow.is_empty() && plan.whole.is_empty() {
         return Ok(());
     }
     watch();
     let level = commit::level();
     plan.whole.iter().for_each(|rule| touched::note_everything(level, *rule));
-    if let Some(sql) = &plan.quick {
-        // Nothing but our own statement runs under it.
-        let _path = Nest::pinned_path();
-        let _acting = role::act_as(installed.owner);
-        note(trigger, level, sql)?;
+    if !plan.quick.is_empty() {
+        read(trigger, level, &plan, letter);
     }
     for (known, sql) in &plan.slow {
         let outcome = subxact::attempt(|| {
             let _fence = fit::fence();
             let _acting = role::act_as(known.run_as);
-            note(trigger, level, sql)
+            note(trigger, level, known, sql)
         });
         if outcome.is_err() {
             // Which keys they are cannot be told. Noted where the writer is, not in what was undone.
@@ -146,15 +173,42 @@ fn watch() {
     }
 }
 
-fn note(trigger: &PgTrigger<'_>, level: u32, sql: &str) -> Outcome<()> {
+/// Of the rules whose keys are plain columns.
+fn read(trigger: &PgTrigger<'_>, level: u32, plan: &Plan, letter: &str) {
+    let mut rows = 0_usize;
+    for (side, there) in [(Side::Old, letter != "I"), (Side::New, letter != "D")] {
+        let understood = !there
+            || changed::each_row(trigger, side, &plan.columns, |row| {
+                for reading in &plan.quick {
+                    match reading.key(row) {
+                        Named::Key(key, stripe) => touched::note(level, reading.rule, key, stripe),
+                        Named::Nothing => {}
+                        Named::Unreadable => touched::note_everything(level, reading.rule),
+                    }
+                }
+                rows += 1;
+                // More than that need not be read, if they were all different.
+                !rows.is_multiple_of(touched::MOST)
+                    || !plan.quick.iter().all(|reading| touched::is_everything(level, reading.rule))
+            });
+        if !understood {
+            plan.quick.iter().for_each(|reading| touched::note_everything(level, reading.rule));
+        }
+    }
+}
+
+fn note(trigger: &PgTrigger<'_>, level: u32, known: &Known, sql: &str) -> Outcome<()> {
     Spi::connect_mut(|client| {
         pg_trigger::register_tables(trigger)?;
         let mut table = spi::query(client, sql, &[])?;
         while table.next().is_some() {
-            let (Some(rule), Some(key)) = (table.get::<i32>(1)?, table.get::<String>(3)?) else { continue };
-            let organization = table.get::<Uuid>(2)?.map(|id| *id.as_bytes());
-            let stripe = table.get::<i32>(4)?.unwrap_or_default();
-            touched::note(level, rule, (organization, key), u8::try_from(stripe & 255).unwrap_or_default());
+            let Some(key) = table.get::<String>(2)? else { continue };
+            let organization = table.get::<Uuid>(1)?.map(|id| *id.as_bytes());
+            let stripe = match &known.stripe {
+                Stripe::Read(columns) => keys::stripe_of(&key, columns),
+                Stripe::Sql(_) => u8::try_from(table.get::<i32>(3)?.unwrap_or_default() & 255).unwrap_or_default(),
+            };
+            touched::note(level, known.id, (organization, key), stripe);
         }
         Ok(())
     })
@@ -164,7 +218,13 @@ fn fresh<T>(find: impl FnOnce(&mut Plans) -> T) -> T {
     let generation = relcache::generations();
     PLANS.with_borrow_mut(|plans| {
         if plans.generation != generation {
-            *plans = Plans { generation, ..Plans::default() };
+            // Other tables come and go all the time.
+            let changed = relcache::take_changes(Asker::Gates).filter(|_| plans.generation.0 == generation.0);
+            if changed.is_some_and(|changed| !plans.hangs_on(&changed)) {
+                plans.generation = generation;
+            } else {
+                *plans = Plans { generation, ..Plans::default() };
+            }
         }
         find(plans)
     })
@@ -227,6 +287,8 @@ fn known(installed: Installed, rule: &Rule, fitted: Fitted) -> Outcome<Known> {
         "SELECT EXISTS (SELECT FROM pg_catalog.pg_proc AS p WHERE p.oid = ANY ($1) AND p.provolatile = 'v')",
         &[spi::arg(functions)],
     )?;
+    let needs = fitted.needs.iter().filter(|(class, _)| *class == pg_sys::RelationRelationId).map(|(_, object)| *object);
+    let relations = needs.chain(fitted.touches.iter().map(|touch| touch.table.oid)).collect();
     Ok(Known {
         id: rule.id,
         name: rule.name.clone(),
@@ -236,44 +298,96 @@ fn known(installed: Installed, rule: &Rule, fitted: Fitted) -> Outcome<Known> {
         whole: fitted.touches.iter().all(|touch| touch.keys.iter().all(Option::is_some)),
         at_keys: form.at_keys(&Shape::whole(&fitted)),
         everywhere: form.everywhere(),
+        alone: alone::forms(&form),
+        relations,
         fitted,
     })
 }
 
-/// Keys that are equal have the same stripe, however they are written, and so do those that are alike in what every changed row names of
-/// them. Keys whose type has no hash all share one.
-fn stripe(fitted: &Fitted) -> String {
+/// Keys that are alike in what every changed row names of them have the same stripe, too. Where equal values may be written in several ways that
+/// column does not count, and keys whose type has no hash all share one.
+fn stripe(fitted: &Fitted) -> Stripe {
     let named = |at: usize| fitted.touches.iter().all(|touch| touch.keys[at].is_some());
-    let columns: Vec<&fit::Column> =
-        fitted.key.iter().enumerate().filter(|(at, _)| named(*at)).map(|(_, column)| column).collect();
+    let columns: Vec<&fit::Column> = fitted
+        .key
+        .iter()
+        .enumerate()
+        .filter(|(at, column)| named(*at) && column.deterministic)
+        .map(|(_, column)| column)
+        .collect();
     if columns.is_empty() {
-        return "0".to_owned();
+        return Stripe::Read(Vec::new());
+    }
+    let read = columns.iter().map(|column| Some((column.name.clone(), keys::kind(column.type_oid)?)));
+    if let Some(read) = read.collect() {
+        return Stripe::Read(read);
     }
     let row = |value: &dyn Fn(&fit::Column) -> String| columns.iter().map(|column| value(column)).collect::<Vec<_>>().join(", ");
-    // As JSON, 1 and 1.0 are equal, too.
-    if columns.iter().all(|column| PLAIN.contains(&column.type_oid)) {
-        let values = row(&|column| format!("u.key -> {}", pgrx::spi::quote_literal(&column.name)));
-        return format!("(pg_catalog.jsonb_hash_extended(pg_catalog.jsonb_build_array({values}), 0) & 255)::integer");
-    }
     let none = row(&|column| format!("NULL::{}", column.type_sql));
     let hashed = subxact::rehearse(|| spi::read::<i64>(&format!("SELECT pg_catalog.hash_record_extended(ROW({none}), 0)"), &[]));
     if hashed.is_err() {
-        return "0".to_owned();
+        return Stripe::Sql("0".to_owned());
     }
     let values = row(&|column| format!("(u.key ->> {})::{}", pgrx::spi::quote_literal(&column.name), column.type_sql));
-    format!("(pg_catalog.hash_record_extended(ROW({values}), 0) & 255)::integer")
+    Stripe::Sql(format!("(pg_catalog.hash_record_extended(ROW({values}), 0) & 255)::integer"))
 }
 
-/// Types whose values are the same JSON in every session, and run nobody's code.
-const PLAIN: [pg_sys::Oid; 6] =
-    [pg_sys::INT2OID, pg_sys::INT4OID, pg_sys::INT8OID, pg_sys::UUIDOID, pg_sys::BOOLOID, pg_sys::TEXTOID];
+/// The column that the expression is.
+fn column<'a>(text: &'a str, table: &Table) -> Option<&'a str> {
+    let name = text.trim().strip_prefix("row.")?;
+    let plain = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    (plain && table.column(name).is_some()).then_some(name)
+}
 
-/// The expression is a column, of a plain type.
-fn plain(text: &str, table: &Table) -> bool {
-    text.trim().strip_prefix("row.").is_some_and(|name| {
-        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
-            && table.column(name).is_some_and(|column| PLAIN.contains(&column.type_oid))
-    })
+/// How the keys are read of the rows themselves; None: an expression is more than a column, or its values are not read as they are. `columns` are
+/// those of each row that are read.
+fn reading(
+    installed: Installed,
+    known: &Known,
+    touch: &Touch,
+    relation: pg_sys::Oid,
+    columns: &mut Vec<changed::Column>,
+) -> Option<Reading> {
+    let Stripe::Read(striped) = &known.stripe else { return None };
+    let mut place = |text: &str, wanted: Kind| {
+        let found = changed::column(relation, column(text, &touch.table)?)?;
+        if keys::kind(found.type_oid) != Some(wanted) {
+            return None;
+        }
+        Some(columns.iter().position(|column| *column == found).unwrap_or_else(|| {
+            columns.push(found);
+            columns.len() - 1
+        }))
+    };
+    let mut parts = Vec::new();
+    for (column, text) in known.fitted.key.iter().zip(&touch.keys) {
+        if let Some(text) = text {
+            parts.push((column.name.clone(), place(text, keys::kind(column.type_oid)?)?));
+        }
+    }
+    let tenant = match (&known.fitted.organization, &touch.organization) {
+        (None, _) => Tenant::Of(*installed.default_organization.as_bytes()),
+        (Some(_), Some(text)) => Tenant::At(place(text, Kind::Uuid)?),
+        (Some(_), None) => Tenant::Any,
+    };
+    let of = |name: &String| parts.iter().find(|(part, _)| part == name).map(|(_, at)| *at);
+    let striped = striped.iter().map(|(name, _)| of(name)).collect::<Option<_>>()?;
+    Some(Reading::new(known.id, tenant, parts, striped))
+}
+
+/// An expression names a column whose values the trigger does not see. (One that only has its name in a text or is written so is taken for it.)
+fn unseen(relation: pg_sys::Oid, touch: &Touch) -> bool {
+    let texts: Vec<String> = touch.keys.iter().flatten().chain(&touch.organization).map(|text| text.to_lowercase()).collect();
+    let named = |name: &str| {
+        let name = name.to_lowercase();
+        texts.iter().any(|text| {
+            let part = |c: char| c.is_alphanumeric() || c == '_' || c == '$';
+            text.match_indices(&name).any(|(at, _)| {
+                !text[..at].chars().next_back().is_some_and(part) && !text[at + name.len()..].chars().next().is_some_and(part)
+            })
+        })
+    };
+    touch.table.columns.iter().any(|column| named(&column.name) && changed::is_unseen(relation, &column.name))
 }
 
 /// False: something could not be found out, and is tried again with the next statement.
@@ -284,7 +398,13 @@ fn build(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> O
                                    AND (d.object = $1 OR d.object IN (SELECT a.relid::oid FROM pg_catalog.pg_partition_ancestors($1::pg_catalog.regclass) AS a)))",
         &[spi::arg(relation)],
     )?;
-    let (mut plan, mut quick, mut sure) = (Plan::default(), Vec::new(), true);
+    let ancestors = spi::read::<Vec<pg_sys::Oid>>(
+        "SELECT pg_catalog.array_agg(a.relid::oid) FROM pg_catalog.pg_partition_ancestors($1::pg_catalog.regclass) AS a",
+        &[spi::arg(relation)],
+    )?;
+    let mut relations = ancestors.unwrap_or_default();
+    relations.push(relation);
+    let (mut plan, mut sure) = (Plan { relations, ..Plan::default() }, true);
     for rule in rules {
         let known = match subxact::attempt(|| {
             let _nest = Nest::open().lock_timeout(store::PATIENCE);
@@ -320,36 +440,37 @@ fn build(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> O
         if keyed {
             plan.keyed.push(rule.id);
         }
-        if letter == "T" {
+        if letter == "T" || (letter == "I" && unseen(relation, touch)) {
             plan.whole.push(rule.id);
             continue;
         }
-        let sql = statement(installed, &known, touch, letter);
-        let columns = touch.keys.iter().flatten().chain(&touch.organization).all(|text| plain(text, &touch.table));
-        if columns {
-            quick.push(sql);
-        } else {
-            plan.slow.push((known, sql));
+        match reading(installed, &known, touch, relation, &mut plan.columns) {
+            Some(reading) => plan.quick.push(reading),
+            None => {
+                let sql = statement(installed, &known, touch, relation, letter);
+                plan.slow.push((known, sql));
+            }
         }
-    }
-    if !quick.is_empty() {
-        plan.quick = Some(quick.join(" UNION ALL "));
     }
     Ok((plan, sure))
 }
 
-/// Rule, organization, key and stripe of what the rows of a statement concern: one more than is kept, at most.
-fn statement(installed: Installed, known: &Known, touch: &Touch, letter: &str) -> String {
+/// Organization, key and (NULL: it is found without a statement) stripe of what the rows of a statement concern: one more than is kept, at most.
+fn statement(installed: Installed, known: &Known, touch: &Touch, relation: pg_sys::Oid, letter: &str) -> String {
     let form = Form { fitted: &known.fitted, installed };
     let sides: Vec<String> = [("usher_old", letter != "I"), ("usher_new", letter != "D")]
         .into_iter()
         .filter(|(_, there)| *there)
         .map(|(relation, _)| form.touched(touch, relation))
         .collect();
+    let stripe = match &known.stripe {
+        Stripe::Read(_) => "NULL::integer",
+        Stripe::Sql(sql) => sql,
+    };
+    // Plans are kept by their text, and know the place of each column: another partition may have another order.
     format!(
-        "(SELECT {}::integer, u.org, u.key::text, {} FROM ({}) AS u LIMIT {})",
-        known.id,
-        known.stripe,
+        "/* {} */ SELECT u.org, u.key::text, {stripe} FROM ({}) AS u LIMIT {}",
+        relation.to_u32(),
         sides.join(" UNION "),
         touched::MOST + 1
     )

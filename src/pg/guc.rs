@@ -37,21 +37,28 @@ impl Nest {
     /// Names resolve as compiled: `pg_catalog` alone, temporary objects last.
     pub fn pinned_path() -> Self {
         let mut nest = Self::open().plain_sql();
+        nest.path();
+        nest
+    }
+
+    fn path(&mut self) {
         // SAFETY: reads the session's search path, a NUL-terminated string that lives until it is set anew.
         let current = unsafe { pg_sys::namespace_search_path };
         // SAFETY: as above; checked for null first.
         if current.is_null() || unsafe { CStr::from_ptr(current) } != PATH {
-            nest.set(c"search_path", PATH);
+            self.set(c"search_path", PATH);
         }
-        nest
     }
 
     /// Around code that is not ours: it finds the pinned path, and every setting that it changes, for itself or for the
     /// session, goes back when this is dropped. A trigger of a target must not leave anything behind in the writer's
     /// session or in a worker.
     pub fn fence() -> Self {
-        let mut nest = Self { level: None, undo: true, read_only: None }.plain_sql();
-        nest.set(c"search_path", PATH);
+        // SAFETY: opens a nesting level like a function's SET clause does; closed by Drop or by transaction abort. Opened in any case: that
+        // there is nothing to set now does not say that nothing will be.
+        let level = unsafe { pg_sys::NewGUCNestLevel() };
+        let mut nest = Self { level: Some(level), undo: true, read_only: None }.plain_sql();
+        nest.path();
         nest
     }
 
@@ -79,15 +86,36 @@ impl Nest {
 
     /// Also fixes how dates and intervals are written as text, so that a reader elsewhere reads the same.
     pub fn pinned_formats(mut self) -> Self {
-        self.set(c"DateStyle", c"ISO, MDY");
-        self.set(c"IntervalStyle", c"postgres");
-        self.set(c"extra_float_digits", c"1");
+        // SAFETY: reads four settings of the session.
+        let (style, order, intervals, digits) =
+            unsafe { (pg_sys::DateStyle, pg_sys::DateOrder, pg_sys::IntervalStyle, pg_sys::extra_float_digits) };
+        if (style, order) != (pg_sys::USE_ISO_DATES as i32, pg_sys::DATEORDER_MDY as i32) {
+            self.set(c"DateStyle", c"ISO, MDY");
+        }
+        if intervals != pg_sys::INTSTYLE_POSTGRES as i32 {
+            self.set(c"IntervalStyle", c"postgres");
+        }
+        if digits != 1 {
+            self.set(c"extra_float_digits", c"1");
+        }
         self
     }
 
     /// Days begin and times are written as in UTC, so that what is looked at in one session is what another looks at.
     pub fn utc(mut self) -> Self {
-        self.set(c"TimeZone", c"UTC");
+        // SAFETY: reads the session's time zone, and its name, which lives as long as the process; checked for null first.
+        let there = unsafe {
+            let name = if pg_sys::session_timezone.is_null() {
+                std::ptr::null()
+            } else {
+                pg_sys::pg_get_timezone_name(pg_sys::session_timezone)
+            };
+            // Two names of one zone.
+            !name.is_null() && [c"UTC", c"Etc/UTC"].contains(&CStr::from_ptr(name))
+        };
+        if !there {
+            self.set(c"TimeZone", c"UTC");
+        }
         self
     }
 
@@ -103,7 +131,10 @@ impl Nest {
 
     /// Policies are applied, whatever the session has chosen.
     pub fn policies(mut self) -> Self {
-        self.set(c"row_security", c"on");
+        // SAFETY: reads the session's setting.
+        if !unsafe { pg_sys::row_security } {
+            self.set(c"row_security", c"on");
+        }
         self
     }
 
@@ -127,17 +158,17 @@ impl Nest {
         self
     }
 
-    /// The same, and what is joined to it is looked up row by row: for few rows out of a table that may have millions.
+    /// A table is read by its index or as a whole, row by row.
+    pub fn no_bitmaps(mut self) -> Self {
+        self.set(c"enable_bitmapscan", c"off");
+        self
+    }
+
+    /// The same as [`Nest::index_scans`], and what is joined to it is looked up row by row: for few rows out of a table that may have millions.
     pub fn one_by_one(mut self) -> Self {
         self = self.index_scans();
         self.set(c"enable_hashjoin", c"off");
         self.set(c"enable_mergejoin", c"off");
-        self.set(c"plan_cache_mode", c"force_generic_plan");
-        self
-    }
-
-    /// A plan is made once for all values.
-    pub fn generic_plan(mut self) -> Self {
         self.set(c"plan_cache_mode", c"force_generic_plan");
         self
     }

@@ -8,6 +8,7 @@ pub mod bgw;
 pub mod buckets;
 pub mod called;
 pub mod catalog;
+pub mod changed;
 pub mod commit;
 pub mod counters;
 pub mod crash;

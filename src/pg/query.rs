@@ -39,6 +39,8 @@ pub struct Given {
     pub name: String,
     pub type_oid: Oid,
     pub typmod: i32,
+    /// Values that are equal are written alike, as far as its collation goes.
+    pub deterministic: bool,
     /// The column of a table that it is, if it is just that: the table and the column's number.
     pub origin: Option<(Oid, i16)>,
 }
@@ -76,10 +78,12 @@ pub fn describe(sql: &str) -> Result<(Vec<Given>, bool)> {
                         let name =
                             if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() };
                         let expression = (*entry).expr.cast::<pg_sys::Node>();
+                        let collation = pg_sys::exprCollation(expression);
                         given.push(Given {
                             name,
                             type_oid: pg_sys::exprType(expression),
                             typmod: pg_sys::exprTypmod(expression),
+                            deterministic: collation == Oid::INVALID || pg_sys::get_collation_isdeterministic(collation),
                             origin: ((*entry).resorigtbl != Oid::INVALID && (*entry).resorigcol > 0)
                                 .then_some(((*entry).resorigtbl, (*entry).resorigcol)),
                         });

@@ -16,7 +16,7 @@ thread_local! {
     static PAUSES_GENERATION: Cell<u64> = const { Cell::new(1) };
     static WATCHED_PAUSES: Cell<u32> = const { Cell::new(0) };
     static SCHEMA_GENERATION: Cell<u64> = const { Cell::new(1) };
-    static CHANGES: RefCell<[Changes; 2]> = const { RefCell::new([Changes::NotKept, Changes::NotKept]) };
+    static CHANGES: RefCell<[Changes; 3]> = const { RefCell::new([Changes::NotKept, Changes::NotKept, Changes::NotKept]) };
 }
 
 /// Who asks which relations have changed; each is told all of them.
@@ -24,6 +24,7 @@ thread_local! {
 pub enum Asker {
     Flows,
     Maintenance,
+    Gates,
 }
 
 /// Which relations have changed since somebody has asked.

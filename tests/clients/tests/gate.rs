@@ -99,6 +99,80 @@ fn who_is_refused_does_not_read_the_repair() {
     assert!(!format!("{refusal:?}").contains("4711"), "{refusal:?}");
 }
 
+/// Keys that are equal, and written in two ways, share their lock.
+#[test]
+fn equal_is_what_the_collation_says() {
+    let database = Database::create("usher_test_gate_equal");
+    let (mut first, mut second, mut third) = (database.connect(), database.connect(), database.connect());
+    run(
+        &mut first,
+        "CREATE COLLATION public.whichever (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         CREATE TABLE public.purses (id integer PRIMARY KEY, owner text COLLATE public.whichever NOT NULL, balance integer NOT NULL);
+         CREATE INDEX ON public.purses (owner);
+         SELECT usher.create_rule('purses', '{
+             \"query\": \"SELECT owner, sum(balance) AS sum FROM public.purses GROUP BY owner HAVING sum(balance) < 0\",
+             \"key\": [\"owner\"], \"wrong\": \"''the sum is '' || sum\", \"touches\": {\"public.purses\": {\"owner\": \"row.owner\"}}, \"run\": [\"transaction\"]}');
+         INSERT INTO public.purses VALUES (1, 'ann', 5), (2, 'ANN', 5), (3, 'ben', 5)",
+    );
+    assert_eq!(outcome(&mut first, "UPDATE public.purses SET balance = -6 WHERE id = 2"), "23514");
+    run(&mut first, "BEGIN; UPDATE public.purses SET balance = -3 WHERE id = 1");
+    run(&mut second, "BEGIN; UPDATE public.purses SET balance = -3 WHERE id = 2");
+    run(&mut first, "PREPARE TRANSACTION 'usher_gate_equal'");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| outcome(&mut second, "COMMIT"));
+        wait::until_true(
+            &mut third,
+            "SELECT EXISTS (SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+                             WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted)",
+        );
+        run(&mut first, "COMMIT PREPARED 'usher_gate_equal'");
+        assert_eq!(waiting.join().expect("a writer ends"), "23514");
+    });
+    assert_eq!(number(&mut first, "SELECT sum(balance) FROM public.purses WHERE owner = 'Ann'"), 2);
+}
+
+/// A session that knows the rules of a table learns of whatever happens to them, and goes on knowing them when other tables change.
+#[test]
+fn each_session_learns_of_other_rules() {
+    let (database, mut client) = bank("usher_test_gate_learns", "clients_gate_learns");
+    let mut writer = database.connect();
+    let (here, there) = (&mut client, &mut writer);
+    run(
+        here,
+        "CREATE TABLE public.parts (kind integer NOT NULL, amount integer NOT NULL) PARTITION BY LIST (kind);
+         CREATE TABLE public.parts_1 PARTITION OF public.parts FOR VALUES IN (1);
+         GRANT SELECT ON public.parts TO clients_gate_learns",
+    );
+    let rule = |name: &str, wrong: &str| {
+        format!(
+            "'{name}', '{{\"query\": \"SELECT kind FROM public.parts WHERE {wrong} GROUP BY kind\", \"key\": [\"kind\"], \"wrong\": \"''{name}''\",
+                \"touches\": {{\"public.parts\": {{\"kind\": \"row.kind\"}}}}, \"run\": [\"transaction\"], \"run_as\": \"clients_gate_learns\"}}'"
+        )
+    };
+    let unrelated = "CREATE TEMP TABLE unrelated (id integer); DROP TABLE unrelated";
+    let write = |amount: i32| format!("INSERT INTO public.parts_1 VALUES (1, {amount})");
+    run(here, &format!("SELECT usher.create_rule({})", rule("below", "amount < 0")));
+    assert_eq!(outcome(there, &write(-1)), "23514");
+    assert_eq!(outcome(there, &write(100)), "");
+    run(here, &format!("SELECT usher.create_rule({})", rule("above", "amount > 100")));
+    assert_eq!(outcome(there, &write(101)), "23514");
+    run(here, unrelated);
+    assert_eq!(outcome(there, &write(101)), "23514");
+    run(here, "SELECT usher.disable_rule('below')");
+    assert_eq!(outcome(there, &write(-1)), "");
+    run(here, unrelated);
+    run(here, "DELETE FROM public.parts WHERE amount < 0; SELECT usher.enable_rule('below')");
+    assert_eq!(outcome(there, &write(-1)), "23514");
+    run(here, &format!("SELECT usher.alter_rule({})", rule("below", "amount < -5")));
+    assert_eq!(outcome(there, &write(-1)), "");
+    assert_eq!(outcome(there, &write(-6)), "23514");
+    run(here, "SELECT usher.disable_rule('below'), usher.disable_rule('above')");
+    assert_eq!(outcome(there, &write(200)), "");
+    run(here, "DELETE FROM public.parts WHERE amount > 100; SELECT usher.enable_rule('above')");
+    run(here, unrelated);
+    assert_eq!(outcome(there, &write(200)), "23514");
+}
+
 #[test]
 fn eight_who_write_at_random_never_break_it() {
     let (database, mut client) = bank("usher_test_gate_storm", "clients_gate_storm");

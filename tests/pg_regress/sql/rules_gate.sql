@@ -139,6 +139,53 @@ UPDATE gate.entries SET amount = 2 WHERE account = 16;
 SELECT usher.process_jobs() >= 0 AS processed;
 SELECT key, wrong, status FROM usher.violations WHERE rule = 'gate_later' ORDER BY key;
 SELECT usher.drop_rule('gate_later') IS NOT NULL AS dropped;
+
+-- However a key is read, as the row holds it or by an expression, it is the same key, and whoever finds it bad refuses it.
+CREATE DOMAIN gate.code AS text CHECK (VALUE <> '');
+CREATE TABLE gate.kinds (
+    gone text, small smallint, whole integer, big bigint, id uuid, name text, yes boolean, code gate.code,
+    twice integer GENERATED ALWAYS AS (whole * 2) STORED, organization_id uuid, bad text, part integer NOT NULL) PARTITION BY LIST (part);
+ALTER TABLE gate.kinds DROP COLUMN gone;
+CREATE TABLE gate.kinds_1 PARTITION OF gate.kinds FOR VALUES IN (1);
+CREATE TABLE gate.kinds_2 (
+    part integer NOT NULL, yes boolean, gone integer, name text, code gate.code, id uuid, bad text, big bigint, organization_id uuid, whole integer,
+    twice integer GENERATED ALWAYS AS (whole * 2) STORED, small smallint);
+ALTER TABLE gate.kinds_2 DROP COLUMN gone;
+ALTER TABLE gate.kinds ATTACH PARTITION gate.kinds_2 FOR VALUES IN (2);
+GRANT SELECT ON gate.kinds TO regress_usher_gate;
+CREATE TABLE gate.columns AS SELECT * FROM (VALUES (1, 'small'), (2, 'whole'), (3, 'big'), (4, 'id'), (5, 'name'), (6, 'yes'), (7, 'code'), (8, 'twice')) AS c (n, name);
+CREATE TABLE gate.ways AS SELECT * FROM (VALUES ('read', 'row.%s', 'after_sync'), ('said', '(row.%s)', 'after_sync'), ('gate', 'row.%s', 'transaction')) AS w (way, said, run);
+SELECT count(usher.create_rule(format('kinds_%s_%s', c.name, w.way), jsonb_build_object(
+    'query', format('SELECT organization_id, %1$s AS k FROM gate.kinds WHERE bad = %1$L GROUP BY 1, 2', c.name), 'key', '["k"]'::jsonb, 'wrong', '''it is bad''',
+    'touches', jsonb_build_object('gate.kinds', jsonb_build_object('k', format(w.said, c.name))),
+    'run', jsonb_build_array(w.run), 'run_as', 'regress_usher_gate'))) AS rules
+  FROM gate.columns AS c CROSS JOIN gate.ways AS w;
+-- Many rows, none, moved ones, and values that are written in several ways.
+INSERT INTO gate.kinds (part, small, whole, big, id, name, yes, code, organization_id)
+SELECT 1 + n % 2, n - 3, n * -100000, n * 10000000000, md5(n::text)::uuid, (ARRAY['', 'a "b" \ c', E'two\nlines\u0001', 'é', 'é '])[n], n % 2 = 0, 'code ' || n, o.id
+  FROM generate_series(1, 5) AS n CROSS JOIN usher.organizations AS o WHERE o.slug IN ('default', 'gate_other');
+INSERT INTO gate.kinds_2 (part, small, name) VALUES (2, 100, 'nobody''s'), (2, NULL, NULL);
+UPDATE gate.kinds SET part = 3 - part, whole = whole + 1, name = name || '!' WHERE small = 1;
+DELETE FROM gate.kinds WHERE small = 2;
+DELETE FROM gate.kinds WHERE small = 2;
+WITH kept AS (
+    SELECT DISTINCT l.name, c.organization_id, k.key FROM usher.rule_checks AS c JOIN usher.rules AS l ON l.id = c.rule_id CROSS JOIN jsonb_array_elements(c.keys) AS k (key)),
+each_way AS (
+    SELECT c.n, c.name, w.way, count(k.key) AS keys, string_agg(k.organization_id || k.key::text, ', ' ORDER BY k.organization_id, k.key) AS text
+      FROM gate.columns AS c CROSS JOIN gate.ways AS w LEFT JOIN kept AS k ON k.name = format('kinds_%s_%s', c.name, w.way) GROUP BY 1, 2, 3)
+SELECT r.name, r.keys, r.text = s.text AS alike FROM each_way AS r JOIN each_way AS s ON s.n = r.n AND s.way = 'said' WHERE r.way = 'read' ORDER BY r.n;
+SELECT usher.process_jobs() >= 0 AS processed;
+-- One key, through the table and through a partition with another order of columns.
+SELECT format('INSERT INTO gate.%s (part, bad, small, whole, big, id, name, yes, code, organization_id)
+  SELECT 1 + %s %% 2, %L, -7, -70000, -7000000000, ''01234567-89ab-cdef-0123-456789abcdef'', ''a "b" \ é'', false, ''x'', id FROM usher.organizations WHERE slug = ''gate_other''',
+  CASE WHEN c.n % 2 = 0 THEN 'kinds' ELSE 'kinds_2' END, c.n, c.name) FROM gate.columns AS c ORDER BY c.n \gexec
+-- Two keys, of which one is bad; more than a few; one that is nobody's; one that is none.
+UPDATE gate.kinds SET small = small + 20, bad = 'small' WHERE small = -2;
+UPDATE gate.kinds SET bad = 'big' WHERE big > 0;
+INSERT INTO gate.kinds (part, bad, name) VALUES (1, 'name', 'nobody''s');
+INSERT INTO gate.kinds (part, bad, name) VALUES (1, 'small', 'no number');
+SELECT count(*), count(bad) FROM gate.kinds;
+SELECT count(usher.drop_rule(format('kinds_%s_%s', c.name, w.way))) AS dropped FROM gate.columns AS c CROSS JOIN gate.ways AS w;
 SET client_min_messages = warning;
 DROP SCHEMA gate CASCADE;
 DELETE FROM usher.violations;

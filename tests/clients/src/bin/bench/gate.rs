@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use usher_clients::{Client, Database, json, number, run};
 
 pub const METHOD: &str = "single-row INSERTs and UPDATEs by key, each committed by itself, by 1 and by 8 connections for 2 s, into a table of 100,000 rows (BENCH_JOBS) of 10,000 owners with a rule \
-\"run\": [\"transaction\"] (no owner's sum below zero), and the same table without. In turns, median of 3";
+\"run\": [\"transaction\"] (no owner's sum below zero), and the same table without. fsync and synchronous_commit are on. In turns, median of 5";
 
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 const OWNERS: i64 = 10_000;
 
 pub fn measure(database: &Database) -> Vec<Figure> {
