@@ -287,8 +287,12 @@ impl Order<'_> {
     }
 
     /// Writes down what was done, and what was not.
-    fn settle(&self, organization: Uuid, wanted: &[Open], tried: Tried) -> Result<Vec<Line>> {
+    fn settle(&self, organization: Uuid, wanted: &[Open], mut tried: Tried) -> Result<Vec<Line>> {
         let mut lines = Vec::new();
+        // A statement that has changed nothing has repaired nothing: somebody else has mended it at the same moment.
+        if self.mender.kind() == "statement" && tried.changes.is_empty() && tried.cannot_undo.is_empty() {
+            tried.failed.extend(tried.helped.drain(..).map(|n| (n, None)));
+        }
         let helped: Vec<&Open> = tried.helped.iter().map(|n| &wanted[*n]).collect();
         if !helped.is_empty() {
             let repair = Some(self.record(organization, &helped, &tried.changes, tried.cannot_undo)?);

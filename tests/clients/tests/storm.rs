@@ -3,6 +3,7 @@
 //!
 //! STORM_SEED repeats the choices of a run; `make soak` is the long form.
 
+use std::time::Instant;
 use usher_clients::chaos::Chance;
 use usher_clients::faults::seed;
 use usher_clients::storm::{self, KILLS, Storm, TROUBLES};
@@ -14,6 +15,7 @@ fn after_a_storm_everything_holds_and_nothing_is_lost() {
     let mut chance = Chance::new(seed);
     let database = Database::create("usher_test_storm");
     storm::open(&database);
+    let begin = Instant::now();
     let storm = Storm::begin(&database, seed, 1);
     // One kill and one crash; what a writer meets more often comes twice.
     let mut left: Vec<_> = TROUBLES.iter().chain(&TROUBLES[..2]).chain(&KILLS[..2]).collect();
@@ -26,15 +28,17 @@ fn after_a_storm_everything_holds_and_nothing_is_lost() {
     storm.get_on(60);
     let looks = storm.looks();
     let ledger = storm.end();
+    let stormy = begin.elapsed();
     let account = storm::balance(&database, &ledger);
     println!(
-        "{} deeds committed, {} refused, {} unknown; {} executions, {} transfers, {} repairs by themselves, {looks} looks at the bank",
+        "{} deeds committed, {} refused, {} unknown; {} executions, {} transfers, {} repairs by themselves, {looks} looks at the bank; a storm of {stormy:.1?}, quiet after {:.1?} more",
         ledger.committed.len(),
         ledger.refused.len(),
         ledger.unknown.len(),
         account.executions,
         account.transfers,
-        account.repairs
+        account.repairs,
+        begin.elapsed() - stormy
     );
     // It was one: nobody stood aside.
     assert!(

@@ -15,7 +15,7 @@ pub struct Account {
     pub repairs: i64,
 }
 
-/// Waits until it is quiet, and balances. `watched`: rules that are looked at by the hub (a test of this test leaves some out).
+/// Waits until it is quiet, and balances. Everything written by storms in this database must be in the ledger.
 #[track_caller]
 pub fn balance(database: &Database, ledger: &Ledger) -> Account {
     let mut client = database.reconnect();
@@ -43,7 +43,7 @@ fn nothing(client: &mut Client, what: &str, sql: &str) {
     let found = rows(client, sql);
     if found > 0 {
         let some = text(client, &format!("SELECT string_agg(q::text, E'\\n  ') FROM (SELECT q FROM ({sql}) AS q LIMIT 8) AS q"));
-        panic!("{found} {what}:\n  {some}\n{}", wait::jobs(client));
+        panic!("{found} {what}:\n  {some}");
     }
 }
 
