@@ -21,7 +21,7 @@ fn after_a_storm_everything_holds_and_nothing_is_lost() {
     let mut left: Vec<_> = TROUBLES.iter().chain(&TROUBLES[..2]).chain(&KILLS[..2]).collect();
     while !left.is_empty() {
         let (what, trouble) = left.swap_remove(chance.below(left.len() as u64) as usize);
-        println!("{what}");
+        println!("{:>5.1?} {what}", begin.elapsed());
         storm.get_on(40);
         trouble(&database, &storm, &mut chance);
     }
