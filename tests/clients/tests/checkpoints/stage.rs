@@ -1,6 +1,7 @@
 //! What the walks share: one database with the pack, in which each has two organizations of its own.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 use usher_clients::{Client, Database, Uuid, role, run, settled, text, value, wait};
 
 static STAGE: OnceLock<Mutex<Database>> = OnceLock::new();
@@ -226,7 +227,23 @@ impl Walk {
                     AND EXISTS (SELECT FROM usher.audit_log AS a WHERE a.action = 'usher.rules.repaired' AND a.new ->> 'repair' = r.id::text))), false)
                FROM usher.violations AS v WHERE v.rule = 'platform.{rule}' AND v.organization_id = '{near}' AND v.key @> '{key}'"
         );
-        wait::until_true(&mut self.owner, &sql);
+        // What no rule hears of is found by the clock, and a worker looks at its clock every minute whatever else it has missed.
+        if wait::poll(Duration::from_secs(150), || value::<bool>(&mut self.owner, &sql, &[]).then_some(())).is_none() {
+            panic!("rule {rule} has not repaired {key} since {since}\n{}", self.rules());
+        }
         self.settle();
+    }
+
+    /// How the rules are doing, for messages of failed tests.
+    fn rules(&mut self) -> String {
+        text(
+            &mut self.owner,
+            "SELECT string_agg(line, E'\\n') FROM (
+                 SELECT concat_ws(' | ', '  rule', name, state, enabled, last_checked_at, wait, check_at, last_found, changes, sweep_began_at, last_error_at, last_error) AS line FROM usher.rules
+                 UNION ALL SELECT concat_ws(' | ', '  violation', rule, status, key, first_seen_at, due_at, seen, times, repairs, manual, last_error) FROM usher.violations
+                            WHERE status IN ('pending', 'open') OR ended_at > now() - interval '3 min'
+                 UNION ALL SELECT concat_ws(' | ', '  process', pid, backend_type, state, wait_event, xact_start, query) FROM pg_stat_activity WHERE datname = current_database()
+                 UNION ALL SELECT concat_ws(' | ', '  now', clock_timestamp())) AS l",
+        )
     }
 }
