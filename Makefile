@@ -4,7 +4,7 @@
 #   PG_CONFIG=…      build and run against this very PostgreSQL
 #   USHER_HOME=…     where the scratch cluster lives
 #   LAYERS="…"       which of: unit regress isolation clients   (make test)
-#   SOAK_KILLS=…     how many kill -9; also SOAK_PROMOTIONS, SOAK_DISK_FULL, SOAK_SECONDS, SOAK_SEED   (make soak)
+#   SOAK_KILLS=…     how many kill -9; also SOAK_STORM, SOAK_PROMOTIONS, SOAK_DISK_FULL, SOAK_SECONDS, SOAK_SEED   (make soak)
 #   USHER_FUZZ_SECONDS=…  how long each parser gets random input; also USHER_FUZZ_SEED                   (make soak)
 #   BENCH_JOBS=…     how large; also BENCH_CHURN, BENCH_WAITING, BENCH_FLOWS                           (make bench)
 #   DRY_RUN=1        say it, do not do it                       (make deps)

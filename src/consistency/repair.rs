@@ -221,7 +221,9 @@ impl Order<'_> {
         while let Some(part) = parts.pop() {
             let mut stuck = HashSet::new();
             match subxact::attempt(|| self.once(organization, sql, &wanted, &part, &mut stuck)) {
-                Ok((changes, repair)) => tried.helped.push(Helped { rows: part, changes, repair }),
+                Ok((changes, Some(repair))) => tried.helped.push(Helped { rows: part, changes, repair }),
+                // Somebody else has mended it at the same moment.
+                Ok((_, None)) => tried.failed.extend(part.into_iter().map(|n| (n, None))),
                 // Undone for these; the others are done without them.
                 Err(_) if !stuck.is_empty() => {
                     let rest: Vec<usize> = part.iter().copied().filter(|n| !stuck.contains(n)).collect();
@@ -242,7 +244,8 @@ impl Order<'_> {
     }
 
     /// Repairs some rows by one statement, looks at them again, and writes down what was done. Those that are bad all the same come back in `stuck`, with an
-    /// error. What does not fit into one value fails like what the statement does, and is done in halves.
+    /// error. What does not fit into one value fails like what the statement does, and is done in halves. A statement that has changed nothing has repaired nothing,
+    /// and nothing is written down.
     fn once(
         &self,
         organization: Uuid,
@@ -250,7 +253,7 @@ impl Order<'_> {
         wanted: &[Open],
         part: &[usize],
         stuck: &mut HashSet<usize>,
-    ) -> Result<(Vec<Change>, Uuid)> {
+    ) -> Result<(Vec<Change>, Option<Uuid>)> {
         let is_call = self.mender.kind() == "call";
         let before = if is_call { images::written_so_far()? } else { None };
         let noting = images::note();
@@ -280,9 +283,12 @@ impl Order<'_> {
         if !stuck.is_empty() {
             return Err(UsherError::state(NO_HELP_SAID));
         }
+        if !is_call && changes.is_empty() && cannot_undo.is_empty() {
+            return Ok((changes, None));
+        }
         let helped: Vec<&Open> = part.iter().map(|n| &wanted[*n]).collect();
         let repair = self.record(organization, &helped, &changes, cannot_undo)?;
-        Ok((changes, repair))
+        Ok((changes, Some(repair)))
     }
 
     /// A repair of an organization's rows keeps to them.

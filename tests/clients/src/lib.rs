@@ -16,6 +16,7 @@ pub mod released;
 pub mod season;
 pub mod server;
 pub mod storage;
+pub mod storm;
 pub mod wait;
 
 pub use postgres::{self, Client, error::SqlState};

@@ -106,6 +106,27 @@ fn a_row_that_somebody_is_changing_is_repaired_as_it_becomes() {
     assert_eq!(text(&mut client, "SELECT string_agg(amount::text, ',') FROM public.invoices"), "101,101");
 }
 
+/// The repair waits for who is just mending it, and then has nothing to do: that is no repair.
+#[test]
+fn a_repair_that_has_changed_nothing_is_none() {
+    let keep = statement("").replace(INSERT, &format!("{INSERT} ON CONFLICT DO NOTHING"));
+    let (database, mut client) = shop("usher_test_repair_nothing", 2, &keep);
+    let mut other = database.connect();
+    let pid = number(&mut other, "SELECT pg_backend_pid()::bigint");
+    run(&mut client, "BEGIN; INSERT INTO public.invoices SELECT organization_id, id, 777 FROM public.orders");
+    let mut witness = database.connect();
+    let said = std::thread::scope(|scope| {
+        let repair = scope.spawn(|| text(&mut other, OUTCOMES));
+        waits(&mut witness, pid);
+        run(&mut client, "COMMIT");
+        repair.join().expect("the repair ends")
+    });
+    assert_eq!(said, "not bad any more 4");
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.repairs"), 0);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM usher.violations WHERE status = 'gone' AND repairs = 0"), 4);
+    assert_eq!(number(&mut client, "SELECT count(*) FROM public.invoices WHERE amount = 777"), 4);
+}
+
 #[test]
 fn two_repairs_at_once_do_it_once() {
     let (database, mut client) = shop("usher_test_repair_two", 500, &statement(""));

@@ -2,7 +2,7 @@
 //! nothing lost, nothing doubled, nothing out of order, and nobody had to help.
 //!
 //! SOAK_KILLS (200), SOAK_PROMOTIONS (20) and SOAK_DISK_FULL (3) say how often; SOAK_SECONDS how long at least the kills and
-//! smaller troubles go on. SOAK_SEED repeats the choices of an earlier run; the moments at which they hit are never quite
+//! smaller troubles go on, SOAK_STORM (300) how many seconds there is a storm over the pack platform. SOAK_SEED repeats the choices of an earlier run; the moments at which they hit are never quite
 //! the same. Database: `usher_soak`, made anew; the pair of servers and the one with the small disk are beside the scratch cluster.
 
 use std::collections::BTreeMap;
@@ -13,6 +13,7 @@ use usher_clients::chaos::{self, Acknowledged, Chance, Writers};
 use usher_clients::disk::SmallDisk;
 use usher_clients::faults::{KILLS, TROUBLES, seed};
 use usher_clients::pair::Pair;
+use usher_clients::storm::{self, Storm};
 
 const WRITERS: usize = 4;
 /// Faults until writers stop for the account.
@@ -29,7 +30,7 @@ fn setting(name: &str, default: u64) -> u64 {
 fn main() -> ExitCode {
     let begin = Instant::now();
     let seed = seed("SOAK_SEED");
-    let parts = [("kills", kills as fn(u64)), ("promotions", promotions), ("full disks", full_disks)];
+    let parts = [("kills", kills as fn(u64)), ("storms", storms), ("promotions", promotions), ("full disks", full_disks)];
     for (part, play) in parts {
         println!("soak: {part}");
         if std::panic::catch_unwind(|| play(seed)).is_err() {
@@ -75,6 +76,43 @@ fn kills(seed: u64) {
     }
     for (name, times) in met {
         println!("soak: {times:>4} x {name}");
+    }
+}
+
+/// A storm over the pack platform, with kills; it becomes quiet every minute, and every rule must hold and every effect be there once.
+fn storms(seed: u64) {
+    let wanted = Duration::from_secs(setting("SOAK_STORM", 300));
+    if wanted.is_zero() {
+        return;
+    }
+    let database = Database::create("usher_soak");
+    storm::open(&database);
+    let mut chance = Chance::new(seed);
+    let mut ledger = storm::Ledger::default();
+    let begin = Instant::now();
+    let (mut killed, mut round) = (0, 0);
+    while begin.elapsed() < wanted {
+        round += 1;
+        let storm = Storm::begin(&database, seed, round);
+        let stormy = Instant::now();
+        while stormy.elapsed() < Duration::from_secs(60).min(wanted) {
+            storm.get_on(1 + chance.below(40) as u32);
+            let (_, trouble) = if chance.below(4) == 0 {
+                killed += 1;
+                storm::KILLS[chance.below(storm::KILLS.len() as u64) as usize]
+            } else {
+                storm::TROUBLES[chance.below(storm::TROUBLES.len() as u64) as usize]
+            };
+            trouble(&database, &storm, &mut chance);
+        }
+        ledger.add(storm.end());
+        let account = storm::balance(&database, &ledger);
+        println!(
+            "soak: {:>5} s, {killed} kills: {} transactions, {} repairs by themselves; every rule holds, and every effect is there once",
+            begin.elapsed().as_secs(),
+            account.transactions,
+            account.repairs
+        );
     }
 }
 
