@@ -2,6 +2,7 @@
 
 use super::{install, workflow};
 use crate::error::UsherError;
+use crate::pg::subxact::again_after_deadlock;
 use crate::registry::identity;
 use pgrx::JsonB;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -27,7 +28,9 @@ fn install_pack(
 ) -> Result<String, ErrorReport> {
     identity::require_operator("install packs")?;
     let installed = crate::setup::current()?;
-    Ok(install::install(installed, &given(name)?, run_as.as_deref(), bind.map(|bind| bind.0))?)
+    let (name, bind) = (given(name)?, bind.map(|bind| bind.0));
+    // Workers write the pack's tables and the hub's in an order of their own.
+    Ok(again_after_deadlock(|| install::install(installed, &name, run_as.as_deref(), bind.clone()))?)
 }
 
 /// What `usher.install_pack(name, bind => …)` would install: each workflow, and whether it can run there. Changes nothing.
@@ -91,7 +94,8 @@ fn pack_tables(
 #[pg_extern(volatile, parallel_unsafe)]
 fn remove_pack(name: Option<String>) -> Result<String, ErrorReport> {
     let installed = identity::require_operator("remove packs")?;
-    Ok(install::remove(installed, &given(name)?)?)
+    let name = given(name)?;
+    Ok(again_after_deadlock(|| install::remove(installed, &name))?)
 }
 
 /// The workflows that a pack is made of, each with its flows and overlap rules.

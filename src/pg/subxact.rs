@@ -162,6 +162,20 @@ pub fn attempt_within<T>(limit: Option<Duration>, work: impl FnOnce() -> Result<
     }
 }
 
+/// Runs `work`, and once more where it was the one of a deadlock that had to give way: what it had locked is free in between, so that the
+/// other goes on. For work that locks much in an order of its own, which takes no harm from a second try.
+pub fn again_after_deadlock<T>(mut work: impl FnMut() -> Result<T, UsherError>) -> Result<T, UsherError> {
+    for _ in 1..TRIES_AFTER_DEADLOCK {
+        match attempt(&mut work) {
+            Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED => (),
+            outcome => return Ok(outcome?),
+        }
+    }
+    work()
+}
+
+const TRIES_AFTER_DEADLOCK: usize = 5;
+
 /// Runs `work` in a subtransaction and always undoes it: for trying something out.
 pub fn rehearse<T>(work: impl FnOnce() -> Result<T, UsherError>) -> Result<T, Failure> {
     rehearse_within(None, work)

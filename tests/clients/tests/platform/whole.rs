@@ -190,3 +190,38 @@ fn everything_is_set_by_installing_the_pack() {
     assert!(error.message().contains("did not make platform.module_registry"), "{error:?}");
     role(here, "usher_platform", "NOLOGIN");
 }
+
+/// Who writes and whoever removes the pack lock rows of the hub and the pack's tables in orders of their own.
+#[test]
+fn a_pack_is_removed_while_others_work_on_its_tables() {
+    let database = Database::create("usher_test_platform_deadlock");
+    let mut client = database.connect();
+    let (here, other, third) = (&mut client, &mut database.connect(), &mut database.connect());
+    run(here, "SELECT usher.install_pack('platform')");
+    settled(here, wait::LONG);
+    run(
+        other,
+        "SET deadlock_timeout = '1 min'; BEGIN; SELECT FROM usher.flows WHERE pack = 'platform' ORDER BY id DESC LIMIT 1 FOR UPDATE",
+    );
+    run(here, "SET deadlock_timeout = '2 s'; SET application_name = 'removes'");
+    thread::scope(|threads| {
+        let removing = threads.spawn(|| text(here, "SELECT usher.remove_pack('platform')"));
+        wait::until_true(
+            third,
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'removes' AND wait_event_type = 'Lock')",
+        );
+        // This waits for the tables, whose triggers are dropped by then; so who removes finds the deadlock and gives way.
+        run(
+            other,
+            "DO $$BEGIN EXECUTE (SELECT 'LOCK TABLE ' || string_agg(oid::regclass::text, ', ') || ' IN ROW EXCLUSIVE MODE' FROM pg_class WHERE relnamespace = 'platform'::regnamespace AND relkind = 'r'); END$$;
+             COMMIT",
+        );
+        assert!(removing.join().expect("the pack is removed").contains("flows removed"));
+    });
+    assert_eq!(
+        number(third, "SELECT (SELECT count(*) FROM usher.flows WHERE pack = 'platform') + (SELECT count(*) FROM usher.rules)"),
+        0
+    );
+    wait::until_true(third, "SELECT deadlocks = 1 FROM pg_stat_database WHERE datname = current_database()");
+    role(third, "usher_platform", "NOLOGIN");
+}
