@@ -21,14 +21,6 @@ CREATE TYPE usher.ticket_revenue_ingestion AS (
 DROP FUNCTION usher.install_pack(text,text);
 DROP FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[]);
 DROP FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text);
-CREATE OR REPLACE FUNCTION usher.follow_ddl()
- RETURNS event_trigger
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$usher_follow_ddl$function$;
-CREATE OR REPLACE FUNCTION usher.follow_drop()
- RETURNS event_trigger
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
 CREATE OR REPLACE FUNCTION usher.compare_tables(left_table regclass, right_table regclass, key text[] DEFAULT NULL::text[], columns jsonb DEFAULT NULL::jsonb, "where" text DEFAULT NULL::text, organization text DEFAULT NULL::text)
  RETURNS TABLE(key jsonb, finding text, columns text[], left_row jsonb, right_row jsonb)
  LANGUAGE c
@@ -64,6 +56,14 @@ CREATE OR REPLACE FUNCTION usher.compare_digest(secret uuid, VARIADIC "values" "
  LANGUAGE c
  IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', $function$usher_compare_digest$function$;
+CREATE OR REPLACE FUNCTION usher.follow_ddl()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_ddl$function$;
+CREATE OR REPLACE FUNCTION usher.follow_drop()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
 CREATE OR REPLACE FUNCTION usher.admit(lane smallint, flow integer, organization uuid)
  RETURNS integer
  LANGUAGE c
@@ -456,7 +456,7 @@ CREATE OR REPLACE FUNCTION usher.refer_secret(organization text, name text, vaul
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$refer_secret_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.registry_pairs()
- RETURNS TABLE(from_system text, to_system text, flows bigint, enabled bigint, broken bigint, pending bigint, lag double precision, dead_letters bigint, last_synced_at timestamp with time zone, linked bigint, open_conflicts bigint, consistency double precision)
+ RETURNS TABLE(from_system text, to_system text, flows bigint, enabled bigint, broken bigint, pending bigint, lag double precision, dead_letters bigint, last_synced_at timestamp with time zone, linked bigint, open_conflicts bigint, rules bigint, open_violations bigint, consistency double precision)
  LANGUAGE c
  STRICT
 AS 'MODULE_PATHNAME', $function$registry_pairs_wrapper$function$;
@@ -725,6 +725,24 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1134,24 +1152,6 @@ BEGIN
     RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -1416,6 +1416,8 @@ BEGIN
     RETURN last;
 END
 $function$;
+CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
+    SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1426,10 +1428,6 @@ AS $function$
         OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
         OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
 $function$;
-CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
-    SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);
-REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_pair(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") FROM PUBLIC;
@@ -1437,6 +1435,8 @@ REVOKE ALL ON FUNCTION usher.compare_join(bytea,bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_open(bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_leaf(uuid,integer,"any") FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_digest(uuid,"any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
@@ -1593,6 +1593,7 @@ REVOKE ALL ON FUNCTION usher.note_repair() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_touched() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
@@ -1601,7 +1602,6 @@ REVOKE ALL ON FUNCTION usher.lane_floor(smallint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.drop_api(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.deal_to_project(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.project_to_event(text,uuid,jsonb) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) FROM PUBLIC;
@@ -1610,8 +1610,8 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.compare_pair(text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") TO usher_operator;
@@ -1802,6 +1802,7 @@ GRANT EXECUTE ON FUNCTION usher.note_repair() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_touched() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
@@ -1811,7 +1812,6 @@ GRANT EXECUTE ON FUNCTION usher.lane_floor(smallint) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.drop_api(text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.deal_to_project(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.project_to_event(text,uuid,jsonb) TO usher_member;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) TO usher_operator;
@@ -1820,14 +1820,12 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
-GRANT EXECUTE ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
-COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
-COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) IS 'rows of two tables that are missing on one side or different, found by digests without joining all of them; see docs/compare.md';
 COMMENT ON FUNCTION usher.compare_pair(text,text) IS 'the same of what a flow''s source should give and what its target holds';
 COMMENT ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") IS 'internal: adds a row of the left side to its leaf, takes one of the right side away';
@@ -1835,6 +1833,8 @@ COMMENT ON FUNCTION usher.compare_join(bytea,bytea) IS 'internal: the leaves of 
 COMMENT ON FUNCTION usher.compare_open(bytea) IS 'internal: the leaves that are not the same on both sides';
 COMMENT ON FUNCTION usher.compare_leaf(uuid,integer,"any") IS 'internal: the leaf of a row with this key';
 COMMENT ON FUNCTION usher.compare_digest(uuid,"any") IS 'internal: the digest of some values, for rows of very many columns';
+COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
+COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
 COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
@@ -1991,6 +1991,7 @@ COMMENT ON FUNCTION usher.note_repair() IS 'internal: a row that a repair may wr
 COMMENT ON FUNCTION usher.note_touched() IS 'internal: a statement has changed rows that concern keys of rules';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
@@ -1999,7 +2000,6 @@ COMMENT ON FUNCTION usher.lane_floor(smallint) IS 'the position in the log up to
 COMMENT ON FUNCTION usher.drop_api(text) IS 'internal: drops what was exposed; usher.setup() makes it again';
 COMMENT ON FUNCTION usher.deal_to_project(text,uuid) IS 'internal: what rpc_deal_to_project does';
 COMMENT ON FUNCTION usher.project_to_event(text,uuid,jsonb) IS 'internal: what rpc_project_to_event does';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.look_at_dependants(uuid[],uuid[],boolean) IS 'internal: lets jobs run whose predecessors are synced, ends those whose predecessors failed';
 COMMENT ON FUNCTION usher.mark_dependencies(uuid[],uuid[],text[]) IS 'internal: notes for those that wait what became of jobs';
 COMMENT ON FUNCTION usher.jobs_ended(uuid[],uuid[],text,integer[]) IS 'internal: tells those that wait for jobs, and their batches, that they have ended';
@@ -2008,5 +2008,5 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';
 COMMENT ON AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") IS 'internal: the leaves of rows of two sides that are not the same';
+COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';

@@ -119,7 +119,7 @@ fn passes(installed: Installed, known: &Rc<Known>, touched: &Touched) -> Result<
     }
     let found = match subxact::attempt(|| ask(installed, known, touched)) {
         Ok(found) => found,
-        Err(failure) if failure.tells_about_the_rule() || failure.tells_about_the_statement() => {
+        Err(failure) if failure.tells_about_the_rows() => {
             trigger::warn_of(&known.name);
             return Ok(false);
         }

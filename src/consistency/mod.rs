@@ -27,6 +27,7 @@
 
 mod alone;
 mod api;
+mod aside;
 pub mod attach;
 mod definition;
 pub mod drift;

@@ -3,6 +3,7 @@
 //! A part is a transaction of its own: how far a look has come is kept, so that it goes on after a restart, and no snapshot is held
 //! for longer than a part takes. What fails, takes too long or finds a lock does not keep the other rules.
 
+use super::aside;
 use super::fit::Fitted;
 use super::keyed;
 use super::look::{self, Keys, Scope, Seen};
@@ -11,10 +12,10 @@ use super::statement::Bounds;
 use super::store::{self, PATIENCE, Rule};
 use super::touched_checks as checks;
 use crate::conflict::Next;
-use crate::error::{Result, UsherError};
+use crate::error::Result;
 use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
-use crate::pg::{locks, role, spi};
+use crate::pg::{role, spi};
 use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::{JsonB, Uuid};
@@ -54,17 +55,33 @@ const AGAIN: f64 = 10.0;
 
 /// What one rule repairs by itself. False: there is nothing to be done now.
 fn repairs(installed: Installed) -> Result<bool> {
+    let aside = aside::rules();
     for rule in repair_auto::due(AGAIN)? {
-        let Some(rule) = store::by_id(rule)? else { continue };
-        if repair_auto::next_repair(&rule)?.is_none_or(|seconds| seconds > 0.0) || !locks::look_for_rule(rule.id, false) {
+        let Some(rule) = store::by_id(rule)?.filter(|rule| !aside.contains(&rule.id)) else { continue };
+        if repair_auto::next_repair(&rule)?.is_none_or(|seconds| seconds > 0.0) {
             continue;
         }
-        match subxact::attempt_within(Some(LIMIT), || repair_auto::auto_repair(installed, &rule, None)) {
-            // As many as a minute may have.
-            Ok(done) if done == repair_auto::Done::default() => {}
-            Ok(_) => return Ok(true),
-            Err(failure) if failure.is_busy() => {}
-            Err(failure) => failed(installed, &rule, &failure)?,
+        let mut any = false;
+        aside::apart(rule.id, || {
+            aside::look(rule.id)?;
+            match subxact::attempt_within(Some(LIMIT), || repair_auto::auto_repair(installed, &rule, None)) {
+                Ok(done) => {
+                    repair_auto::went_well(rule.id);
+                    // Nothing: as many as a minute may have.
+                    any = done != repair_auto::Done::default();
+                    Ok(())
+                }
+                Err(failure) if failure.is_busy() => Err(failure.into()),
+                Err(failure) => {
+                    if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED {
+                        repair_auto::took_too_long(&rule, &failure)?;
+                    }
+                    failed(installed, &rule, &failure)
+                }
+            }
+        })?;
+        if any {
+            return Ok(true);
         }
     }
     Ok(false)
@@ -93,28 +110,26 @@ pub fn without_workers(installed: Installed) -> Result<()> {
 fn next() -> Result<Next> {
     let seconds = spi::read::<f64>(
         "SELECT EXTRACT(epoch FROM pg_catalog.min(t.at) - pg_catalog.clock_timestamp())::float8
-           FROM (SELECT l.check_at AS at FROM usher.rules AS l WHERE l.enabled AND l.state = 'active'
+           FROM (SELECT l.check_at AS at FROM usher.rules AS l WHERE l.enabled AND l.state = 'active' AND l.id <> ALL ($1)
                  UNION ALL
                  -- Whoever writes wakes nobody: at the latest after so long somebody looks whether anything was touched.
                  SELECT CASE WHEN l.keys_at > pg_catalog.clock_timestamp() THEN l.keys_at ELSE pg_catalog.clock_timestamp() + l.keys_every END
                    FROM usher.rules AS l WHERE l.enabled AND l.state = 'active' AND l.keys_every IS NOT NULL AND (l.keyed_now OR l.sweep_began_at IS NOT NULL)
+                    AND l.id <> ALL ($1)
                  UNION ALL
                  (SELECT v.due_at FROM usher.violations AS v JOIN usher.rules AS l ON l.id = v.rule_id AND l.enabled AND l.state = 'active'
-                   WHERE v.status = 'pending' AND v.due_at IS NOT NULL ORDER BY v.due_at LIMIT 1)) AS t",
-        &[],
+                   WHERE v.status = 'pending' AND v.due_at IS NOT NULL AND v.rule_id <> ALL ($1) ORDER BY v.due_at LIMIT 1)) AS t",
+        &[spi::arg(aside::rules())],
     )?;
-    Ok(Next::In(match (seconds, next_repair()?) {
-        (Some(look), Some(repair)) => Some(look.min(repair)),
-        (look, repair) => look.or(repair),
-    }))
+    Ok(Next::In([seconds, next_repair()?, aside::next()].into_iter().flatten().reduce(f64::min)))
 }
 
 /// Looks again at rows that may have been bad for long enough. False: there are none.
 fn graces(installed: Installed) -> Result<bool> {
     let due = spi::all(
         "SELECT v.rule_id, v.organization_id, v.key FROM usher.violations AS v JOIN usher.rules AS l ON l.id = v.rule_id AND l.enabled AND l.state = 'active'
-          WHERE v.status = 'pending' AND v.due_at <= pg_catalog.clock_timestamp() ORDER BY v.due_at LIMIT $1",
-        &[spi::arg(MOST_DUE)],
+          WHERE v.status = 'pending' AND v.due_at <= pg_catalog.clock_timestamp() AND v.rule_id <> ALL ($2) ORDER BY v.due_at LIMIT $1",
+        &[spi::arg(MOST_DUE), spi::arg(aside::rules())],
         |row| {
             Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<Uuid>(2)?, row.get::<JsonB>(3)?.unwrap_or(JsonB(Value::Null))))
         },
@@ -128,34 +143,33 @@ fn graces(installed: Installed) -> Result<bool> {
     }
     let any = !by_rule.is_empty();
     for (id, keys) in by_rule {
-        let Some(rule) = store::by_id(id)? else { continue };
-        let outcome = if locks::look_for_rule(id, false) {
-            subxact::attempt_within(Some(LIMIT), || {
-                let Some(rule) = store::held(&rule)? else { return Ok(Seen::default()) };
-                let fitted = rule.fit(installed)?;
-                look::look(installed, &rule, &fitted, &Scope::Keys(&keys))
-            })
-            .map(|_| ())
-        } else {
-            Err(failure_of(UsherError::new(PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, "somebody else is looking")))
-        };
-        if let Err(failure) = outcome {
-            if !failure.is_busy() {
-                failed(installed, &rule, &failure)?;
-            }
-            // What was not to be had: later, and not in a circle.
-            spi::run(
-                "UPDATE usher.violations AS v SET due_at = pg_catalog.clock_timestamp() + $2 * '1 second'::interval
-                  WHERE v.rule_id = $1 AND v.status = 'pending' AND v.due_at <= pg_catalog.clock_timestamp()",
-                &[spi::arg(id), spi::arg(if failure.is_busy() { 1 } else { 10 })],
-            )?;
-        }
+        aside::apart(id, || grace(installed, id, &keys))?;
     }
     Ok(any)
 }
 
-fn failure_of(error: UsherError) -> Failure {
-    Failure { sqlstate: "55P03".to_owned(), code: error.code, message: error.message, detail: None, hint: None }
+fn grace(installed: Installed, id: i32, keys: &Keys) -> Result<()> {
+    aside::look(id)?;
+    let Some(rule) = store::by_id(id)? else { return Ok(()) };
+    let outcome = subxact::attempt_within(Some(LIMIT), || {
+        let Some(rule) = store::held(&rule)? else { return Ok(Seen::default()) };
+        let fitted = rule.fit(installed)?;
+        look::look(installed, &rule, &fitted, &Scope::Keys(keys))
+    });
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.is_busy() => Err(failure.into()),
+        Err(failure) => {
+            failed(installed, &rule, &failure)?;
+            // Later, and not in a circle.
+            spi::run(
+                "UPDATE usher.violations AS v SET due_at = pg_catalog.clock_timestamp() + '10 seconds'::interval
+                  WHERE v.rule_id = $1 AND v.status = 'pending' AND v.due_at <= pg_catalog.clock_timestamp()",
+                &[spi::arg(id)],
+            )?;
+            Ok(())
+        }
+    }
 }
 
 /// A look that is under way, or is to begin.
@@ -206,17 +220,20 @@ fn sweep_of(rule: i32) -> Result<Option<Sweep>> {
 /// One part of the rule whose time has come first. False: there is none.
 fn sweeps(installed: Installed) -> Result<bool> {
     let due = store::rules(
-        "l.id = (SELECT d.id FROM usher.rules AS d WHERE d.enabled AND d.state = 'active' AND d.check_at <= pg_catalog.clock_timestamp() ORDER BY d.check_at, d.id LIMIT 1)",
-        &[],
+        "l.id = (SELECT d.id FROM usher.rules AS d WHERE d.enabled AND d.state = 'active' AND d.check_at <= pg_catalog.clock_timestamp() AND d.id <> ALL ($1) ORDER BY d.check_at, d.id LIMIT 1)",
+        &[spi::arg(aside::rules())],
     )?;
     let Some(rule) = due.into_iter().next() else { return Ok(false) };
-    if !locks::look_for_rule(rule.id, false) {
-        again(rule.id, 1_000)?;
-        return Ok(true);
-    }
+    aside::apart(rule.id, || sweep_on(installed, &rule))?;
+    Ok(true)
+}
+
+/// One part of one rule.
+fn sweep_on(installed: Installed, rule: &Rule) -> Result<()> {
+    aside::look(rule.id)?;
     // As it is now that nobody else changes it.
-    let Some(rule) = store::held(&rule)?.filter(|rule| rule.enabled && !rule.broken) else { return Ok(true) };
-    let Some(sweep) = sweep_of(rule.id)? else { return Ok(true) };
+    let Some(rule) = store::held(rule)?.filter(|rule| rule.enabled && !rule.broken) else { return Ok(()) };
+    let Some(sweep) = sweep_of(rule.id)? else { return Ok(()) };
     let begun = Instant::now();
     let outcome = subxact::attempt_within(Some(LIMIT), || part(installed, &rule, &sweep));
     match outcome {
@@ -232,9 +249,10 @@ fn sweeps(installed: Installed) -> Result<bool> {
             keep(rule.id, &Sweep { position: Some(position), rows, found: sweep.found + seen.new + seen.still, ..sweep })?;
         }
         Ok(Step::Finished(ended)) => finish(&rule, &sweep, ended)?,
+        Err(failure) if failure.is_busy() => return Err(failure.into()),
         Err(failure) => stumbled(installed, &rule, sweep, &failure)?,
     }
-    Ok(true)
+    Ok(())
 }
 
 enum Step {
@@ -463,15 +481,12 @@ fn again(rule: i32, milliseconds: i64) -> Result<()> {
 
 /// A part could not be looked at. A smaller one may do better, down to one key, which is left out with the reason.
 fn stumbled(installed: Installed, rule: &Rule, sweep: Sweep, failure: &Failure) -> Result<()> {
-    if failure.is_busy() {
-        return again(rule.id, 2_000);
-    }
     if !sweep.began {
         // What it had begun was undone with it.
         begin(rule.id, None, false, None)?;
     }
     let late = failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED;
-    if !(late || failure.tells_about_the_statement() || failure.tells_about_the_rule()) {
+    if !(late || failure.tells_about_the_rows()) {
         return failed_for(rule, &failure.line(), Some(10_000));
     }
     let fitted = match store::fitted(rule, installed) {
@@ -502,7 +517,7 @@ fn stumbled(installed: Installed, rule: &Rule, sweep: Sweep, failure: &Failure) 
     let behind = subxact::attempt(|| following(installed, &fitted, sweep.position.as_ref(), 1));
     let (last, ..) = match behind {
         Ok(found) => found,
-        Err(why) if why.is_busy() => return again(rule.id, 2_000),
+        Err(why) if why.is_busy() => return Err(why.into()),
         Err(why) => return failed_for(rule, &why.line(), Some(10_000)),
     };
     let mut sweep = sweep;

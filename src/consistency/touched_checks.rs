@@ -1,5 +1,6 @@
 //! Keys that transactions have touched, written down as they commit, and looked at afterwards.
 
+use super::aside;
 use super::fit::Fitted;
 use super::keyed::{self, BY_THE_CLOCK};
 use super::look::{self, Keys, Scope};
@@ -10,7 +11,7 @@ use crate::conflict::Next;
 use crate::error::{Result, UsherError};
 use crate::pg::guc::Nest;
 use crate::pg::subxact::{self, Failure};
-use crate::pg::{locks, role, spi, xact};
+use crate::pg::{role, spi, xact};
 use crate::setup::Installed;
 use pgrx::{JsonB, PgSqlErrorCode, Spi, Uuid};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -157,30 +158,19 @@ pub fn turn(installed: Installed) -> Result<Next> {
         return Ok(Next::In(None));
     }
     let _acting = role::internal(installed.owner);
-    let waiting = spi::read_all(&format!("{WAITING}{BY_THE_CLOCK}) ORDER BY l.keys_at NULLS FIRST, w.id"), &[], |row| {
-        Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true), row.get::<f64>(3)?.unwrap_or(0.0)))
-    })?;
-    let mut next = None;
+    let _nest = Nest::open().lock_timeout(PATIENCE);
+    let waiting = spi::read_all(
+        &format!("{WAITING}{BY_THE_CLOCK}) AND w.id <> ALL ($1) ORDER BY l.keys_at NULLS FIRST, w.id"),
+        &[spi::arg(aside::rules())],
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true), row.get::<f64>(3)?.unwrap_or(0.0))),
+    )?;
+    let mut next = aside::next();
     for (id, enabled, seconds) in waiting {
         if seconds > 0.0 {
             next = Some(next.map_or(seconds, |next: f64| next.min(seconds)));
             continue;
         }
-        if !locks::look_for_rule(id, false) {
-            next = Some(1.0);
-            continue;
-        }
-        let rule = if enabled { store::by_id(id)?.filter(|rule| rule.enabled) } else { None };
-        let Some(rule) = rule else {
-            spi::run("DELETE FROM usher.rule_checks AS c WHERE c.rule_id = $1", &[spi::arg(id)])?;
-            return Ok(Next::Now);
-        };
-        if let Err(failure) = subxact::attempt(|| part(installed, &rule)) {
-            put_off(id, 1.0)?;
-            if !failure.is_busy() {
-                pgrx::log!("usher: rule \"{}\" could not look at what was touched: {}", rule.name, failure.line());
-            }
-        }
+        aside::apart(id, || now(installed, id, enabled))?;
         return Ok(Next::Now);
     }
     Ok(match next {
@@ -189,11 +179,29 @@ pub fn turn(installed: Installed) -> Result<Next> {
     })
 }
 
+fn now(installed: Installed, id: i32, enabled: bool) -> Result<()> {
+    aside::look(id)?;
+    let rule = if enabled { store::by_id(id)?.filter(|rule| rule.enabled) } else { None };
+    let Some(rule) = rule else {
+        spi::run("DELETE FROM usher.rule_checks AS c WHERE c.rule_id = $1", &[spi::arg(id)])?;
+        return Ok(());
+    };
+    match subxact::attempt(|| part(installed, &rule)) {
+        Ok(_) => Ok(()),
+        Err(failure) if failure.is_busy() => Err(failure.into()),
+        Err(failure) => {
+            pgrx::log!("usher: rule \"{}\" could not look at what was touched: {}", rule.name, failure.line());
+            put_off(id, 1.0)
+        }
+    }
+}
+
 /// Rules of whose keys those that were touched are due, or, with a gate, those that are bad. While all of a rule is about to be looked at, nobody looks at
 /// some of it.
 const DUE: &str = "
 l.id = (SELECT d.id FROM usher.rules AS d
          WHERE d.enabled AND d.state = 'active' AND d.keys_at <= pg_catalog.clock_timestamp() AND d.keys_every IS NOT NULL AND (d.keyed_now OR d.sweep_began_at IS NOT NULL)
+           AND d.id <> ALL ($1)
            AND CASE WHEN d.definition -> 'run' ?| '{transaction,after_sync}'::text[]
                     THEN EXISTS (SELECT FROM usher.violations AS v WHERE v.rule_id = d.id AND v.status IN ('pending', 'open', 'waived'))
                     ELSE EXISTS (SELECT FROM usher.rule_checks AS c WHERE c.rule_id = d.id) END
@@ -201,34 +209,36 @@ l.id = (SELECT d.id FROM usher.rules AS d
 
 /// What was touched of the rule whose time has come first, as much as one look should have. False: there is none.
 pub fn by_the_clock(installed: Installed) -> Result<bool> {
-    let Some(rule) = store::rules(DUE, &[])?.into_iter().next() else { return Ok(false) };
+    let Some(rule) = store::rules(DUE, &[spi::arg(aside::rules())])?.into_iter().next() else { return Ok(false) };
+    aside::apart(rule.id, || due_now(installed, &rule))?;
+    Ok(true)
+}
+
+fn due_now(installed: Installed, rule: &Rule) -> Result<()> {
+    aside::look(rule.id)?;
     let definition = rule.definition()?;
     let seconds = |milliseconds: Option<i64>| milliseconds.unwrap_or(LONGEST_WAIT) as f64 / 1_000.0;
-    if !locks::look_for_rule(rule.id, false) {
-        put_off(rule.id, 1.0)?;
-        return Ok(true);
-    }
     let outcome = subxact::attempt_within(Some(LIMIT), || {
         if definition.in_transaction {
-            return standing(installed, &rule).map(|()| false);
+            return standing(installed, rule).map(|()| false);
         }
-        part(installed, &rule)
+        part(installed, rule)
     });
     match outcome {
         Ok(true) => {}
         Ok(false) => put_off(rule.id, seconds(definition.every))?,
-        Err(failure) if failure.is_busy() => put_off(rule.id, 2.0)?,
+        Err(failure) if failure.is_busy() => return Err(failure.into()),
         Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED => {
             // As before there were keys, until it is tried again.
             keyed::doubt(rule.id, &format!("a look at what was touched took longer than {} s", LIMIT.as_secs()))?;
             put_off(rule.id, seconds(definition.full))?;
         }
         Err(failure) => {
-            monitor::failed(installed, &rule, &failure)?;
+            monitor::failed(installed, rule, &failure)?;
             put_off(rule.id, 10.0)?;
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// What was touched of a rule is looked at later.
@@ -245,11 +255,10 @@ fn part(installed: Installed, rule: &Rule) -> Result<bool> {
     let _nest = Nest::open().lock_timeout(PATIENCE);
     let mut taken = take(rule.id)?;
     let Some(fitted) = fitted(installed, rule)? else { return Ok(taken.full) };
-    if taken.everything && fitted.definition.every.is_some() {
-        // In parts, when its turn comes.
+    if taken.everything {
+        // In parts, at once: what cannot be evaluated keeps nobody there, and no part takes long.
         keyed::doubt(rule.id, "everything was touched at once, or by somebody who does not note what")?;
-    } else if taken.everything {
-        look::look(installed, rule, &fitted, &Scope::All(None))?;
+        spi::run("UPDATE usher.rules AS l SET check_at = pg_catalog.clock_timestamp() WHERE l.id = $1", &[spi::arg(rule.id)])?;
     } else if taken.keys.len() > MANY && fitted.definition.every.is_some() && less_is_everything(&fitted, taken.keys.len())? {
         keyed::doubt(rule.id, "more was touched than is worth a look at each")?;
     } else {
@@ -357,7 +366,7 @@ fn some(installed: Installed, rule: &Rule, fitted: &Fitted, keys: &[Key]) -> Res
         }
         match subxact::attempt(|| look::look(installed, rule, fitted, &Scope::Keys(&scope(part)?))) {
             Ok(_) => {}
-            Err(failure) if !failure.tells_about_the_statement() => return Err(failure.into()),
+            Err(failure) if !failure.tells_about_the_rows() => return Err(failure.into()),
             Err(failure) if part.len() == 1 => skipped(rule, &part[0].1, &failure)?,
             Err(_) => {
                 let (first, second) = part.split_at(part.len() / 2);

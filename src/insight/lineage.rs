@@ -81,14 +81,23 @@ fn narrowed(edges: Vec<Edge>, wanted: &Wanted) -> Vec<Edge> {
         pack.as_ref().is_none_or(|pack| by.pack.as_ref() == Some(pack))
             && system.as_ref().is_none_or(|system| [&by.from_system, &by.to_system].contains(&&Some(system.clone())))
     };
-    let kept: BTreeSet<Node> =
+    let mut kept: BTreeSet<Node> =
         edges.iter().filter(|edge| fits(edge)).flat_map(|edge| [edge.source.clone(), edge.target.clone()]).collect();
     // Who is told, is told in our own tables.
     let ours = |node: &Node| node.kind == Kind::Table && node.name.starts_with("usher.");
-    let between = |edge: &Edge| {
-        edge.by == graph::By::default() && kept.contains(&edge.source) && (kept.contains(&edge.target) || ours(&edge.target))
-    };
-    edges.into_iter().filter(|edge| fits(edge) || between(edge)).collect()
+    let told = |edge: &Edge| ours(&edge.source) || ours(&edge.target);
+    let nobodys = |edge: &Edge, kept: &BTreeSet<Node>| edge.by == graph::By::default() && kept.contains(&edge.source);
+    // And what these tell: a violation is an event.
+    loop {
+        let further: Vec<Node> =
+            edges.iter().filter(|edge| nobodys(edge, &kept) && told(edge)).map(|edge| edge.target.clone()).collect();
+        let before = kept.len();
+        kept.extend(further);
+        if kept.len() == before {
+            break;
+        }
+    }
+    edges.into_iter().filter(|edge| fits(edge) || nobodys(edge, &kept) && kept.contains(&edge.target)).collect()
 }
 
 /// What the caller means: a thing of any kind by its name, `kind:name` for one of a kind, or both ends of a flow. A view of a pack at the

@@ -57,6 +57,12 @@ impl Failure {
         ["42", "3F", "0A", "22", "2B", "2F", "38", "39", "54", "P0"].iter().any(|class| self.sqlstate.starts_with(class))
     }
 
+    /// What was asked cannot be answered for some row, for all that is known: neither somebody who stands in the way, nor a server that lacks
+    /// something, nor a cancel. Unlike [`Failure::tells_about_the_statement`] it may be another answer with other rows.
+    pub fn tells_about_the_rows(&self) -> bool {
+        !self.is_busy() && !self.is_outside() && !self.sqlstate.starts_with("40")
+    }
+
     /// What a rule names is not there, not as it was, or not to be read.
     pub fn tells_about_the_rule(&self) -> bool {
         ["42", "3F", "0A"].iter().any(|class| self.sqlstate.starts_with(class))

@@ -257,7 +257,8 @@ SELECT x.a, x.b, pg_catalog.sum(x.flows)::bigint, pg_catalog.sum(x.enabled)::big
             THEN GREATEST(EXTRACT(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.min(x.oldest)), 0)::float8 END, pg_catalog.sum(x.dead)::bigint,
        pg_catalog.max(x.at), pg_catalog.sum(x.linked)::bigint, pg_catalog.sum(x.conflicts)::bigint,
        pg_catalog.sum(x.rules)::bigint, pg_catalog.sum(x.violations)::bigint,
-       pg_catalog.trunc(100 * GREATEST(1 - (pg_catalog.sum(x.disagree) + pg_catalog.sum(x.violations)) / NULLIF(pg_catalog.sum(x.linked), 0), 0), 2)::float8
+       CASE WHEN pg_catalog.sum(x.linked) > 0
+            THEN pg_catalog.trunc(100 * GREATEST(1 - (pg_catalog.sum(x.disagree) + pg_catalog.sum(x.violations)) / pg_catalog.sum(x.linked), 0), 2)::float8 END
   FROM facts AS x GROUP BY x.a, x.b ORDER BY x.a NULLS LAST, x.b NULLS LAST";
 
 /// The pairs of systems, as far as the given organizations have to do with them.

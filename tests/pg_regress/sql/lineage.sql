@@ -128,7 +128,8 @@ SELECT kind, source, target, flow, state, uses FROM usher.lineage()
  WHERE kind IN ('check', 'violation', 'repair', 'notice') AND concat(flow, ' ', source) ~ 'ln_(copied|asks|calls)|usher.violations' OR flow = 'ln_copied';
 INSERT INTO ln.pages VALUES (:'acme', 9, 'nine', 100);
 DELETE FROM ln.copies WHERE page IN (3, 4);
-SELECT found FROM usher.check_rule('ln_copied');
+CALL public.drain() \gset
+SELECT * FROM usher.check_rule('ln_copied');
 SELECT usher.disable_rule('ln_calls') \g /dev/null
 SELECT source, target, state FROM usher.lineage('ln.rooms', 'downstream', 1) WHERE flow = 'ln_calls';
 SELECT from_system, to_system, flows, enabled, broken, pending, lag IS NOT NULL AS lags, dead_letters, last_synced_at > now() - interval '1 day' AS lately, linked, open_conflicts, rules, open_violations, consistency
