@@ -169,7 +169,7 @@ UPDATE gate.kinds SET part = 3 - part, whole = whole + 1, name = name || '!' WHE
 DELETE FROM gate.kinds WHERE small = 2;
 DELETE FROM gate.kinds WHERE small = 2;
 WITH kept AS (
-    SELECT DISTINCT l.name, c.organization_id, k.key FROM usher.rule_checks AS c JOIN usher.rules AS l ON l.id = c.rule_id CROSS JOIN jsonb_array_elements(c.keys) AS k (key)),
+    SELECT DISTINCT l.name, c.organization_id, k.key FROM usher.rule_checks AS c JOIN usher.rules AS l ON l.id = c.rule_id CROSS JOIN LATERAL (SELECT k::jsonb FROM string_to_table(c.keys, E'\n') AS k) AS k (key)),
 each_way AS (
     SELECT c.n, c.name, w.way, count(k.key) AS keys, string_agg(k.organization_id || k.key::text, ', ' ORDER BY k.organization_id, k.key) AS text
       FROM gate.columns AS c CROSS JOIN gate.ways AS w LEFT JOIN kept AS k ON k.name = format('kinds_%s_%s', c.name, w.way) GROUP BY 1, 2, 3)
