@@ -46,6 +46,20 @@ fn check(installed: Installed, name: &str, json: &Value) -> Result<Fitted> {
     Ok(fitted)
 }
 
+/// A rule of somebody's own: what a pack leaves out it leaves out on purpose.
+fn warn_of_tables(name: &str, fitted: &Fitted) {
+    if !(fitted.definition.in_transaction || fitted.definition.after_sync) {
+        return;
+    }
+    let when = match fitted.definition.every {
+        Some(_) => "is noticed when everything is looked at, and not before",
+        None => "is not noticed",
+    };
+    for table in fitted.reads.iter().filter(|table| !fitted.touches.iter().any(|touch| touch.table.oid == table.oid)) {
+        warning!("rule \"{name}\" reads {}, which is not in \"touches\": a change of it alone {when}", table.name);
+    }
+}
+
 /// What works, and may not be meant so.
 fn warn(name: &str, fitted: &Fitted) {
     if role::is_superuser(fitted.run_as) {
@@ -53,11 +67,6 @@ fn warn(name: &str, fitted: &Fitted) {
             "rule \"{name}\" runs as superuser {}: name a role with just the rights it needs in \"run_as\"",
             role::name_of(fitted.run_as).unwrap_or_default()
         );
-    }
-    if fitted.definition.in_transaction || fitted.definition.after_sync {
-        for table in fitted.reads.iter().filter(|table| !fitted.touches.iter().any(|touch| touch.table.oid == table.oid)) {
-            warning!("rule \"{name}\" reads {}, which is not in \"touches\": a change of it alone is not noticed", table.name);
-        }
     }
 }
 
@@ -76,6 +85,9 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: Value)
     }
     let by = identity::author();
     let fitted = check(installed, name, &json)?;
+    if pack.is_none() {
+        warn_of_tables(name, &fitted);
+    }
     let _acting = role::internal(installed.owner);
     let id = spi::one::<i32>(
         "INSERT INTO usher.rules (name, definition, run_as, pack, severity, created_by, check_at)
@@ -138,6 +150,11 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
     let _acting = role::internal(installed.owner);
     // Nobody begins a look before every session has been told.
     locks::look_for_rule(rule.id, true);
+    let of_a_pack =
+        spi::read::<bool>("SELECT l.pack IS NOT NULL FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])? == Some(true);
+    if !of_a_pack {
+        warn_of_tables(name, &fitted);
+    }
     let before = rule.definition().ok();
     // Violations of another key are not those of this rule any more.
     if before.is_none_or(|before| before.key != fitted.definition.key) {

@@ -188,7 +188,10 @@ pub fn create(installed: Installed, name: &str, pack: Option<&str>, json: serde_
     stands_on(installed, name, &checked.needs)?;
     family::make(installed, name, parts)?;
     circle_check::new(name)?;
-    circle_check::warn_of_silence(installed, &checked.definition)?;
+    // Of a pack's flows some listen to what others of it emit, which come later.
+    if pack.is_none() {
+        circle_check::warn_of_silence(installed, &checked.definition)?;
+    }
     warn_of_superuser(name, checked.run_as);
     warn_of_missing_index(name, &checked.definition)?;
     Ok(format!("flow {name} is on, version 1: {}", what(&checked.definition)))

@@ -395,6 +395,20 @@ fn by_itself_it_pauses_between_attempts_and_gives_up() {
     assert_eq!(number(here, "SELECT count(*) FROM usher.violations WHERE manual"), 0);
 }
 
+/// It is ended after ten seconds, and that was an attempt: otherwise it would be tried for ever, and nobody told.
+#[test]
+fn by_itself_a_repair_that_takes_too_long_gives_up() {
+    let slow = format!("{{\"statement\": \"{INSERT} WHERE pg_sleep(600) IS NOT NULL\", \"auto\": true, \"most\": 1}}");
+    let (_database, mut client) = shop("usher_test_repair_slow", 1, &slow);
+    let here = &mut client;
+    run(here, "DELETE FROM public.orders WHERE organization_id <> (SELECT id FROM usher.organizations WHERE slug = 'other')");
+    wait::until_true(
+        here,
+        "SELECT count(*) = 1 FROM usher.violations WHERE manual AND status = 'open' AND repairs = 1 AND last_error ~ 'longer than the 10 s'",
+    );
+    wait::until_true(here, "SELECT count(*) = 1 FROM usher.events WHERE type = 'usher.violation.repair_failed'");
+}
+
 #[test]
 fn a_flow_is_asked_for_the_row_and_a_worker_runs_it() {
     let (_database, mut client) = shop("usher_test_repair_flow", 2, &statement(""));

@@ -207,3 +207,59 @@ fn a_rule_stands_on_all_that_it_names() {
         assert_eq!(text(here, "SELECT state FROM usher.rules"), "active", "{function}");
     }
 }
+
+/// Who waives a violation, or changes a rule, and does not commit for long.
+#[test]
+fn who_stands_in_one_rules_way_keeps_no_other() {
+    let (database, mut client) = yard("usher_test_rule_aside");
+    let here = &mut client;
+    run(here, "UPDATE public.items SET amount = 'bad' WHERE id = 2");
+    for (name, more, hold) in [
+        ("graced", ", \"every\": \"1s\", \"grace\": \"1s\"", "SELECT FROM usher.violations WHERE rule = 'graced' FOR UPDATE"),
+        (
+            "altered",
+            ", \"every\": \"1s\"",
+            "SELECT usher.alter_rule('altered', definition || '{\"severity\": \"info\"}') FROM usher.rules WHERE name = 'altered'",
+        ),
+    ] {
+        let found = |status: &str, rule: &str| {
+            format!("SELECT count(*) = 2 FROM usher.violations WHERE rule = '{rule}' AND status IN ({status})")
+        };
+        run(here, &rule(name, more));
+        wait::until_true(here, &found("'pending', 'open'", name));
+        let mut other = database.connect();
+        run(&mut other, &format!("SET client_min_messages = error; BEGIN; {hold}"));
+        let free = format!("free_{name}");
+        run(here, &rule(&free, ", \"every\": \"1s\""));
+        wait::until_true(here, &found("'open'", &free));
+        // Again and again, for as long as that takes.
+        run(here, "UPDATE public.items SET amount = '1' WHERE id = 2");
+        wait::until_true(here, &format!("SELECT count(*) = 2 FROM usher.violations WHERE rule = '{free}' AND status = 'gone'"));
+        run(here, "UPDATE public.items SET amount = 'bad' WHERE id = 2");
+        wait::until_true(here, &found("'open'", &free));
+        run(&mut other, "COMMIT");
+        wait::until_true(here, &found("'open'", name));
+        run(here, &format!("SELECT usher.drop_rule('{name}'), usher.drop_rule('{free}')"));
+    }
+}
+
+/// A rule that nobody looks at by the clock, and of which more was touched than anybody has noted.
+#[test]
+fn a_row_that_cannot_be_evaluated_does_not_keep_what_was_touched() {
+    let (_database, mut client) = yard("usher_test_rule_poison");
+    let here = &mut client;
+    run(
+        here,
+        "SELECT usher.create_rule('divides', '{\"query\": \"SELECT organization_id, id FROM public.items WHERE 100 / amount::integer < 0\", \"key\": [\"id\"],
+              \"wrong\": \"''item '' || id || '' is bad''\", \"every\": \"never\", \"run\": [\"after_sync\"], \"touches\": {\"public.items\": {\"id\": \"row.id\"}}}')",
+    );
+    wait::until_true(here, "SELECT last_checked_at IS NOT NULL FROM usher.rules");
+    run(
+        here,
+        "CREATE TEMP TABLE kept AS TABLE public.items;
+         BEGIN; TRUNCATE public.items; INSERT INTO public.items SELECT organization_id, id, CASE id WHEN 1 THEN '0' WHEN 3 THEN '-1' ELSE '1' END FROM kept; COMMIT",
+    );
+    wait::until_true(here, "SELECT count(*) = 2 FROM usher.violations WHERE status = 'open' AND key ->> 'id' = '3'");
+    wait::until_true(here, "SELECT last_error ~ '2 keys could not be evaluated.*division by zero' FROM usher.rules");
+    assert_eq!(number(here, "SELECT count(*) FROM usher.rule_checks"), 0);
+}

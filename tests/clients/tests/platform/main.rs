@@ -46,15 +46,19 @@ cases!(
 /// The pack's page names exactly the flows that there are, and what is tested of them. With USHER_WRITE_TABLE=1 it is written.
 #[test]
 fn the_page_shows_what_is_tested() {
+    shown("patterns", &stage::table(ALL));
+}
+
+/// A part of the pack's page is what it should be, or (with USHER_WRITE_TABLE=1) becomes it.
+fn shown(part: &str, wanted: &str) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/packs/platform.md");
     let page = std::fs::read_to_string(&path).expect("the pack's page");
-    let (begin, end) = ("<!-- patterns -->\n", "<!-- end of patterns -->\n");
-    let (before, rest) = page.split_once(begin).expect("where the table begins");
-    let (shown, after) = rest.split_once(end).expect("where it ends");
-    let table = stage::table(ALL);
+    let (begin, end) = (format!("<!-- {part} -->\n"), format!("<!-- end of {part} -->\n"));
+    let (before, rest) = page.split_once(&begin).expect("where it begins");
+    let (shown, after) = rest.split_once(&end).expect("where it ends");
     if std::env::var_os("USHER_WRITE_TABLE").is_some() {
-        std::fs::write(&path, format!("{before}{begin}{table}{end}{after}")).expect("the page can be written");
+        std::fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).expect("the page can be written");
         return;
     }
-    assert_eq!(shown, table, "USHER_WRITE_TABLE=1 cargo test -p usher-clients --test platform writes it");
+    assert_eq!(shown, wanted, "USHER_WRITE_TABLE=1 cargo test -p usher-clients --test platform writes it");
 }

@@ -177,6 +177,8 @@ fn everything_is_set_by_installing_the_pack() {
         "12 12 0 0 0"
     );
     assert!(text(here, "SELECT usher.install_pack('platform')").contains("0 flows made, 0 changed"));
+    let picture = text(here, "SELECT usher.lineage_diagram('mermaid', pack => 'platform')");
+    super::shown("lineage", &format!("```mermaid\n{}\n```\n", picture.trim_end()));
     run(
         here,
         "INSERT INTO platform.module_registry (organization_id, code) SELECT id, 'crm' FROM usher.organizations WHERE slug = 'default'",
