@@ -45,7 +45,7 @@ COMMENT ON FUNCTION usher.note_merges_failed IS 'internal: dead letters of a mer
 COMMENT ON FUNCTION usher.note_overlaps IS 'internal: a statement has changed rows that an overlap rule is about';
 
 -- Rules.
-GRANT EXECUTE ON FUNCTION usher.check_rule, usher.check_rules, usher.waive_violation, usher.reopen_violation TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.check_rule, usher.check_rules, usher.check_soon, usher.waive_violation, usher.reopen_violation TO usher_member;
 GRANT EXECUTE ON FUNCTION
     usher.create_rule, usher.alter_rule, usher.drop_rule, usher.enable_rule, usher.disable_rule, usher.explain_rule, usher.note_touched
     TO usher_operator;
@@ -59,6 +59,7 @@ COMMENT ON FUNCTION usher.waive_violation IS 'accepts a violation for as long as
 COMMENT ON FUNCTION usher.reopen_violation IS 'ends that a violation is waived';
 COMMENT ON FUNCTION usher.check_rule IS 'looks now at everything that a rule is about; how many bad rows are new, known, gone';
 COMMENT ON FUNCTION usher.check_rules IS 'looks now at everything that the rules are about, one after the other';
+COMMENT ON FUNCTION usher.check_soon IS 'has a worker look at everything that rules are about as soon as it can';
 COMMENT ON FUNCTION usher.note_touched IS 'internal: a statement has changed rows that concern keys of rules';
 
 -- Repairs.

@@ -12,7 +12,7 @@ CREATE FUNCTION usher.compare_step(state bytea, here boolean, secret uuid, bits 
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'usher_compare_step';
 CREATE FUNCTION usher.compare_join(state bytea, other bytea) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'usher_compare_join';
-CREATE FUNCTION usher.compare_open(state bytea) RETURNS integer[]
+CREATE FUNCTION usher.compare_open(state bytea) RETURNS bytea
     LANGUAGE c IMMUTABLE PARALLEL SAFE AS 'MODULE_PATHNAME', 'usher_compare_open';
 CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
     SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);

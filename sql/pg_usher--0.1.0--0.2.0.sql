@@ -21,6 +21,14 @@ CREATE TYPE usher.ticket_revenue_ingestion AS (
 DROP FUNCTION usher.install_pack(text,text);
 DROP FUNCTION usher.enqueue_sync_jobs(text,text,text,jsonb[]);
 DROP FUNCTION usher.enqueue_sync_job(text,text,text,jsonb,text,timestamp with time zone,text);
+CREATE OR REPLACE FUNCTION usher.follow_ddl()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_ddl$function$;
+CREATE OR REPLACE FUNCTION usher.follow_drop()
+ RETURNS event_trigger
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
 CREATE OR REPLACE FUNCTION usher.compare_tables(left_table regclass, right_table regclass, key text[] DEFAULT NULL::text[], columns jsonb DEFAULT NULL::jsonb, "where" text DEFAULT NULL::text, organization text DEFAULT NULL::text)
  RETURNS TABLE(key jsonb, finding text, columns text[], left_row jsonb, right_row jsonb)
  LANGUAGE c
@@ -42,7 +50,7 @@ CREATE OR REPLACE FUNCTION usher.compare_join(state bytea, other bytea)
  IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', $function$usher_compare_join$function$;
 CREATE OR REPLACE FUNCTION usher.compare_open(state bytea)
- RETURNS integer[]
+ RETURNS bytea
  LANGUAGE c
  IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', $function$usher_compare_open$function$;
@@ -56,14 +64,6 @@ CREATE OR REPLACE FUNCTION usher.compare_digest(secret uuid, VARIADIC "values" "
  LANGUAGE c
  IMMUTABLE PARALLEL SAFE
 AS 'MODULE_PATHNAME', $function$usher_compare_digest$function$;
-CREATE OR REPLACE FUNCTION usher.follow_ddl()
- RETURNS event_trigger
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$usher_follow_ddl$function$;
-CREATE OR REPLACE FUNCTION usher.follow_drop()
- RETURNS event_trigger
- LANGUAGE c
-AS 'MODULE_PATHNAME', $function$usher_follow_drop$function$;
 CREATE OR REPLACE FUNCTION usher.admit(lane smallint, flow integer, organization uuid)
  RETURNS integer
  LANGUAGE c
@@ -160,6 +160,10 @@ CREATE OR REPLACE FUNCTION usher.check_rules(organization text DEFAULT NULL::tex
  RETURNS TABLE(rule text, new bigint, still bigint, gone bigint, error text)
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$check_rules_wrapper$function$;
+CREATE OR REPLACE FUNCTION usher.check_soon(rule text DEFAULT NULL::text, pack text DEFAULT NULL::text)
+ RETURNS bigint
+ LANGUAGE c
+AS 'MODULE_PATHNAME', $function$check_soon_wrapper$function$;
 CREATE OR REPLACE FUNCTION usher.claim_jobs(system text, n integer DEFAULT 1, lease interval DEFAULT '00:01:00'::interval)
  RETURNS TABLE(job uuid, organization_id uuid, flow text, source_system text, payload jsonb, priority text, attempt integer, lease uuid, lease_until timestamp with time zone)
  LANGUAGE c
@@ -725,24 +729,6 @@ CREATE OR REPLACE FUNCTION usher.write_link()
  RETURNS trigger
  LANGUAGE c
 AS 'MODULE_PATHNAME', $function$write_link_wrapper$function$;
-CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
- RETURNS text
- LANGUAGE plpgsql
- STABLE
- SET search_path TO 'pg_catalog', 'pg_temp'
-AS $function$
-BEGIN
-    IF at IS NULL THEN
-        RETURN NULL;
-    END IF;
-    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
-              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
-                      FROM usher.schedule_runs r
-                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
-                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
-                     GROUP BY 1) AS c);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.note_broken_flow()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -1103,55 +1089,6 @@ BEGIN
     END;
 END
 $function$;
-CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
- RETURNS text
- LANGUAGE plpgsql
- SET search_path TO 'pg_catalog', 'pg_temp'
- SET client_min_messages TO 'warning'
-AS $function$
-DECLARE
-    tables text;
-    views text;
-    dropped integer;
-    sealed text;
-BEGIN
-    IF confirm IS DISTINCT FROM 'remove all data' THEN
-        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
-            USING ERRCODE = 'invalid_parameter_value',
-                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
-                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
-    END IF;
-    -- What says who reads sealed columns would be gone, and with it their clear text.
-    IF to_regclass('usher.column_protections') IS NOT NULL THEN
-        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
-                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
-                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
-           INTO sealed;
-        IF sealed IS NOT NULL THEN
-            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
-                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
-                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
-        END IF;
-    END IF;
-    PERFORM usher.detach_all();
-    -- In tables of an older version some of these names are no views.
-    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
-       AND c.relname IN ('schedules', 'progress', 'queue', 'registry', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
-    IF views IS NOT NULL THEN
-        EXECUTE 'DROP VIEW ' || views;
-    END IF;
-    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
-      FROM pg_class c
-     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
-    -- At once: no event trigger may find half of them.
-    IF dropped > 0 THEN
-        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
-    END IF;
-    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
-    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
-END
-$function$;
 CREATE OR REPLACE FUNCTION usher.look_at_dependants(organizations uuid[], jobs uuid[], again boolean)
  RETURNS void
  LANGUAGE plpgsql
@@ -1416,8 +1353,73 @@ BEGIN
     RETURN last;
 END
 $function$;
-CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
-    SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);
+CREATE OR REPLACE FUNCTION usher.run_status(flow integer, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'pg_catalog', 'pg_temp'
+AS $function$
+BEGIN
+    IF at IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN (SELECT CASE WHEN count(*) = 1 THEN min(c.status) ELSE string_agg(c.jobs || ' ' || c.status, ', ' ORDER BY c.jobs DESC, c.status) END
+              FROM (SELECT COALESCE(j.status, 'gone') AS status, count(*) AS jobs
+                      FROM usher.schedule_runs r
+                      LEFT JOIN LATERAL (SELECT s.status FROM usher.sync_jobs s WHERE s.organization_id = r.organization_id AND s.id = r.job_id LIMIT 1) AS j ON true
+                     WHERE r.flow_id = run_status.flow AND r.scheduled_at = run_status.at
+                     GROUP BY 1) AS c);
+END
+$function$;
+CREATE OR REPLACE FUNCTION usher.remove(confirm text DEFAULT NULL::text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'pg_catalog', 'pg_temp'
+ SET client_min_messages TO 'warning'
+AS $function$
+DECLARE
+    tables text;
+    views text;
+    dropped integer;
+    sealed text;
+BEGIN
+    IF confirm IS DISTINCT FROM 'remove all data' THEN
+        RAISE EXCEPTION 'nothing was removed: the confirmation is missing'
+            USING ERRCODE = 'invalid_parameter_value',
+                  DETAIL = 'All organizations, flows, jobs, links and their history would be deleted.',
+                  HINT = 'SELECT usher.remove(confirm => ''remove all data''); does it. Take a dump first.';
+    END IF;
+    -- What says who reads sealed columns would be gone, and with it their clear text.
+    IF to_regclass('usher.column_protections') IS NOT NULL THEN
+        EXECUTE 'SELECT string_agg(format(''%s.%s.%s'', schema_name, table_name, column_name), '', '' ORDER BY schema_name, table_name, column_name)
+                   FROM usher.column_protections p WHERE how = ''sealed'' AND ended_at IS NULL
+                    AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(format(''%I.%I'', p.schema_name, p.table_name)) AND a.attname = p.column_name)'
+           INTO sealed;
+        IF sealed IS NOT NULL THEN
+            RAISE EXCEPTION 'nothing was removed: columns are sealed, and nobody could read them any more'
+                USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = sealed,
+                      HINT = 'SELECT usher.unprotect_column(table, column); for each of them first.';
+        END IF;
+    END IF;
+    PERFORM usher.detach_all();
+    -- In tables of an older version some of these names are no views.
+    SELECT string_agg(format('usher.%I', c.relname), ', ') INTO views FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind = 'v'
+       AND c.relname IN ('schedules', 'progress', 'queue', 'registry', 'limits', 'queue_limits', 'rpc_limits', 'protected_columns', 'pauses', 'sync_jobs', 'visible_ready_jobs', 'visible_done_jobs', 'ready_jobs');
+    IF views IS NOT NULL THEN
+        EXECUTE 'DROP VIEW ' || views;
+    END IF;
+    SELECT string_agg(format('usher.%I', c.relname), ', '), count(*) INTO tables, dropped
+      FROM pg_class c
+     WHERE c.relnamespace = 'usher'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition;
+    -- At once: no event trigger may find half of them.
+    IF dropped > 0 THEN
+        EXECUTE 'DROP TABLE ' || tables || ' CASCADE';
+    END IF;
+    DROP SEQUENCE IF EXISTS usher.queue_seq, usher.audit_position_seq;
+    RETURN format('%s tables removed; SELECT usher.setup() starts anew, DROP EXTENSION pg_usher ends it', dropped);
+END
+$function$;
 CREATE OR REPLACE FUNCTION usher.reads_all()
  RETURNS boolean
  LANGUAGE sql
@@ -1428,6 +1430,10 @@ AS $function$
         OR EXISTS (SELECT FROM pg_class AS c WHERE c.oid = to_regclass('usher.jobs') AND pg_has_role(current_user, c.relowner, 'USAGE'))
         OR EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = current_user AND r.rolbypassrls)
 $function$;
+CREATE AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") (
+    SFUNC = usher.compare_step, STYPE = bytea, SSPACE = 524288, COMBINEFUNC = usher.compare_join, FINALFUNC = usher.compare_open, PARALLEL = SAFE);
+REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_pair(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") FROM PUBLIC;
@@ -1435,8 +1441,6 @@ REVOKE ALL ON FUNCTION usher.compare_join(bytea,bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_open(bytea) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_leaf(uuid,integer,"any") FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.compare_digest(uuid,"any") FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.follow_ddl() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.follow_drop() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.admit(smallint,integer,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) FROM PUBLIC;
@@ -1460,6 +1464,7 @@ REVOKE ALL ON FUNCTION usher.check_overlaps(text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rate(text,uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rule(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.check_rules(text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.check_soon(text,text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.claim_jobs(text,integer,interval) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_batch(text,text,jsonb) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.create_overlap_rule(text,jsonb) FROM PUBLIC;
@@ -1593,7 +1598,6 @@ REVOKE ALL ON FUNCTION usher.note_repair() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_touched() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.seal_row() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.write_link() FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.note_broken_flow() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.maintain_days(text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.protect_entries(text) FROM PUBLIC;
@@ -1610,8 +1614,9 @@ REVOKE ALL ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.tally(uuid[],uuid[],text,integer) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.dead_letters_changed() FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.expire_jobs(timestamp with time zone) FROM PUBLIC;
-REVOKE ALL ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.run_status(integer,timestamp with time zone) FROM PUBLIC;
 REVOKE ALL ON FUNCTION usher.reads_all() FROM PUBLIC;
+REVOKE ALL ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.compare_pair(text,text) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") TO usher_operator;
@@ -1648,6 +1653,7 @@ GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rate(text,uuid) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.check_rule(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.check_rules(text) TO usher_member;
+GRANT EXECUTE ON FUNCTION usher.check_soon(text,text) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.claim_jobs(text,integer,interval) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_batch(text,text,jsonb) TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.create_overlap_rule(text,jsonb) TO usher_operator;
@@ -1802,7 +1808,6 @@ GRANT EXECUTE ON FUNCTION usher.note_repair() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.note_touched() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.seal_row() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.write_link() TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.note_broken_flow() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.maintain_days(text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.protect_entries(text) TO usher_operator;
@@ -1820,12 +1825,15 @@ GRANT EXECUTE ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) TO usher_op
 GRANT EXECUTE ON FUNCTION usher.tally(uuid[],uuid[],text,integer) TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.dead_letters_changed() TO usher_operator;
 GRANT EXECUTE ON FUNCTION usher.expire_jobs(timestamp with time zone) TO usher_operator;
-GRANT EXECUTE ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") TO usher_operator;
+GRANT EXECUTE ON FUNCTION usher.run_status(integer,timestamp with time zone) TO usher_reader;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_member;
 GRANT EXECUTE ON FUNCTION usher.reads_all() TO usher_reader;
+GRANT EXECUTE ON FUNCTION usher.compare_tree(boolean,uuid,integer,integer,"any") TO usher_operator;
 CREATE EVENT TRIGGER usher_follow_ddl ON ddl_command_end EXECUTE FUNCTION usher.follow_ddl();
 CREATE EVENT TRIGGER usher_follow_drop ON sql_drop EXECUTE FUNCTION usher.follow_drop();
 COMMENT ON TYPE usher.ticket_revenue_ingestion IS 'ticket revenue as it was taken in; repeated: this call found what an earlier one has made';
+COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
+COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.compare_tables(regclass,regclass,text[],jsonb,text,text) IS 'rows of two tables that are missing on one side or different, found by digests without joining all of them; see docs/compare.md';
 COMMENT ON FUNCTION usher.compare_pair(text,text) IS 'the same of what a flow''s source should give and what its target holds';
 COMMENT ON FUNCTION usher.compare_step(bytea,boolean,uuid,integer,integer,"any") IS 'internal: adds a row of the left side to its leaf, takes one of the right side away';
@@ -1833,8 +1841,6 @@ COMMENT ON FUNCTION usher.compare_join(bytea,bytea) IS 'internal: the leaves of 
 COMMENT ON FUNCTION usher.compare_open(bytea) IS 'internal: the leaves that are not the same on both sides';
 COMMENT ON FUNCTION usher.compare_leaf(uuid,integer,"any") IS 'internal: the leaf of a row with this key';
 COMMENT ON FUNCTION usher.compare_digest(uuid,"any") IS 'internal: the digest of some values, for rows of very many columns';
-COMMENT ON FUNCTION usher.follow_ddl() IS 'internal: looks again at the flows that a schema change touches';
-COMMENT ON FUNCTION usher.follow_drop() IS 'internal: looks again at the flows whose objects were dropped, and puts capture triggers back';
 COMMENT ON FUNCTION usher.admit(smallint,integer,uuid) IS 'internal: which limit holds a captured change back';
 COMMENT ON FUNCTION usher.adopt_memberships(regclass,text,text,text,jsonb,jsonb) IS 'has a table of the application say who belongs where; a membership that is removed ends at once';
 COMMENT ON FUNCTION usher.adopt_organizations(regclass,text,text,text,text) IS 'has a table of the application say which organizations there are';
@@ -1858,6 +1864,7 @@ COMMENT ON FUNCTION usher.check_overlaps(text) IS 'looks at all rows of a rule, 
 COMMENT ON FUNCTION usher.check_rate(text,uuid) IS 'for functions of your own: counts a call, or refuses it with PT429';
 COMMENT ON FUNCTION usher.check_rule(text,text) IS 'looks now at everything that a rule is about; how many bad rows are new, known, gone';
 COMMENT ON FUNCTION usher.check_rules(text) IS 'looks now at everything that the rules are about, one after the other';
+COMMENT ON FUNCTION usher.check_soon(text,text) IS 'has a worker look at everything that rules are about as soon as it can';
 COMMENT ON FUNCTION usher.claim_jobs(text,integer,interval) IS 'takes jobs of an external system for the time of a lease; what is not answered within it can be taken again';
 COMMENT ON FUNCTION usher.create_batch(text,text,jsonb) IS 'makes a batch that jobs join by the option "batch"; its completion job is made when all have ended';
 COMMENT ON FUNCTION usher.create_overlap_rule(text,jsonb) IS 'has rows found that share a resource and overlap in time; see docs/conflicts.md';
@@ -1991,7 +1998,6 @@ COMMENT ON FUNCTION usher.note_repair() IS 'internal: a row that a repair may wr
 COMMENT ON FUNCTION usher.note_touched() IS 'internal: a statement has changed rows that concern keys of rules';
 COMMENT ON FUNCTION usher.seal_row() IS 'internal: seals what is written into a sealed column';
 COMMENT ON FUNCTION usher.write_link() IS 'internal: checks and writes a link that somebody writes through a view of usher.expose_api()';
-COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.note_broken_flow() IS 'internal: makes a notice when a flow becomes broken';
 COMMENT ON FUNCTION usher.maintain_days(text,integer) IS 'makes and drops the day partitions of a table of usher; the worker calls it';
 COMMENT ON FUNCTION usher.protect_entries(text) IS 'internal: has entries of the audit neither changed nor deleted';
@@ -2008,5 +2014,6 @@ COMMENT ON FUNCTION usher.note_steps_ended(uuid[],uuid[],text) IS 'internal: not
 COMMENT ON FUNCTION usher.tally(uuid[],uuid[],text,integer) IS 'internal: counts jobs that ended for their batches';
 COMMENT ON FUNCTION usher.dead_letters_changed() IS 'internal: tells those that wait for a job, and its batch, that it is dead';
 COMMENT ON FUNCTION usher.expire_jobs(timestamp with time zone) IS 'internal: ends waiting jobs whose time is over';
-COMMENT ON AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") IS 'internal: the leaves of rows of two sides that are not the same';
+COMMENT ON FUNCTION usher.run_status(integer,timestamp with time zone) IS 'internal: what became of the jobs of a flow''s scheduled time';
 COMMENT ON FUNCTION usher.reads_all() IS 'internal: true for those who read the rows of every organization';
+COMMENT ON AGGREGATE usher.compare_tree(here boolean, secret uuid, bits integer, keys integer, VARIADIC "values" "any") IS 'internal: the leaves of rows of two sides that are not the same';

@@ -176,7 +176,9 @@ fn follow_rules(changes: impl FnOnce() -> Outcome<Option<Changes>>) {
     let looked = subxact::attempt(|| {
         let changes = changes()?;
         let touched = changes.as_ref().map(|(classes, objects)| (classes.as_slice(), objects.as_slice()));
-        rules::look_again_after(installed, &rules::touched(touched)?)
+        let found = rules::look_again_after(installed, &rules::touched(touched)?)?;
+        rules::look_around()?;
+        Ok(found)
     });
     match looked {
         // The reason quotes the definition: for operators, in usher.rules.

@@ -24,6 +24,11 @@ pub struct Fitted {
     pub equal: String,
     /// That operator is what IS DISTINCT FROM means, too, which is far cheaper to evaluate.
     pub plain: bool,
+    /// The type that both sides are compared in, and its name.
+    pub kind: Oid,
+    pub type_name: String,
+    /// One of them is made into that first, which no index of the column helps to find.
+    pub cast: bool,
 }
 
 /// Both sides, fitted to each other.
@@ -140,7 +145,18 @@ fn fit(own: &Value, other: &Value, shapes: (Shape, Shape), is_key: bool) -> Resu
         &[spi::arg(kind)],
     )?;
     let plain = plain && composite != Some(true);
-    Ok(Fitted { name: own.name.clone(), other: other.name.clone(), left: sql(own), right: sql(other), equal, plain })
+    let cast = cast || !collate.is_empty();
+    Ok(Fitted {
+        name: own.name.clone(),
+        other: other.name.clone(),
+        left: sql(own),
+        right: sql(other),
+        equal,
+        plain,
+        kind,
+        type_name: target,
+        cast,
+    })
 }
 
 /// Finds for each value what is common to both sides, or says which have nothing in common.

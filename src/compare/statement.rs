@@ -16,6 +16,16 @@ pub struct Spread {
     pub bits: i32,
 }
 
+/// The rows that have to be looked at.
+#[derive(Clone, Copy)]
+pub enum Opened<'a> {
+    All,
+    /// Those of these leaves.
+    Leaves(&'a [i32]),
+    /// Those with these keys, each as its types write it.
+    Keys(&'a [Vec<String>]),
+}
+
 /// Both sides as they are compared.
 pub struct Statement<'a> {
     pub left: &'a Side,
@@ -71,23 +81,29 @@ impl Statement<'_> {
     }
 
     /// The rows of one side that have to be looked at.
-    fn opened(&self, left: bool, with_columns: bool, leaves: Option<&[i32]>) -> String {
-        let Some(leaves) = leaves else { return self.rows(left, with_columns, &[]) };
+    fn opened(&self, left: bool, with_columns: bool, opened: Opened<'_>) -> String {
         let keys: Vec<&str> =
             self.pair.key.iter().map(|field| if left { field.left.as_str() } else { field.right.as_str() }).collect();
-        let listed: Vec<String> = leaves.iter().map(i32::to_string).collect();
-        let filter = format!(
-            "usher.compare_leaf({}, {}, {}) = ANY ('{{{}}}'::integer[])",
-            self.secret(),
-            self.spread.bits,
-            keys.join(", "),
-            listed.join(",")
-        );
+        let keys = keys.join(", ");
+        let filter = match opened {
+            Opened::All => return self.rows(left, with_columns, &[]),
+            Opened::Leaves(leaves) => {
+                let listed: Vec<String> = leaves.iter().map(i32::to_string).collect();
+                let (secret, bits) = (self.secret(), self.spread.bits);
+                format!("usher.compare_leaf({secret}, {bits}, {keys}) = ANY ('{{{}}}'::integer[])", listed.join(","))
+            }
+            Opened::Keys(listed) => {
+                let value = |(text, field): (&String, &Fitted)| format!("{}::{}", quote_literal(text), field.type_name);
+                let row = |key: &Vec<String>| key.iter().zip(&self.pair.key).map(value).collect::<Vec<_>>().join(", ");
+                let rows: Vec<String> = listed.iter().map(|key| format!("({})", row(key))).collect();
+                format!("({keys}) IN (VALUES {})", rows.join(", "))
+            }
+        };
         self.rows(left, with_columns, &[filter])
     }
 
-    /// One scan of both sides: the leaves that are not the same.
-    pub fn tree(&self) -> String {
+    /// One scan of both sides: the leaves that are not the same, by the rows that are looked at.
+    pub fn tree(&self, opened: Opened<'_>) -> String {
         let keys = names('k', self.pair.key.len());
         let columns = names('c', self.pair.columns.len());
         let named = |names: &[String]| names.iter().map(|name| format!("s.{name}")).collect::<Vec<_>>();
@@ -104,13 +120,13 @@ impl Statement<'_> {
             self.spread.bits,
             keys.len(),
             values.join(", "),
-            self.rows(true, true, &[]),
-            self.rows(false, true, &[])
+            self.opened(true, true, opened),
+            self.opened(false, true, opened)
         )
     }
 
     /// One key that several rows of a side have, or a row without a key, among the rows that have to be looked at.
-    pub fn doubled(&self, left: bool, leaves: Option<&[i32]>) -> String {
+    pub fn doubled(&self, left: bool, opened: Opened<'_>) -> String {
         let keys = names('k', self.pair.key.len()).iter().map(|name| format!("s.{name}")).collect::<Vec<_>>().join(", ");
         format!(
             "SELECT {} FROM ({}) AS s GROUP BY {keys} HAVING pg_catalog.count(*) > 1 OR pg_catalog.num_nulls({keys}) > 0 ORDER BY 1 LIMIT 1",
@@ -121,12 +137,12 @@ impl Statement<'_> {
                     .enumerate()
                     .map(|(n, field)| { (if left { field.name.clone() } else { field.other.clone() }, format!("s.k{n}")) })
             ),
-            self.opened(left, false, leaves)
+            self.opened(left, false, opened)
         )
     }
 
     /// The rows that are missing on one side, or different: `(key, finding, columns, left_row, right_row)`.
-    pub fn differences(&self, leaves: Option<&[i32]>) -> String {
+    pub fn differences(&self, opened: Opened<'_>) -> String {
         let (keys, columns) = (&self.pair.key, &self.pair.columns);
         let on: Vec<String> = keys.iter().enumerate().map(|(n, field)| format!("l.k{n} {} r.k{n}", field.equal)).collect();
         let key = object(keys.iter().enumerate().map(|(n, field)| (field.name.clone(), format!("COALESCE(l.k{n}, r.k{n})"))));
@@ -150,8 +166,8 @@ impl Statement<'_> {
             named.join(", "),
             row('l', true),
             row('r', false),
-            self.opened(true, true, leaves),
-            self.opened(false, true, leaves),
+            self.opened(true, true, opened),
+            self.opened(false, true, opened),
             on.join(" AND ")
         )
     }

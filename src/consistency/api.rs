@@ -142,6 +142,21 @@ fn check_rules(
     Ok(TableIterator::new(rows))
 }
 
+/// Has a worker look at everything that rules are about as soon as it can, but at none that was looked at in the last ten seconds. For who has learnt that something
+/// went wrong. Returns how many rules that concerns.
+///
+/// Arguments: `rule`, its name, NULL: all; `pack`, only those of this pack. Operators ask for any rule, other roles for those that run as them; what is off or broken
+/// is left alone.
+/// Errors: 42501 for callers who are no operators and as whom no rule runs, 42704 when there is no such rule.
+#[pg_extern(volatile, parallel_unsafe)]
+fn check_soon(rule: default!(Option<String>, "NULL"), pack: default!(Option<String>, "NULL")) -> Sql<i64> {
+    let asks = role::current();
+    let operator = identity::is_operator();
+    let installed = setup::current()?;
+    let _acting = role::internal(installed.owner);
+    Ok(manage::check_soon(rule.as_deref(), pack.as_deref(), (!operator).then_some(asks))?)
+}
+
 /// What a rule does, in words, and the SQL that it runs. Errors: 42501 for callers who are no operators, 42704 when there is no such rule.
 #[pg_extern(volatile, parallel_unsafe)]
 fn explain_rule(name: Option<String>) -> Sql<String> {

@@ -30,12 +30,17 @@ pub fn next() -> Option<f64> {
     ASIDE.with_borrow(|aside| aside.values().min().map(|until| until.saturating_duration_since(Instant::now()).as_secs_f64()))
 }
 
+/// Leaves a rule alone.
+pub fn put(rule: i32) {
+    ASIDE.with_borrow_mut(|aside| aside.insert(rule, Instant::now() + PAUSE));
+}
+
 /// Does something for a rule, as a whole or not at all; not at all where somebody is in the way. True: it was done.
 pub fn apart(rule: i32, work: impl FnOnce() -> Result<()>) -> Result<bool> {
     match subxact::attempt(work) {
         Ok(()) => Ok(true),
         Err(failure) if failure.is_busy() => {
-            ASIDE.with_borrow_mut(|aside| aside.insert(rule, Instant::now() + PAUSE));
+            put(rule);
             Ok(false)
         }
         Err(failure) => Err(failure.into()),

@@ -153,6 +153,11 @@ pub fn changed(rule: i32, gate: bool) -> Result<()> {
     Ok(())
 }
 
+/// Tables that a rule may not be about any more: sessions that know it as it was learn of it, too.
+pub fn forgotten(tables: &[Oid]) {
+    trigger::changed(tables);
+}
+
 /// The tables of a rule's `"touches"`.
 fn watched(rule: i32) -> Result<Vec<Oid>> {
     let tables = spi::read::<Vec<Oid>>(

@@ -92,8 +92,11 @@ pub fn whole(definition: &Definition, key: &[Column], touches: &[Touch], reads: 
             return Ok(Some(format!("{what} calls {names}, whose result may change although nothing is written")));
         }
         if among_others {
-            return because("its query has a LIMIT, OFFSET or window, so that a changed row may concern any key");
+            return because("its query has a LIMIT, OFFSET, DISTINCT ON or window, so that a changed row may concern any key");
         }
+    }
+    if let Some(column) = key.iter().find(|column| !column.deterministic) {
+        return Ok(Some(format!("of \"{}\" in its key equal texts may be written differently", column.name)));
     }
     let types: Vec<Oid> = key.iter().map(|column| column.type_oid).collect();
     match spi::read::<String>(UNLIKE, &[spi::arg(types)])? {
@@ -105,7 +108,8 @@ pub fn whole(definition: &Definition, key: &[Column], touches: &[Touch], reads: 
 /// A literal that is read as a time is read anew with each look.
 fn word_of_time(query: &str) -> Option<&'static str> {
     // Every second piece stands between quotes; whoever doubles them gets one more piece.
-    let literals: Vec<String> = query.split('\'').skip(1).step_by(2).map(str::to_ascii_lowercase).collect();
+    let between = |quotes: &str| query.split(quotes).skip(1).step_by(2).map(str::to_ascii_lowercase).collect::<Vec<_>>();
+    let literals = [between("'"), between("$$")].concat();
     ["now", "today", "tomorrow", "yesterday"]
         .into_iter()
         .find(|word| literals.iter().any(|literal| literal.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == *word)))
@@ -117,10 +121,11 @@ pub struct Watch {
     pub gap: Option<String>,
 }
 
+/// `{tables}`: an array of their numbers; `{events}`: how many triggers each has.
 const WATCH: &str = "
 WITH below AS (
-    SELECT t.id AS oid, true AS named FROM pg_catalog.unnest($1::oid[]) AS t (id)
-     UNION SELECT p.relid::oid, false FROM pg_catalog.unnest($1::oid[]) AS t (id) CROSS JOIN LATERAL pg_catalog.pg_partition_tree(t.id::pg_catalog.regclass) AS p WHERE p.relid::oid <> t.id),
+    SELECT t.id AS oid, true AS named FROM pg_catalog.unnest({tables}) AS t (id)
+     UNION SELECT p.relid::oid, false FROM pg_catalog.unnest({tables}) AS t (id) CROSS JOIN LATERAL pg_catalog.pg_partition_tree(t.id::pg_catalog.regclass) AS p WHERE p.relid::oid <> t.id),
 r AS (
     SELECT c.oid, c.relfilenode, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, c.relkind, c.relpersistence, b.named AND c.relispartition AS above,
            EXISTS (SELECT FROM pg_catalog.pg_inherits AS i JOIN pg_catalog.pg_class AS h ON h.oid = i.inhrelid AND NOT h.relispartition WHERE i.inhparent = c.oid) AS heirs,
@@ -128,7 +133,7 @@ r AS (
            (SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger AS t
              WHERE t.tgrelid = c.oid AND t.tgfoid = pg_catalog.to_regprocedure('usher.note_touched()') AND NOT t.tgisinternal AND t.tgenabled IN ('O', 'A')) AS fires
       FROM below AS b JOIN pg_catalog.pg_class AS c ON c.oid = b.oid JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace)
-SELECT pg_catalog.md5(pg_catalog.string_agg(r.oid || ' ' || r.relfilenode, ' ' ORDER BY r.oid)),
+SELECT pg_catalog.md5(pg_catalog.string_agg(r.oid || ' ' || r.relfilenode, ' ' ORDER BY r.oid)) AS mark,
        (SELECT CASE WHEN g.relkind = 'f' THEN g.name || ' is a foreign table'
                     WHEN g.relpersistence = 'u' THEN g.name || ' is unlogged, and a crash empties it'
                     WHEN g.heirs THEN g.name || ' has tables that inherit from it'
@@ -136,13 +141,37 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(r.oid || ' ' || r.relfilenode, ' ' O
                     WHEN g.subscribed THEN 'a subscription writes into ' || g.name
                     ELSE 'the triggers usher_touched of ' || g.name || ' are missing or off' END
           FROM r AS g
-         WHERE g.relkind = 'f' OR g.relpersistence = 'u' OR g.heirs OR g.above OR g.subscribed OR g.fires < $2 ORDER BY g.oid LIMIT 1)
+         WHERE g.relkind = 'f' OR g.relpersistence = 'u' OR g.heirs OR g.above OR g.subscribed OR g.fires < {events} ORDER BY g.oid LIMIT 1) AS gap
   FROM r";
+
+fn watch_of(tables: &str) -> String {
+    WATCH.replace("{tables}", tables).replace("{events}", &EVENTS.len().to_string())
+}
+
+/// Rules whose tables are others than when their last look at everything began, or may be written unseen now: a partition below a partition, a table that inherits,
+/// triggers that somebody has switched off. Everything is looked at. To be asked once in a while, and after changes of the schema: nobody tells of all of these.
+/// Runs with the owner's rights.
+pub fn look_around() -> Result<()> {
+    let tables = "ARRAY(SELECT d.object FROM usher.rule_dependencies AS d WHERE d.rule_id = l.id AND d.watched AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass)";
+    let others = spi::read::<Vec<i32>>(
+        &format!(
+            "SELECT pg_catalog.array_agg(l.id) FROM usher.rules AS l CROSS JOIN LATERAL ({}) AS w
+              WHERE l.keyed_now AND l.enabled AND l.state = 'active' AND (w.gap IS NOT NULL OR w.mark IS DISTINCT FROM l.watch)",
+            watch_of(tables)
+        ),
+        &[],
+    )?;
+    match others {
+        Some(rules) => anew(&rules),
+        None => Ok(()),
+    }
+}
 
 /// Runs with the owner's rights.
 pub fn watch(fitted: &Fitted) -> Result<Watch> {
-    let tables: Vec<Oid> = fitted.reads.iter().map(|table| table.oid).collect();
-    let found = spi::read_all(WATCH, &[spi::arg(tables), spi::arg(EVENTS.len() as i64)], |row| {
+    // Those that it reads are among them.
+    let tables: Vec<Oid> = fitted.touches.iter().map(|touch| touch.table.oid).collect();
+    let found = spi::read_all(&watch_of("$1::oid[]"), &[spi::arg(tables)], |row| {
         Ok(Watch { mark: row.get::<String>(1)?.unwrap_or_default(), gap: row.get::<String>(2)? })
     })?;
     Ok(found.into_iter().next().unwrap_or(Watch { mark: String::new(), gap: Some("its tables are gone".to_owned()) }))
@@ -238,6 +267,7 @@ mod unit {
         assert_eq!(word_of_time("SELECT id FROM a.b WHERE due < date 'Yesterday 12:00'"), Some("yesterday"));
         assert_eq!(word_of_time("SELECT now FROM a.today WHERE status = 'nowhere' AND other = 'known'"), None);
         assert_eq!(word_of_time("SELECT 'it''s' AS a FROM b WHERE c > 'now'"), Some("now"));
+        assert_eq!(word_of_time("SELECT id FROM a.b WHERE due < $$today$$::date"), Some("today"));
         assert_eq!(word_of_time("SELECT id FROM a.b"), None);
     }
 }

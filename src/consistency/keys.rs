@@ -26,6 +26,8 @@ pub struct Reading {
     parts: Vec<(String, usize)>,
     /// The places of those that the stripe goes by.
     striped: Vec<usize>,
+    /// A key of which a part is NULL is one.
+    nulls: bool,
 }
 
 /// What a row concerns.
@@ -39,12 +41,12 @@ pub enum Named {
 
 impl Reading {
     /// `parts`: columns of the key, with the place of each in the row.
-    pub fn new(rule: i32, tenant: Tenant, mut parts: Vec<(String, usize)>, striped: Vec<usize>) -> Self {
+    pub fn new(rule: i32, tenant: Tenant, mut parts: Vec<(String, usize)>, striped: Vec<usize>, nulls: bool) -> Self {
         // The order of jsonb.
         parts.sort_by(|(one, _), (other, _)| (one.len(), one).cmp(&(other.len(), other)));
         let parts = parts.into_iter().enumerate();
         let parts = parts.map(|(n, (name, at))| (format!("{}{}: ", if n == 0 { "" } else { ", " }, quoted(&name)), at)).collect();
-        Self { rule, tenant, parts, striped }
+        Self { rule, tenant, parts, striped, nulls }
     }
 
     pub fn key(&self, row: &[Value<'_>]) -> Named {
@@ -61,6 +63,7 @@ impl Reading {
         for (before, at) in &self.parts {
             key.push_str(before);
             match row[*at] {
+                Value::Null if self.nulls => key.push_str("null"),
                 Value::Null => return Named::Nothing,
                 Value::Unreadable => return Named::Unreadable,
                 value => write(&mut key, value),
@@ -169,7 +172,7 @@ mod unit {
 
     fn reading(names: &[&str]) -> Reading {
         let parts = names.iter().enumerate().map(|(at, name)| ((*name).to_owned(), at)).collect();
-        Reading::new(7, Tenant::Any, parts, (0..names.len()).collect())
+        Reading::new(7, Tenant::Any, parts, (0..names.len()).collect(), false)
     }
 
     #[test]
@@ -208,7 +211,7 @@ mod unit {
     fn what_names_no_key_concerns_none() {
         assert_eq!(reading(&["a", "b"]).key(&[Value::Integer(1), Value::Null]), Named::Nothing);
         assert_eq!(reading(&["a"]).key(&[Value::Unreadable]), Named::Unreadable);
-        let own = Reading::new(7, Tenant::At(1), vec![("a".to_owned(), 0)], vec![0]);
+        let own = Reading::new(7, Tenant::At(1), vec![("a".to_owned(), 0)], vec![0], false);
         let key = |tenant| match own.key(&[Value::Integer(1), tenant]) {
             Named::Key((organization, _), _) => organization,
             other => panic!("{other:?}"),

@@ -156,6 +156,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
         warn_of_tables(name, &fitted);
     }
     let before = rule.definition().ok();
+    let were_watched = attach::tables_of(rule.id)?;
     // Violations of another key are not those of this rule any more.
     if before.is_none_or(|before| before.key != fitted.definition.key) {
         end_all(rule.id)?;
@@ -175,6 +176,7 @@ pub fn alter(installed: Installed, name: &str, json: Value) -> Result<String> {
         ],
     )?;
     changed(installed, name, rule.id, &fitted)?;
+    attach::forgotten(&were_watched);
     Ok(told(name, &fitted))
 }
 
@@ -186,6 +188,30 @@ pub fn drop(installed: Installed, name: &str) -> Result<String> {
     spi::run("DELETE FROM usher.rules AS l WHERE l.id = $1", &[spi::arg(rule.id)])?;
     attach::dropped(rule.id, &tables)?;
     Ok(format!("rule \"{name}\" dropped; {gone} of its violations were open"))
+}
+
+/// Looks at everything come soon. `asks`: only rules that run as this role. Runs with the owner's rights.
+pub fn check_soon(rule: Option<&str>, pack: Option<&str>, asks: Option<pgrx::pg_sys::Oid>) -> Result<i64> {
+    if let Some(rule) = rule {
+        store::by_name(rule)?;
+    }
+    if let Some(asks) = asks {
+        let any = spi::read::<bool>("SELECT EXISTS (SELECT FROM usher.rules AS l WHERE l.run_as::oid = $1)", &[spi::arg(asks)])?;
+        if any != Some(true) {
+            return Err(UsherError::forbidden("only operators may ask for looks at rules, and roles that rules run as")
+                .hint("GRANT usher_operator TO the role, or, for one organization, call usher.check_rules(organization)."));
+        }
+    }
+    let asked = spi::run(
+        "UPDATE usher.rules AS l
+            SET check_at = LEAST(l.check_at, GREATEST(pg_catalog.clock_timestamp(), l.last_checked_at + '10 seconds'::interval))
+          WHERE l.id IN (SELECT r.id FROM usher.rules AS r
+                          WHERE r.enabled AND r.state = 'active' AND ($1::text IS NULL OR r.name = $1) AND ($2::text IS NULL OR r.pack = $2)
+                            AND ($3::oid IS NULL OR r.run_as::oid = $3) ORDER BY r.id FOR NO KEY UPDATE)",
+        &[spi::arg(rule.map(str::to_owned)), spi::arg(pack.map(str::to_owned)), spi::arg(asks)],
+    )?;
+    xact::note_overlaps();
+    Ok(asked as i64)
 }
 
 /// Switches a rule on or off. While it is off nobody looks, and its violations stay as they are.

@@ -20,6 +20,7 @@ use crate::setup::Installed;
 use pgrx::PgSqlErrorCode;
 use pgrx::{JsonB, Uuid};
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,10 @@ const MOST_SKIPPED: usize = 100;
 /// Rows whose grace is over, in one transaction.
 const MOST_DUE: i64 = 1_000;
 
+thread_local! {
+    static KEYS_FIRST: Cell<bool> = const { Cell::new(true) };
+}
+
 /// One thing that is due.
 pub fn turn(installed: Installed) -> Result<Next> {
     if !installed.up_to_date {
@@ -44,7 +49,14 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
-    if graces(installed)? || repairs(installed)? || checks::by_the_clock(installed)? || sweeps(installed)? {
+    if graces(installed)? || repairs(installed)? {
+        return Ok(Next::Now);
+    }
+    // In turns: of either there may be more than a worker can do.
+    let keys_first = KEYS_FIRST.replace(!KEYS_FIRST.get());
+    let keys = || checks::by_the_clock(installed);
+    let all = || sweeps(installed);
+    if if keys_first { keys()? || all()? } else { all()? || keys()? } {
         return Ok(Next::Now);
     }
     next()

@@ -123,8 +123,15 @@ impl Form<'_> {
         let organization = self.fitted.organization.as_deref().filter(|_| shape.organization);
         let which: Vec<String> =
             given.chain(organization).enumerate().map(|(n, name)| format!("q.{} = ${}", quote_identifier(name), n + 1)).collect();
+        // Plans are kept by their text: one that was made for values of other types is no plan for these.
+        let types: Vec<String> = shape.given.iter().map(|at| self.fitted.key[*at].type_oid.to_u32().to_string()).collect();
         // As the query gives them: with a column of its own it would be a step more.
-        format!("SELECT q.* FROM ({}\n) AS q WHERE {}", self.fitted.definition.query, which.join(" AND "))
+        format!(
+            "/* {} */ SELECT q.* FROM ({}\n) AS q WHERE {}",
+            types.join(" "),
+            self.fitted.definition.query,
+            which.join(" AND ")
+        )
     }
 
     /// All bad rows, of the organization `$1` or (NULL) of all.
@@ -156,8 +163,9 @@ impl Form<'_> {
         let given = || self.fitted.key.iter().zip(&touch.keys).filter_map(|(column, text)| Some((column, text.as_ref()?)));
         let values: Vec<String> =
             given().map(|(column, text)| format!("{}, ({text}\n)::{}", quote_literal(&column.name), column.type_sql)).collect();
-        // A row that names no key concerns none.
-        let there: Vec<String> = given().map(|(_, text)| format!("({text}\n) IS NOT NULL")).collect();
+        // A row that names no key concerns none, but where nobody looks at other keys than those that were named.
+        let all = self.fitted.names_nulls();
+        let there: Vec<String> = given().filter(|_| !all).map(|(_, text)| format!("({text}\n) IS NOT NULL")).collect();
         let which = if there.is_empty() { "true".to_owned() } else { there.join(" AND ") };
         format!(
             "SELECT DISTINCT {organization} AS org, pg_catalog.jsonb_build_object({}) AS key FROM {relation} AS row WHERE {which}",

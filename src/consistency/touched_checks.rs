@@ -141,14 +141,13 @@ fn scope(keys: &[Key]) -> Result<Keys> {
     })
 }
 
-/// Rules of which something is written down that does not wait for its time: seconds until it may be looked at. A rule that is off or gone: nobody
-/// looks at it.
+/// Rules of which something is written down that does not wait for its time, and whether they are on: otherwise nobody looks at it.
 const WAITING: &str = "
 WITH RECURSIVE w AS (
     (SELECT c.rule_id AS id FROM usher.rule_checks AS c ORDER BY c.rule_id LIMIT 1)
      UNION ALL
     SELECT (SELECT c.rule_id FROM usher.rule_checks AS c WHERE c.rule_id > w.id ORDER BY c.rule_id LIMIT 1) FROM w WHERE w.id IS NOT NULL)
-SELECT w.id, COALESCE(l.enabled, false), EXTRACT(epoch FROM l.keys_at - pg_catalog.clock_timestamp())::float8
+SELECT w.id, COALESCE(l.enabled, false)
   FROM w LEFT JOIN usher.rules AS l ON l.id = w.id
  WHERE w.id IS NOT NULL AND (l.id IS NULL OR NOT l.enabled OR NOT ";
 
@@ -160,20 +159,15 @@ pub fn turn(installed: Installed) -> Result<Next> {
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
     let waiting = spi::read_all(
-        &format!("{WAITING}{BY_THE_CLOCK}) AND w.id <> ALL ($1) ORDER BY l.keys_at NULLS FIRST, w.id"),
+        &format!("{WAITING}{BY_THE_CLOCK}) AND w.id <> ALL ($1) ORDER BY w.id LIMIT 1"),
         &[spi::arg(aside::rules())],
-        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true), row.get::<f64>(3)?.unwrap_or(0.0))),
+        |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))),
     )?;
-    let mut next = aside::next();
-    for (id, enabled, seconds) in waiting {
-        if seconds > 0.0 {
-            next = Some(next.map_or(seconds, |next: f64| next.min(seconds)));
-            continue;
-        }
+    if let Some((id, enabled)) = waiting.into_iter().next() {
         aside::apart(id, || now(installed, id, enabled))?;
         return Ok(Next::Now);
     }
-    Ok(match next {
+    Ok(match aside::next() {
         Some(seconds) if seconds >= 1.0 => Next::Later,
         next => Next::In(next),
     })
@@ -191,7 +185,8 @@ fn now(installed: Installed, id: i32, enabled: bool) -> Result<()> {
         Err(failure) if failure.is_busy() => Err(failure.into()),
         Err(failure) => {
             pgrx::log!("usher: rule \"{}\" could not look at what was touched: {}", rule.name, failure.line());
-            put_off(id, 1.0)
+            aside::put(id);
+            Ok(())
         }
     }
 }
@@ -225,7 +220,8 @@ fn due_now(installed: Installed, rule: &Rule) -> Result<()> {
         part(installed, rule)
     });
     match outcome {
-        Ok(true) => {}
+        // Others have their turn first.
+        Ok(true) => put_off(rule.id, 0.0)?,
         Ok(false) => put_off(rule.id, seconds(definition.every))?,
         Err(failure) if failure.is_busy() => return Err(failure.into()),
         Err(failure) if failure.code == PgSqlErrorCode::ERRCODE_QUERY_CANCELED => {
@@ -258,7 +254,15 @@ fn part(installed: Installed, rule: &Rule) -> Result<bool> {
     if taken.everything {
         // In parts, at once: what cannot be evaluated keeps nobody there, and no part takes long.
         keyed::doubt(rule.id, "everything was touched at once, or by somebody who does not note what")?;
-        spi::run("UPDATE usher.rules AS l SET check_at = pg_catalog.clock_timestamp() WHERE l.id = $1", &[spi::arg(rule.id)])?;
+        spi::run(
+            // Where no other look comes by itself, one that is under way begins anew: it may be past what was touched.
+            "UPDATE usher.rules AS l
+                SET check_at = pg_catalog.clock_timestamp(),
+                    sweep_began_at = CASE WHEN $2 THEN l.sweep_began_at END, sweep_position = CASE WHEN $2 THEN l.sweep_position END,
+                    sweep_skipped = CASE WHEN $2 THEN l.sweep_skipped END
+              WHERE l.id = $1",
+            &[spi::arg(rule.id), spi::arg(fitted.definition.every.is_some())],
+        )?;
     } else if taken.keys.len() > MANY && fitted.definition.every.is_some() && less_is_everything(&fitted, taken.keys.len())? {
         keyed::doubt(rule.id, "more was touched than is worth a look at each")?;
     } else {

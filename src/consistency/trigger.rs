@@ -236,10 +236,12 @@ fn plan(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> Ou
         return Ok(found);
     }
     xact::remember_only_now();
+    let generation = relcache::generations();
     let _acting = role::internal(installed.owner);
     let (plan, sure) = build(installed, relation, letter)?;
     let plan = Rc::new(plan);
-    if sure {
+    // What has become another meanwhile is not kept: nobody would tell again.
+    if sure && generation == relcache::generations() {
         fresh(|plans| plans.plans.insert(key, plan.clone()));
     }
     Ok(plan)
@@ -262,6 +264,7 @@ fn of(installed: Installed, rule: &Rule) -> Outcome<Rc<Rules>> {
     if let Some(found) = fresh(|plans| plans.rules.get(&rule.id).cloned()) {
         return Ok(found);
     }
+    let generation = relcache::generations();
     let gate = rule.definition().is_ok_and(|definition| definition.in_transaction);
     let made = if !rule.enabled {
         Rules::Gone
@@ -275,7 +278,9 @@ fn of(installed: Installed, rule: &Rule) -> Outcome<Rc<Rules>> {
         }
     };
     let made = Rc::new(made);
-    fresh(|plans| plans.rules.insert(rule.id, made.clone()));
+    if generation == relcache::generations() {
+        fresh(|plans| plans.rules.insert(rule.id, made.clone()));
+    }
     Ok(made)
 }
 
@@ -372,7 +377,7 @@ fn reading(
     };
     let of = |name: &String| parts.iter().find(|(part, _)| part == name).map(|(_, at)| *at);
     let striped = striped.iter().map(|(name, _)| of(name)).collect::<Option<_>>()?;
-    Some(Reading::new(known.id, tenant, parts, striped))
+    Some(Reading::new(known.id, tenant, parts, striped, known.fitted.names_nulls()))
 }
 
 /// An expression names a column whose values the trigger does not see. (One that only has its name in a text or is written so is taken for it.)

@@ -14,7 +14,7 @@ pub struct Called {
     pub read_as: Vec<Oid>,
     /// What is another with each call, whatever it is given: the time by a word of SQL, a sequence, some rows of a table.
     pub fickle: Option<&'static str>,
-    /// Which of its rows there are depends on the others: LIMIT or OFFSET, a window.
+    /// Which of its rows there are, or what is in them, depends on the others, at whatever depth: LIMIT or OFFSET, DISTINCT ON, a window.
     pub among_others: bool,
 }
 
@@ -33,8 +33,6 @@ pub fn by_query(sql: &str) -> Result<Called> {
         unsafe {
             for source in pgrx::PgList::<pg_sys::CachedPlanSource>::from_pg(pg_sys::SPI_plan_get_plan_sources(plan)).iter_ptr() {
                 for query in pgrx::PgList::<pg_sys::Query>::from_pg((*source).query_list).iter_ptr() {
-                    called.among_others |=
-                        !(*query).limitCount.is_null() || !(*query).limitOffset.is_null() || (*query).hasWindowFuncs;
                     let nodes = pg_sys::nodeToString(query.cast());
                     read(&CStr::from_ptr(nodes).to_string_lossy(), &mut called);
                 }
@@ -60,6 +58,14 @@ fn read(nodes: &str, called: &mut Called) {
             };
             called.fickle = called.fickle.or(fickle);
             continue;
+        }
+        let next = |words: &mut std::iter::Peekable<std::str::SplitAsciiWhitespace<'_>>, said: &str| {
+            words.peek().is_some_and(|word| word.trim_end_matches(['}', ')']) == said)
+        };
+        match word {
+            ":hasWindowFuncs" | ":hasDistinctOn" => called.among_others |= next(&mut words, "true"),
+            ":limitOffset" | ":limitCount" => called.among_others |= !next(&mut words, "<>"),
+            _ => {}
         }
         let to = match word {
             ":funcid" | ":opfuncid" | ":aggfnoid" | ":winfnoid" => &mut called.functions,
@@ -99,6 +105,28 @@ mod unit {
         assert_eq!(called.fickle, None);
         read("({SQLVALUEFUNCTION :op 0 :type 1082})", &mut called);
         assert!(called.fickle.is_some());
+    }
+
+    #[test]
+    fn rows_that_depend_on_others_are_found_at_any_depth() {
+        let among = |nodes: &str| {
+            let mut called = Called::default();
+            read(nodes, &mut called);
+            called.among_others
+        };
+        let plain = "{QUERY :hasWindowFuncs false :hasDistinctOn false :limitOffset <> :limitCount <> :limitOption 0}";
+        assert!(!among(plain));
+        for (a, b) in [
+            (":hasWindowFuncs false", ":hasWindowFuncs true"),
+            (":hasDistinctOn false", ":hasDistinctOn true"),
+            (":limitOffset <>", ":limitOffset {CONST :consttype 20}"),
+            (":limitCount <>", ":limitCount {FUNCEXPR :funcid 481}"),
+        ] {
+            assert!(
+                among(&format!("{{QUERY :rtable ({{RANGETBLENTRY :subquery {}}}) :limitCount <>}}", plain.replace(a, b))),
+                "{b}"
+            );
+        }
     }
 
     #[test]

@@ -7,6 +7,9 @@
 //!
 //! Rows of the left side are added and those of the right are taken away, modulo 2^128, leaf by leaf; a leaf is chosen by the
 //! key. A leaf that is zero in the end holds the same rows on both sides.
+//!
+//! Beside the digests D of a leaf stand, for short keys, the sums of D times each word of the key. Where one key alone differs in a leaf, its rows leave d
+//! in the one and d times the word in the other, so that d divides out and the key is known without another look at the table.
 
 use super::report::raise;
 use crate::error::UsherError;
@@ -16,10 +19,14 @@ use pgrx::{PgMemoryContexts, varlena};
 use siphasher::sip128::SipHasher13;
 use std::ffi::CStr;
 
-/// A leaf is so many bytes of an aggregate's state.
-const LEAF: usize = 16;
+/// A sum is so many bytes of an aggregate's state; a leaf is one sum, and one for each word of the key.
+const SUM: usize = 16;
 /// The state is a `bytea`; its length word comes first.
 const HEADER: usize = 4;
+/// Then how many words a key has, and nothing.
+const PREFACE: usize = SUM;
+/// Words of eight bytes that a key may have to be read back: an organization's id, and sixteen bytes more.
+const MOST_WORDS: usize = 4;
 /// Longer values are hashed apart, and are never copied.
 const LONG: usize = 2048;
 /// Stand where the length of a value does.
@@ -68,9 +75,55 @@ struct Plan {
     hasher: SipHasher13,
     kinds: Vec<Kind>,
     row: Vec<u8>,
+    /// Words of the key; 0: it is not read back.
+    words: usize,
+    /// Where the values of such a key begin and end in the bytes of a row, if none of them is NULL.
+    spans: Vec<(usize, usize)>,
+}
+
+/// How long the values of a key are that is read back from leaves. None: it is not, being too long, or not as long in every row.
+fn lengths(kinds: &[Kind]) -> Option<Vec<usize>> {
+    let length = |kind: &Kind| match kind {
+        Kind::Word(length) | Kind::Fixed(length) => Some(*length),
+        _ => None,
+    };
+    let lengths: Vec<usize> = kinds.iter().map(length).collect::<Option<_>>()?;
+    (lengths.iter().sum::<usize>() <= MOST_WORDS * 8).then_some(lengths)
+}
+
+/// Whether keys of these types are read back from leaves.
+pub fn is_read_back(types: &[pg_sys::Oid]) -> bool {
+    let kinds: Vec<Kind> = types.iter().map(|oid| kind(*oid)).collect();
+    lengths(&kinds).is_some_and(|lengths| !lengths.is_empty())
 }
 
 impl Plan {
+    fn new(secret: &[u8; 16], kinds: Vec<Kind>, keys: usize) -> Self {
+        let lengths = kinds.get(..keys).and_then(lengths).unwrap_or_default();
+        let mut spans = Vec::with_capacity(lengths.len());
+        for length in &lengths {
+            let begin = spans.last().map_or(0, |(_, end)| *end) + 1;
+            spans.push((begin, begin + length));
+        }
+        let words = lengths.iter().sum::<usize>().div_ceil(8);
+        Self { hasher: SipHasher13::new_with_key(secret), kinds, row: Vec::with_capacity(256), words, spans }
+    }
+
+    /// The words of the key, when nothing else has been added to the row yet. Where a value is NULL they say nothing.
+    fn key(&self) -> [u64; MOST_WORDS] {
+        let mut words = [0; MOST_WORDS];
+        if self.spans.last().is_some_and(|(_, end)| *end == self.row.len()) {
+            let mut at = 0;
+            for (begin, end) in &self.spans {
+                for byte in &self.row[*begin..*end] {
+                    words[at / 8] |= u64::from(*byte) << (at % 8 * 8);
+                    at += 1;
+                }
+            }
+        }
+        words
+    }
+
     /// A value whose length differs from row to row: the length says where it ends, so that no other values give the same bytes.
     fn put(&mut self, bytes: &[u8]) {
         if bytes.len() > LONG {
@@ -186,11 +239,11 @@ unsafe fn arguments<'a>(fcinfo: pg_sys::FunctionCallInfo) -> &'a [pg_sys::Nullab
     unsafe { (*fcinfo).args.as_slice(usize::try_from((*fcinfo).nargs).unwrap_or(0)) }
 }
 
-/// What this call site keeps from row to row; made at its first row. `secret`: 16 bytes; values begin at argument `from`.
+/// What this call site keeps from row to row; made at its first row. `secret`: 16 bytes; values begin at argument `from`, the first `keys` of them are the key.
 ///
 /// # Safety
 /// `fcinfo` is of a call that is running, and argument `secret` is a uuid.
-unsafe fn plan<'a>(fcinfo: pg_sys::FunctionCallInfo, secret: usize, from: usize) -> &'a mut Plan {
+unsafe fn plan<'a>(fcinfo: pg_sys::FunctionCallInfo, secret: usize, from: usize, keys: usize) -> &'a mut Plan {
     // SAFETY: fn_extra is ours: NULL, or what was put there below, which lives as long as fn_mcxt, in which the call site lives.
     unsafe {
         let site = (*fcinfo).flinfo;
@@ -200,7 +253,7 @@ unsafe fn plan<'a>(fcinfo: pg_sys::FunctionCallInfo, secret: usize, from: usize)
             let mut key = [0; 16];
             key.copy_from_slice(std::slice::from_raw_parts(secret.value.cast_mut_ptr::<u8>(), 16));
             let kinds = (from..args.len()).map(|n| kind(pg_sys::get_fn_expr_argtype(site, n as i32))).collect();
-            let plan = Plan { hasher: SipHasher13::new_with_key(&key), kinds, row: Vec::with_capacity(256) };
+            let plan = Plan::new(&key, kinds, keys);
             (*site).fn_extra = PgMemoryContexts::For((*site).fn_mcxt).leak_and_drop_on_delete(plan).cast();
         }
         &mut *(*site).fn_extra.cast::<Plan>()
@@ -243,22 +296,108 @@ unsafe fn state_context(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::MemoryConte
     context
 }
 
-/// The leaves of a state, which nobody else has.
+/// A state behind its length word, which nobody else has.
 ///
 /// # Safety
 /// `state` is a plain bytea with a header of four bytes.
-unsafe fn leaves<'a>(state: pg_sys::Datum) -> &'a mut [u8] {
+unsafe fn body<'a>(state: pg_sys::Datum) -> &'a mut [u8] {
     let state = state.cast_mut_ptr::<pg_sys::varlena>();
     // SAFETY: as the caller promises.
     unsafe { std::slice::from_raw_parts_mut(state.cast::<u8>().add(HEADER), varlena::varsize_any_exhdr(state)) }
 }
 
-fn add_to(leaf: &mut [u8], digest: u128, left: bool) {
-    let mut held = [0; LEAF];
-    held.copy_from_slice(leaf);
-    let held = u128::from_le_bytes(held);
+fn sum(bytes: &[u8]) -> u128 {
+    let mut held = [0; SUM];
+    held.copy_from_slice(bytes);
+    u128::from_le_bytes(held)
+}
+
+fn add_to(bytes: &mut [u8], digest: u128, left: bool) {
+    let held = sum(bytes);
     let held = if left { held.wrapping_add(digest) } else { held.wrapping_sub(digest) };
-    leaf.copy_from_slice(&held.to_le_bytes());
+    bytes.copy_from_slice(&held.to_le_bytes());
+}
+
+/// A leaf that is not the same on both sides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unequal {
+    pub leaf: i32,
+    pub sum: u128,
+    words: Vec<u128>,
+}
+
+/// Reads what `usher.compare_tree` gives.
+pub fn unequal(found: &[u8]) -> Vec<Unequal> {
+    let Some((words, leaves)) = found.split_first() else { return Vec::new() };
+    let length = 4 + SUM * (1 + usize::from(*words));
+    let read = |bytes: &[u8]| {
+        let (number, sums) = bytes.split_at(4);
+        let mut sums = sums.chunks_exact(SUM).map(sum);
+        let mut leaf = [0; 4];
+        leaf.copy_from_slice(number);
+        Unequal { leaf: i32::from_le_bytes(leaf), sum: sums.next().unwrap_or_default(), words: sums.collect() }
+    };
+    leaves.chunks_exact(length).map(read).collect()
+}
+
+/// What an odd number has to be multiplied by to become 1, modulo 2^128: each step doubles the bits that are right, of which there are three at first.
+fn inverse(odd: u128) -> u128 {
+    (0..6).fold(odd, |x, _| x.wrapping_mul(2_u128.wrapping_sub(odd.wrapping_mul(x))))
+}
+
+impl Unequal {
+    /// The bytes of the one key whose rows make the leaf differ. None: there are several. (That several look like one happens with a chance of
+    /// 2^-64; whoever asks makes sure by the rows of that key.)
+    fn key(&self) -> Option<Vec<u8>> {
+        let zeros = self.sum.trailing_zeros();
+        if self.words.is_empty() || zeros > 64 {
+            return None;
+        }
+        let inverse = inverse(self.sum >> zeros);
+        let word = |sum: &u128| {
+            let word = (sum >> zeros).wrapping_mul(inverse) & (u128::MAX >> zeros);
+            u64::try_from(word).ok().filter(|word| u128::from(*word).wrapping_mul(self.sum) == *sum)
+        };
+        let words: Vec<u64> = self.words.iter().map(word).collect::<Option<_>>()?;
+        Some(words.into_iter().flat_map(u64::to_le_bytes).collect())
+    }
+
+    /// That key as its types write it.
+    pub fn key_of(&self, types: &[pg_sys::Oid]) -> Option<Vec<String>> {
+        let kinds: Vec<Kind> = types.iter().map(|oid| kind(*oid)).collect();
+        let (lengths, key) = (lengths(&kinds)?, self.key()?);
+        let mut rest = key.as_slice();
+        let mut texts = Vec::new();
+        for ((length, oid), kind) in lengths.into_iter().zip(types).zip(kinds) {
+            let (bytes, more) = rest.split_at_checked(length)?;
+            rest = more;
+            texts.push(written(*oid, kind, bytes)?);
+        }
+        Some(texts)
+    }
+}
+
+/// A value as its type writes it. `kind` is that of the type, and of a length that is the same for all values.
+fn written(oid: pg_sys::Oid, kind: Kind, bytes: &[u8]) -> Option<String> {
+    // SAFETY: the output function of a type is called with a datum of it: a word that holds the bytes that a value of it has had, or the address of a
+    // copy of them, aligned as all memory of palloc is. Its text is copied and freed.
+    unsafe {
+        let (mut output, mut varlena) = (pg_sys::Oid::INVALID, false);
+        pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
+        let datum = if let Kind::Word(_) = kind {
+            let mut word = [0; 8];
+            word[..bytes.len()].copy_from_slice(bytes);
+            pg_sys::Datum::from(u64::from_le_bytes(word) as usize)
+        } else {
+            let copy = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+            pg_sys::Datum::from(copy)
+        };
+        let text = pg_sys::OidOutputFunctionCall(output, datum);
+        let copied = CStr::from_ptr(text).to_str().map(str::to_owned).ok();
+        pg_sys::pfree(text.cast());
+        copied
+    }
 }
 
 /// `(state bytea, left boolean, secret uuid, bits integer, keys integer, VARIADIC "any") → bytea`: adds a row of the left side to its leaf, or takes
@@ -277,34 +416,39 @@ pub extern "C-unwind" fn usher_compare_step(fcinfo: pg_sys::FunctionCallInfo) ->
         }
         let (left, bits, keys) = (args[1].value.value() & 1 == 1, number(&args[3]), number(&args[4]));
         let keys = usize::try_from(keys).unwrap_or(usize::MAX);
+        if !(0..=MOST_BITS).contains(&bits) || keys > args.len() - VALUES {
+            misuse("usher.compare_tree()");
+        }
+        let plan = plan(fcinfo, 2, VALUES, keys);
+        let length = SUM * (1 + plan.words);
         let state = if args[0].isnull {
-            if !(0..=MOST_BITS).contains(&bits) || keys > args.len() - VALUES {
-                misuse("usher.compare_tree()");
-            }
-            let size = HEADER + (LEAF << bits);
+            let size = HEADER + PREFACE + (length << bits);
             let state = pg_sys::MemoryContextAllocZero(context, size);
             varlena::set_varsize_4b(state.cast(), size as i32);
-            pg_sys::Datum::from(state)
+            let state = pg_sys::Datum::from(state);
+            body(state)[0] = plan.words as u8;
+            state
         } else {
             args[0].value
         };
-        let plan = plan(fcinfo, 2, VALUES);
         plan.row.clear();
-        let mut hash = 0;
+        let (mut hash, mut key) = (0, [0; MOST_WORDS]);
         for (n, value) in args[VALUES..].iter().enumerate() {
             let kind = plan.kinds[n];
             plan.add(kind, *value);
             if n + 1 == keys {
                 hash = plan.hasher.hash(&plan.row).h1;
+                key = plan.key();
             }
         }
         let digest = plan.hasher.hash(&plan.row).as_u128();
-        let all = leaves(state);
-        let at = leaf(hash, bits) * LEAF;
-        if at + LEAF > all.len() {
-            misuse("usher.compare_tree()");
+        let at = PREFACE + leaf(hash, bits) * length;
+        let Some(leaf) = body(state).get_mut(at..at + length) else { misuse("usher.compare_tree()") };
+        let (sum, words) = leaf.split_at_mut(SUM);
+        add_to(sum, digest, left);
+        for (sum, word) in words.chunks_exact_mut(SUM).zip(key) {
+            add_to(sum, digest.wrapping_mul(u128::from(word)), left);
         }
-        add_to(&mut all[at..at + LEAF], digest, left);
         state
     }
 }
@@ -330,14 +474,12 @@ pub extern "C-unwind" fn usher_compare_join(fcinfo: pg_sys::FunctionCallInfo) ->
             std::ptr::copy_nonoverlapping(other.cast::<u8>(), copy, size);
             pg_sys::Datum::from(copy)
         } else {
-            let (all, more) = (leaves(args[0].value), leaves(pg_sys::Datum::from(other)));
-            if all.len() != more.len() {
+            let (all, more) = (body(args[0].value), body(pg_sys::Datum::from(other)));
+            if all.len() != more.len() || all.len() < PREFACE || all[0] != more[0] {
                 misuse("usher.compare_tree()");
             }
-            for (leaf, digest) in all.chunks_exact_mut(LEAF).zip(more.chunks_exact(LEAF)) {
-                let mut added = [0; LEAF];
-                added.copy_from_slice(digest);
-                add_to(leaf, u128::from_le_bytes(added), true);
+            for (bytes, added) in all[PREFACE..].chunks_exact_mut(SUM).zip(more[PREFACE..].chunks_exact(SUM)) {
+                add_to(bytes, sum(added), true);
             }
             args[0].value
         };
@@ -346,7 +488,7 @@ pub extern "C-unwind" fn usher_compare_join(fcinfo: pg_sys::FunctionCallInfo) ->
     }
 }
 
-/// `(bytea) → integer[]`: the leaves that are not the same on both sides.
+/// `(bytea) → bytea`: the leaves that are not the same on both sides, see [`unequal`].
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_compare_open(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -354,13 +496,19 @@ pub extern "C-unwind" fn usher_compare_open(fcinfo: pg_sys::FunctionCallInfo) ->
     unsafe {
         state_context(fcinfo);
         let args = arguments(fcinfo);
-        let differ: Vec<i32> = if args[0].isnull {
-            Vec::new()
-        } else {
+        let mut differ: Vec<u8> = Vec::new();
+        if !args[0].isnull {
             let state = pg_sys::pg_detoast_datum(args[0].value.cast_mut_ptr());
-            let all: &[u8] = leaves(pg_sys::Datum::from(state));
-            (0..).zip(all.chunks_exact(LEAF)).filter(|(_, leaf)| leaf.iter().any(|byte| *byte != 0)).map(|(n, _)| n).collect()
-        };
+            if let Some((preface, all)) = body(pg_sys::Datum::from(state)).split_at_checked(PREFACE) {
+                differ.push(preface[0]);
+                for (n, leaf) in (0_i32..).zip(all.chunks_exact(SUM * (1 + usize::from(preface[0])))) {
+                    if sum(&leaf[..SUM]) != 0 {
+                        differ.extend_from_slice(&n.to_le_bytes());
+                        differ.extend_from_slice(leaf);
+                    }
+                }
+            }
+        }
         differ.into_datum().unwrap_or(pg_sys::Datum::from(0))
     }
 }
@@ -376,7 +524,7 @@ pub extern "C-unwind" fn usher_compare_leaf(fcinfo: pg_sys::FunctionCallInfo) ->
         if !(0..=MOST_BITS).contains(&bits) {
             misuse("usher.compare_leaf()");
         }
-        let plan = plan(fcinfo, 0, 2);
+        let plan = plan(fcinfo, 0, 2, 0);
         plan.row.clear();
         for (n, value) in args[2..].iter().enumerate() {
             let kind = plan.kinds[n];
@@ -393,7 +541,7 @@ pub extern "C-unwind" fn usher_compare_digest(fcinfo: pg_sys::FunctionCallInfo) 
     // SAFETY: called by the server as declared: a uuid, and values of the types that the call site names.
     unsafe {
         let args = arguments(fcinfo);
-        let plan = plan(fcinfo, 0, 1);
+        let plan = plan(fcinfo, 0, 1, 0);
         plan.row.clear();
         for (n, value) in args[1..].iter().enumerate() {
             let kind = plan.kinds[n];
@@ -410,7 +558,7 @@ mod unit {
     use proptest::prelude::*;
 
     fn row(values: &[(Kind, &[u8])]) -> Vec<u8> {
-        let mut plan = Plan { hasher: SipHasher13::new_with_key(&[7; 16]), kinds: Vec::new(), row: Vec::new() };
+        let mut plan = Plan::new(&[7; 16], Vec::new(), 0);
         for (kind, bytes) in values {
             plan.put_varlena(*kind, bytes);
         }
@@ -443,18 +591,67 @@ mod unit {
 
     #[test]
     fn what_is_added_and_taken_away_is_nothing() {
-        let mut leaf = [0; LEAF];
+        let mut leaf = [0; SUM];
         for digest in [1, u128::MAX, 1 << 127, 0x1234_5678_9abc_def0] {
             add_to(&mut leaf, digest, true);
         }
-        assert_ne!(leaf, [0; LEAF]);
+        assert_ne!(leaf, [0; SUM]);
         for digest in [u128::MAX, 0x1234_5678_9abc_def0, 1, 1 << 127] {
             add_to(&mut leaf, digest, false);
         }
-        assert_eq!(leaf, [0; LEAF]);
+        assert_eq!(leaf, [0; SUM]);
+    }
+
+    #[test]
+    fn the_words_of_a_key_are_its_bytes() {
+        let kinds = vec![Kind::Fixed(16), Kind::Word(4), Kind::Varlena];
+        let mut plan = Plan::new(&[7; 16], kinds, 2);
+        assert_eq!(plan.words, 3);
+        let id: Vec<u8> = (1..=16).collect();
+        plan.put_fixed(&id);
+        plan.put_fixed(&[0xff, 0, 0, 0x80]);
+        assert_eq!(plan.key(), [0x0807_0605_0403_0201, 0x100f_0e0d_0c0b_0a09, 0x8000_00ff, 0]);
+        // A value that is NULL.
+        plan.row.clear();
+        plan.put_fixed(&id);
+        plan.row.push(0);
+        assert_eq!(plan.key(), [0; MOST_WORDS]);
+        for kinds in [vec![Kind::Varlena], vec![Kind::Fixed(33)], vec![Kind::Word(8), Kind::Numeric], Vec::new()] {
+            let keys = kinds.len();
+            assert_eq!(Plan::new(&[7; 16], kinds, keys).words, 0);
+        }
     }
 
     proptest! {
+        /// Of a row that is different, or on one side only, the key is read back from what the leaf's rows have left; of two keys nothing is.
+        #[test]
+        fn a_key_is_read_back(rows in proptest::collection::vec((any::<u128>(), any::<[u64; 2]>()), 0..20), key in any::<[u64; 2]>(), before in any::<u128>(), after in any::<u128>(), zeros in 0_u32..70, other in any::<[u64; 2]>(), digest in any::<u128>()) {
+            let before = before.wrapping_sub(after).wrapping_shl(zeros).wrapping_add(after);
+            let mut sums = [0_u128; 3];
+            let put = |sums: &mut [u128; 3], digest: u128, words: [u64; 2], left: bool| {
+                for (sum, times) in sums.iter_mut().zip([1, u128::from(words[0]), u128::from(words[1])]) {
+                    let digest = digest.wrapping_mul(times);
+                    *sum = if left { sum.wrapping_add(digest) } else { sum.wrapping_sub(digest) };
+                }
+            };
+            for (digest, words) in &rows {
+                put(&mut sums, *digest, *words, true);
+                put(&mut sums, *digest, *words, false);
+            }
+            put(&mut sums, before, key, true);
+            put(&mut sums, after, key, false);
+            let found = |sums: [u128; 3]| Unequal { leaf: 0, sum: sums[0], words: sums[1..].to_vec() }.key();
+            let said = found(sums);
+            if sums[0].trailing_zeros() <= 64 {
+                prop_assert_eq!(said, Some(key.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()));
+            } else {
+                prop_assert_eq!(said, None);
+            }
+            prop_assume!(other != key && sums[0] != 0);
+            put(&mut sums, digest | 1, other, true);
+            prop_assert_eq!(found(sums), None);
+        }
+
         /// Where one value ends and the next begins is part of the row, also where they are long.
         #[test]
         fn rows_that_are_not_the_same_have_other_bytes(a in proptest::collection::vec("[a-c]{0,3}", 0..4), b in proptest::collection::vec("[a-c]{0,3}", 0..4), times in 1_usize..1500) {

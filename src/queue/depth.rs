@@ -220,11 +220,17 @@ links AS (
            pg_catalog.count(*) FILTER (WHERE l.right_id IS NOT NULL AND (l.status IN ('pending', 'failed') OR d.link_id IS NOT NULL)) AS disagree
       FROM usher.links AS l LEFT JOIN disputed AS d ON d.organization_id = l.organization_id AND d.link_id = l.id
      WHERE $2 OR l.organization_id = ANY ($1) GROUP BY 1, 2, 3),
+relations AS (
+    SELECT DISTINCT c.oid, ARRAY[n.nspname, c.relname]::text[] AS names
+      FROM usher.rule_dependencies AS d JOIN pg_catalog.pg_class AS c ON c.oid = d.object JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE d.class = 'pg_catalog.pg_class'::regclass),
 tables AS (
-    SELECT v.source_system AS a, v.target_system AS b, pg_catalog.to_regclass(f.definition -> 'when' ->> 'change')::oid AS one,
-           pg_catalog.to_regclass(COALESCE(t.t ->> 'insert', t.t ->> 'upsert', t.t ->> 'update', t.t ->> 'delete', t.t ->> 'merge'))::oid AS other
+    SELECT v.source_system AS a, v.target_system AS b, one.oid AS one, other.oid AS other
       FROM usher.flows AS f JOIN usher.flow_versions AS v ON v.flow_id = f.id AND v.version = f.version
-     CROSS JOIN LATERAL (SELECT f.definition -> 'then') AS t (t)),
+     CROSS JOIN LATERAL (SELECT f.definition -> 'then') AS t (t)
+      -- By their names and not as regclass, which asks for rights at the application's schemas.
+      JOIN relations AS one ON one.names = pg_catalog.parse_ident(f.definition -> 'when' ->> 'change')
+      JOIN relations AS other ON other.names = pg_catalog.parse_ident(COALESCE(t.t ->> 'insert', t.t ->> 'upsert', t.t ->> 'update', t.t ->> 'delete', t.t ->> 'merge'))),
 ruled AS (
     SELECT DISTINCT t.a, t.b, l.id
       FROM tables AS t JOIN usher.rule_dependencies AS d ON d.class = 'pg_catalog.pg_class'::regclass AND d.object = t.one

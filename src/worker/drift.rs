@@ -39,6 +39,7 @@ fn look(installed: Installed, after: i32, tell: bool) -> Result<Looked> {
         for found in rules::look_again(installed, &rules::unsettled()?)? {
             pgrx::log!("usher worker: {}", found.line());
         }
+        rules::look_around()?;
     }
     if flows.is_empty() {
         return Ok(looked);

@@ -173,6 +173,38 @@ fn each_session_learns_of_other_rules() {
     assert_eq!(outcome(there, &write(200)), "23514");
 }
 
+/// A rule moves to another table while a session knows it, and the column of its key becomes wider than that session's plans expect.
+#[test]
+fn each_session_learns_that_a_rule_has_moved_and_its_key_grown() {
+    let (database, mut client) = bank("usher_test_gate_moves", "clients_gate_moves");
+    let mut writer = database.connect();
+    let (here, there) = (&mut client, &mut writer);
+    run(
+        here,
+        "CREATE TABLE public.one (id integer NOT NULL, amount integer NOT NULL); CREATE TABLE public.other (id integer NOT NULL, amount integer NOT NULL);
+         GRANT SELECT ON public.one, public.other TO clients_gate_moves",
+    );
+    let rule = |name: &str, table: &str| {
+        format!(
+            "'{name}', '{{\"query\": \"SELECT id FROM public.{table} WHERE amount < 0\", \"key\": [\"id\"], \"wrong\": \"''{name}''\",
+                \"touches\": {{\"public.{table}\": {{\"id\": \"row.id\"}}}}, \"run\": [\"transaction\"], \"run_as\": \"clients_gate_moves\"}}'"
+        )
+    };
+    run(here, &format!("SELECT usher.create_rule({}), usher.create_rule({})", rule("stays", "one"), rule("moves", "one")));
+    assert_eq!(outcome(there, "INSERT INTO public.one VALUES (1, 1)"), "");
+    assert_eq!(outcome(there, "INSERT INTO public.other VALUES (1, -1)"), "");
+    run(here, &format!("DELETE FROM public.other; SELECT usher.alter_rule({})", rule("moves", "other")));
+    assert_eq!(outcome(there, "INSERT INTO public.other VALUES (1, -1)"), "23514");
+    let refusal = refused(there, "INSERT INTO public.one VALUES (2, -1)");
+    assert!(refusal.message().contains("\"stays\""), "{refusal:?}");
+    // Of five thousand million the lower half is another number.
+    run(here, "ALTER TABLE public.one ALTER id TYPE bigint");
+    assert_eq!(outcome(there, "INSERT INTO public.one VALUES (5000000000, 1)"), "");
+    assert_eq!(outcome(there, "UPDATE public.one SET amount = -1 WHERE id = 5000000000"), "23514");
+    run(here, "ALTER TABLE public.one ALTER id TYPE text");
+    assert_eq!(outcome(there, "UPDATE public.one SET amount = -1 WHERE id = '5000000000'"), "23514");
+}
+
 #[test]
 fn eight_who_write_at_random_never_break_it() {
     let (database, mut client) = bank("usher_test_gate_storm", "clients_gate_storm");

@@ -228,3 +228,84 @@ fn what_time_alone_makes_untrue_is_found() {
     wait::until_true(here, "SELECT count(*) = 2 FROM usher.violations WHERE rule = 'late' AND status = 'open'");
     assert_eq!(number(here, "SELECT count(*) FROM pg_trigger WHERE tgname ~ '^usher_touched'"), 0, "nobody pays for it");
 }
+
+/// A key of which a part is NULL is a key, too: nobody looks at all of them for a day.
+#[test]
+fn a_key_without_a_value_is_found() {
+    let (_database, mut client) = shop("usher_test_keyed_null");
+    let here = &mut client;
+    run(
+        here,
+        "CREATE TABLE public.orders (id integer PRIMARY KEY, customer integer, name text); INSERT INTO public.orders VALUES (1, 7, 'a'), (2, NULL, 'a');
+         SELECT usher.create_rule(r.name, format('{\"query\": \"SELECT customer, count(*) AS n FROM public.orders GROUP BY customer HAVING count(*) > 1\", \"key\": [\"customer\"], \"wrong\": \"n || '' orders''\",
+                \"touches\": {\"public.orders\": {\"customer\": \"%s\"}}, \"every\": \"1s\", \"full\": \"1 day\"}', r.text)::jsonb)
+           FROM (VALUES ('read', 'row.customer'), ('said', 'row.customer + 0')) AS r (name, text)",
+    );
+    for name in ["read", "said"] {
+        keyed(here, name);
+    }
+    let before = ["read", "said"].map(|name| last_full(here, name));
+    let standing = |status: &str| {
+        format!("SELECT count(*) = 2 FROM usher.violations WHERE key = '{{\"customer\": null}}' AND status = '{status}'")
+    };
+    run(here, "INSERT INTO public.orders VALUES (3, NULL, 'b')");
+    wait::until_true(here, &standing("open"));
+    run(here, "UPDATE public.orders SET customer = 8 WHERE id = 3");
+    wait::until_true(here, &standing("gone"));
+    assert_eq!(["read", "said"].map(|name| last_full(here, name)), before);
+}
+
+/// What depends on other rows is looked at as a whole, however deep that is said.
+#[test]
+fn what_depends_on_other_rows_is_looked_at_as_a_whole() {
+    let (_database, mut client) = shop("usher_test_keyed_others");
+    let here = &mut client;
+    for (n, query) in [
+        "SELECT organization_id, id AS item FROM (SELECT organization_id, id, row_number() OVER (PARTITION BY amount ORDER BY id) AS n FROM public.items) AS x WHERE n > 1",
+        "SELECT organization_id, id AS item FROM (SELECT DISTINCT ON (amount) organization_id, id, amount FROM public.items ORDER BY amount, id) AS x WHERE amount < 0",
+        "SELECT organization_id, id AS item FROM public.items WHERE amount > (SELECT amount FROM public.items ORDER BY id LIMIT 1)",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        run(
+            here,
+            &format!(
+                "SELECT usher.create_rule('rule_{n}', '{{\"query\": \"{query}\", \"key\": [\"item\"], \"wrong\": \"''bad''\", \"touches\": {{\"public.items\": {{\"item\": \"row.id\"}}}}, \"every\": \"1s\", \"full\": \"1 day\"}}')"
+            ),
+        );
+        let said = text(here, &format!("SELECT usher.explain_rule('rule_{n}')"));
+        assert!(said.contains("not only what was touched: its query has a LIMIT, OFFSET, DISTINCT ON or window"), "{said}");
+    }
+}
+
+/// Nobody says of a partition that is dropped whose it was, nor of a table that begins to inherit.
+#[test]
+fn what_goes_with_a_partition_is_found() {
+    let (_database, mut client) = shop("usher_test_keyed_parts");
+    let here = &mut client;
+    run(
+        here,
+        "DROP TABLE public.bills; CREATE TABLE public.bills (organization_id uuid NOT NULL, item integer NOT NULL, amount integer NOT NULL, PRIMARY KEY (organization_id, item)) PARTITION BY RANGE (item);
+         CREATE TABLE public.bills_low PARTITION OF public.bills FOR VALUES FROM (1) TO (51);
+         CREATE TABLE public.bills_high PARTITION OF public.bills FOR VALUES FROM (51) TO (1000) PARTITION BY RANGE (item);
+         CREATE TABLE public.bills_highest PARTITION OF public.bills_high FOR VALUES FROM (51) TO (1000);
+         INSERT INTO public.bills SELECT organization_id, id, amount FROM public.items",
+    );
+    rule(here, "billed", "");
+    keyed(here, "billed");
+    run(here, "DROP TABLE public.bills_low");
+    wait::until_true(here, "SELECT count(*) = 100 FROM usher.violations WHERE status = 'open'");
+    keyed(here, "billed");
+    run(
+        here,
+        "CREATE TABLE public.more (LIKE public.bills_high); INSERT INTO public.more SELECT * FROM public.bills_highest;
+         DROP TABLE public.bills_highest; ALTER TABLE public.bills_high ATTACH PARTITION public.more FOR VALUES FROM (51) TO (1000);
+         UPDATE public.more SET amount = 4",
+    );
+    wait::until_true(here, "SELECT count(*) = 200 FROM usher.violations WHERE status = 'open'");
+    keyed(here, "billed");
+    run(here, "CREATE TABLE public.more_items () INHERITS (public.items)");
+    wait::until_true(here, "SELECT NOT keyed_now FROM usher.rules");
+    assert!(text(here, "SELECT usher.explain_rule('billed')").contains("has tables that inherit from it"));
+}

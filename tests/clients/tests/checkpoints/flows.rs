@@ -253,7 +253,7 @@ pub fn whole_catalogue() {
     let near = walk.near.clone();
     assert_eq!(
         number(&mut walk.owner, "SELECT count(*) FROM usher.flows WHERE pack = 'platform' AND enabled AND state = 'ok'"),
-        38
+        39
     );
     explained(&mut walk);
     let before = walk.elsewhere();

@@ -2,7 +2,7 @@
 
 use super::rows::{OUTPUTS, both, execution, installation, module, set, unheard, workflow};
 use super::stage::{Place, Stage, says, stage};
-use usher_clients::{Client, Value, run, serde_json, text, wait};
+use usher_clients::{Client, SqlState, Value, refused, run, serde_json, text, value, wait};
 
 fn rule(name: &str) -> Value {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../sql/packs/platform/rules/{name}.json"));
@@ -316,4 +316,47 @@ fn what_is_broken_is_mended_without_anybody() {
         south.id("installation")
     );
     assert_eq!(text(&mut stage.owner, &others), "0");
+}
+
+/// What leaves no trace is found when somebody says that something went wrong, and not only when its time comes.
+#[test]
+fn a_failed_synchronisation_has_the_rules_look() {
+    let stage = &mut *stage();
+    let [north, south] = stage.rows(|place| installation(place, "installed"));
+    let here = &mut stage.owner;
+    run(here, "SELECT usher.enable_rule('platform.installation_has_configuration')");
+    let waits =
+        "SELECT check_at > now() + interval '30 s' FROM usher.rules WHERE name = 'platform.installation_has_configuration'";
+    wait::until_true(
+        here,
+        &waits.replace(
+            "SELECT check_at",
+            "SELECT sweep_began_at IS NULL AND last_checked_at + interval '10 s' < now() AND check_at",
+        ),
+    );
+    run(
+        here,
+        &format!(
+            "BEGIN; SET LOCAL session_replication_role = replica; DELETE FROM platform.module_configurations WHERE organization_id = '{}' AND installation_id = '{}'; COMMIT;
+             SELECT pg_stat_force_next_flush()",
+            north.organization,
+            north.id("installation")
+        ),
+    );
+    assert!(value::<bool>(here, waits, &[]), "nobody looks yet");
+    run(here, "SELECT usher.emit_event('north', 'data.sync.failed', '{\"flow\": \"platform.snapshot_modules\"}')");
+    let found = |place: &Place| {
+        format!(
+            "SELECT count(*) > 0 FROM usher.violations WHERE rule = 'platform.installation_has_configuration' AND organization_id = '{}' AND key ->> 'installation_id' = '{}'",
+            place.organization,
+            place.id("installation")
+        )
+    };
+    wait::until_true(here, &found(&north));
+    assert!(!value::<bool>(here, &found(&south), &[]));
+    // Nobody else may ask.
+    let error = refused(&mut stage.admin, "SELECT usher.check_soon(pack => 'platform')");
+    assert_eq!(error.code(), &SqlState::INSUFFICIENT_PRIVILEGE, "{error:?}");
+    assert_eq!(refused(&mut stage.owner, "SELECT usher.check_soon('nothing')").code(), &SqlState::UNDEFINED_OBJECT);
+    stage.settle();
 }
