@@ -398,10 +398,21 @@ fn by_itself_it_pauses_between_attempts_and_gives_up() {
 /// It is ended after ten seconds, and that was an attempt: otherwise it would be tried for ever, and nobody told.
 #[test]
 fn by_itself_a_repair_that_takes_too_long_gives_up() {
-    let slow = format!("{{\"statement\": \"{INSERT} WHERE pg_sleep(600) IS NOT NULL\", \"auto\": true, \"most\": 1}}");
-    let (_database, mut client) = shop("usher_test_repair_slow", 1, &slow);
+    let slow = |auto: &str| format!("{{\"statement\": \"{INSERT} WHERE pg_sleep(600) IS NOT NULL\"{auto}}}");
+    let (_database, mut client) = shop("usher_test_repair_slow", 1, &slow(""));
     let here = &mut client;
-    run(here, "DELETE FROM public.orders WHERE organization_id <> (SELECT id FROM usher.organizations WHERE slug = 'other')");
+    run(
+        here,
+        "DELETE FROM public.orders WHERE organization_id <> (SELECT id FROM usher.organizations WHERE slug = 'other'); SELECT usher.check_rule('billed')",
+    );
+    assert_eq!(number(here, OPEN), 1);
+    run(
+        here,
+        &format!(
+            "SELECT usher.alter_rule('billed', definition || '{{\"repair\": {}}}') FROM usher.rules",
+            slow(", \"auto\": true, \"most\": 1")
+        ),
+    );
     wait::until_true(
         here,
         "SELECT count(*) = 1 FROM usher.violations WHERE manual AND status = 'open' AND repairs = 1 AND last_error ~ 'longer than the 10 s'",

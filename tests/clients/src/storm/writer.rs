@@ -241,7 +241,12 @@ fn meddling(chance: &mut Chance, organization: &str, slug: &str) -> String {
             "DELETE FROM platform.module_configurations WHERE organization_id = '{organization}' AND id = {}",
             some("module_configurations", "installation_id IS NOT NULL")
         ),
-        3..6 => format!(
+        3..5 => format!(
+            "DELETE FROM platform.module_activations WHERE organization_id = '{organization}' AND id = {}",
+            some("module_activations", "true")
+        ),
+        // That is left to people.
+        5 => format!(
             "UPDATE platform.module_activations SET status = 'failed' WHERE organization_id = '{organization}' AND status <> 'inactive' AND id = {}",
             some("module_activations", "status <> 'inactive'")
         ),
@@ -273,7 +278,11 @@ fn meddling(chance: &mut Chance, organization: &str, slug: &str) -> String {
 
 /// What somebody had given up is made again: without that it would stay as it is.
 pub(super) fn resume(client: &mut Client) {
-    crate::run(client, "UPDATE platform.handover_packages SET status = 'pending' WHERE status = 'failed'");
+    crate::run(
+        client,
+        "UPDATE platform.handover_packages SET status = 'pending' WHERE status = 'failed';
+         UPDATE platform.module_activations SET status = 'pending' WHERE status IN ('failed', 'inactive')",
+    );
     // What was paused comes back in slices.
     wait::until_true(client, "SELECT NOT EXISTS (SELECT FROM usher.pauses)");
 }
