@@ -54,10 +54,14 @@ pub fn turn(installed: Installed) -> Result<Next> {
     }
     // In turns: of either there may be more than a worker can do.
     let keys_first = KEYS_FIRST.replace(!KEYS_FIRST.get());
-    let keys = || checks::by_the_clock(installed);
-    let all = || sweeps(installed);
-    if if keys_first { keys()? || all()? } else { all()? || keys()? } {
-        return Ok(Next::Now);
+    let mut steps: [fn(Installed) -> Result<bool>; 2] = [sweeps, checks::by_the_clock];
+    if keys_first {
+        steps.reverse();
+    }
+    for step in steps {
+        if step(installed)? {
+            return Ok(Next::Now);
+        }
     }
     next()
 }
