@@ -4,7 +4,7 @@ use super::fit;
 use super::sides::Side;
 use super::statement::{Opened, Spread, Statement};
 use crate::error::{Result, UsherError};
-use crate::pg::digest::{self, Unequal};
+use crate::pg::digest_keys::{self as digest, Unequal};
 use crate::pg::guc::Nest;
 use crate::pg::{ids, results};
 use pgrx::{JsonB, pg_sys};

@@ -156,3 +156,13 @@ pub fn next_escalation() -> Result<Option<f64>> {
         &[],
     )
 }
+
+/// Violations that ended so long ago, and repairs, as other history.
+pub fn prune(days: i32) -> Result<()> {
+    super::repair_store::prune(days)?;
+    spi::run(
+        "DELETE FROM usher.violations AS v WHERE v.status IN ('gone', 'repaired') AND v.ended_at < pg_catalog.now() - $1 * '1 day'::interval",
+        &[spi::arg(days)],
+    )?;
+    Ok(())
+}

@@ -60,9 +60,10 @@ pub fn is_well_formed(definition: &serde_json::Value) -> bool {
     definition::Definition::parse(definition).is_ok()
 }
 
+pub use life::prune;
 pub use life::{escalate, next_escalation};
 pub use manage::{alter as alter_rule, create as create_rule, drop as drop_rule, rule_definition, rules_of};
-pub use monitor::{prune, turn, without_workers};
+pub use monitor::{turn, without_workers};
 pub use repair_images::detach_all;
 pub use tells::{Mends, Told, told};
 pub use touched_checks::{turn as touched_turn, without_workers as touched_without_workers};

@@ -20,7 +20,7 @@ use siphasher::sip128::SipHasher13;
 use std::ffi::CStr;
 
 /// A sum is so many bytes of an aggregate's state; a leaf is one sum, and one for each word of the key.
-const SUM: usize = 16;
+pub(super) const SUM: usize = 16;
 /// The state is a `bytea`; its length word comes first.
 const HEADER: usize = 4;
 /// Then how many words a key has, and nothing.
@@ -37,7 +37,7 @@ pub const MOST_BITS: i32 = 20;
 
 /// How the bytes of a value are found, and what in them says nothing about it.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     /// Kept in a word, of which so many bytes are used.
     Word(usize),
     Float4,
@@ -51,7 +51,7 @@ enum Kind {
     Numeric,
 }
 
-fn kind(oid: pg_sys::Oid) -> Kind {
+pub(super) fn kind(oid: pg_sys::Oid) -> Kind {
     // SAFETY: look-ups of the catalog's cache inside a transaction; an unknown type raises an error.
     let (base, length, by_value) = unsafe {
         let base = pg_sys::getBaseType(oid);
@@ -82,19 +82,13 @@ struct Plan {
 }
 
 /// How long the values of a key are that is read back from leaves. None: it is not, being too long, or not as long in every row.
-fn lengths(kinds: &[Kind]) -> Option<Vec<usize>> {
+pub(super) fn lengths(kinds: &[Kind]) -> Option<Vec<usize>> {
     let length = |kind: &Kind| match kind {
         Kind::Word(length) | Kind::Fixed(length) => Some(*length),
         _ => None,
     };
     let lengths: Vec<usize> = kinds.iter().map(length).collect::<Option<_>>()?;
     (lengths.iter().sum::<usize>() <= MOST_WORDS * 8).then_some(lengths)
-}
-
-/// Whether keys of these types are read back from leaves.
-pub fn is_read_back(types: &[pg_sys::Oid]) -> bool {
-    let kinds: Vec<Kind> = types.iter().map(|oid| kind(*oid)).collect();
-    lengths(&kinds).is_some_and(|lengths| !lengths.is_empty())
 }
 
 impl Plan {
@@ -306,7 +300,7 @@ unsafe fn body<'a>(state: pg_sys::Datum) -> &'a mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(state.cast::<u8>().add(HEADER), varlena::varsize_any_exhdr(state)) }
 }
 
-fn sum(bytes: &[u8]) -> u128 {
+pub(super) fn sum(bytes: &[u8]) -> u128 {
     let mut held = [0; SUM];
     held.copy_from_slice(bytes);
     u128::from_le_bytes(held)
@@ -316,88 +310,6 @@ fn add_to(bytes: &mut [u8], digest: u128, left: bool) {
     let held = sum(bytes);
     let held = if left { held.wrapping_add(digest) } else { held.wrapping_sub(digest) };
     bytes.copy_from_slice(&held.to_le_bytes());
-}
-
-/// A leaf that is not the same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unequal {
-    pub leaf: i32,
-    pub sum: u128,
-    words: Vec<u128>,
-}
-
-/// Reads what `usher.compare_tree` gives.
-pub fn unequal(found: &[u8]) -> Vec<Unequal> {
-    let Some((words, leaves)) = found.split_first() else { return Vec::new() };
-    let length = 4 + SUM * (1 + usize::from(*words));
-    let read = |bytes: &[u8]| {
-        let (number, sums) = bytes.split_at(4);
-        let mut sums = sums.chunks_exact(SUM).map(sum);
-        let mut leaf = [0; 4];
-        leaf.copy_from_slice(number);
-        Unequal { leaf: i32::from_le_bytes(leaf), sum: sums.next().unwrap_or_default(), words: sums.collect() }
-    };
-    leaves.chunks_exact(length).map(read).collect()
-}
-
-/// What an odd number has to be multiplied by to become 1, modulo 2^128: each step doubles the bits that are right, of which there are three at first.
-fn inverse(odd: u128) -> u128 {
-    (0..6).fold(odd, |x, _| x.wrapping_mul(2_u128.wrapping_sub(odd.wrapping_mul(x))))
-}
-
-impl Unequal {
-    /// The bytes of the one key whose rows make the leaf differ. None: there are several. (That several look like one happens with a chance of
-    /// 2^-64; whoever asks makes sure by the rows of that key.)
-    fn key(&self) -> Option<Vec<u8>> {
-        let zeros = self.sum.trailing_zeros();
-        if self.words.is_empty() || zeros > 64 {
-            return None;
-        }
-        let inverse = inverse(self.sum >> zeros);
-        let word = |sum: &u128| {
-            let word = (sum >> zeros).wrapping_mul(inverse) & (u128::MAX >> zeros);
-            u64::try_from(word).ok().filter(|word| u128::from(*word).wrapping_mul(self.sum) == *sum)
-        };
-        let words: Vec<u64> = self.words.iter().map(word).collect::<Option<_>>()?;
-        Some(words.into_iter().flat_map(u64::to_le_bytes).collect())
-    }
-
-    /// That key as its types write it.
-    pub fn key_of(&self, types: &[pg_sys::Oid]) -> Option<Vec<String>> {
-        let kinds: Vec<Kind> = types.iter().map(|oid| kind(*oid)).collect();
-        let (lengths, key) = (lengths(&kinds)?, self.key()?);
-        let mut rest = key.as_slice();
-        let mut texts = Vec::new();
-        for ((length, oid), kind) in lengths.into_iter().zip(types).zip(kinds) {
-            let (bytes, more) = rest.split_at_checked(length)?;
-            rest = more;
-            texts.push(written(*oid, kind, bytes)?);
-        }
-        Some(texts)
-    }
-}
-
-/// A value as its type writes it. `kind` is that of the type, and of a length that is the same for all values.
-fn written(oid: pg_sys::Oid, kind: Kind, bytes: &[u8]) -> Option<String> {
-    // SAFETY: the output function of a type is called with a datum of it: a word that holds the bytes that a value of it has had, or the address of a
-    // copy of them, aligned as all memory of palloc is. Its text is copied and freed.
-    unsafe {
-        let (mut output, mut varlena) = (pg_sys::Oid::INVALID, false);
-        pg_sys::getTypeOutputInfo(oid, &mut output, &mut varlena);
-        let datum = if let Kind::Word(_) = kind {
-            let mut word = [0; 8];
-            word[..bytes.len()].copy_from_slice(bytes);
-            pg_sys::Datum::from(u64::from_le_bytes(word) as usize)
-        } else {
-            let copy = pg_sys::palloc(bytes.len().max(1)).cast::<u8>();
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-            pg_sys::Datum::from(copy)
-        };
-        let text = pg_sys::OidOutputFunctionCall(output, datum);
-        let copied = CStr::from_ptr(text).to_str().map(str::to_owned).ok();
-        pg_sys::pfree(text.cast());
-        copied
-    }
 }
 
 /// `(state bytea, left boolean, secret uuid, bits integer, keys integer, VARIADIC "any") → bytea`: adds a row of the left side to its leaf, or takes
@@ -488,7 +400,7 @@ pub extern "C-unwind" fn usher_compare_join(fcinfo: pg_sys::FunctionCallInfo) ->
     }
 }
 
-/// `(bytea) → bytea`: the leaves that are not the same on both sides, see [`unequal`].
+/// `(bytea) → bytea`: the leaves that are not the same on both sides, see [`super::digest_keys::unequal`].
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn usher_compare_open(fcinfo: pg_sys::FunctionCallInfo) -> pg_sys::Datum {
@@ -623,35 +535,6 @@ mod unit {
     }
 
     proptest! {
-        /// Of a row that is different, or on one side only, the key is read back from what the leaf's rows have left; of two keys nothing is.
-        #[test]
-        fn a_key_is_read_back(rows in proptest::collection::vec((any::<u128>(), any::<[u64; 2]>()), 0..20), key in any::<[u64; 2]>(), before in any::<u128>(), after in any::<u128>(), zeros in 0_u32..70, other in any::<[u64; 2]>(), digest in any::<u128>()) {
-            let before = before.wrapping_sub(after).wrapping_shl(zeros).wrapping_add(after);
-            let mut sums = [0_u128; 3];
-            let put = |sums: &mut [u128; 3], digest: u128, words: [u64; 2], left: bool| {
-                for (sum, times) in sums.iter_mut().zip([1, u128::from(words[0]), u128::from(words[1])]) {
-                    let digest = digest.wrapping_mul(times);
-                    *sum = if left { sum.wrapping_add(digest) } else { sum.wrapping_sub(digest) };
-                }
-            };
-            for (digest, words) in &rows {
-                put(&mut sums, *digest, *words, true);
-                put(&mut sums, *digest, *words, false);
-            }
-            put(&mut sums, before, key, true);
-            put(&mut sums, after, key, false);
-            let found = |sums: [u128; 3]| Unequal { leaf: 0, sum: sums[0], words: sums[1..].to_vec() }.key();
-            let said = found(sums);
-            if sums[0].trailing_zeros() <= 64 {
-                prop_assert_eq!(said, Some(key.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>()));
-            } else {
-                prop_assert_eq!(said, None);
-            }
-            prop_assume!(other != key && sums[0] != 0);
-            put(&mut sums, digest | 1, other, true);
-            prop_assert_eq!(found(sums), None);
-        }
-
         /// Where one value ends and the next begins is part of the row, also where they are long.
         #[test]
         fn rows_that_are_not_the_same_have_other_bytes(a in proptest::collection::vec("[a-c]{0,3}", 0..4), b in proptest::collection::vec("[a-c]{0,3}", 0..4), times in 1_usize..1500) {

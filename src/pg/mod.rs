@@ -15,6 +15,7 @@ pub mod crash;
 pub mod definitions;
 pub mod depend;
 pub mod digest;
+pub mod digest_keys;
 pub mod event;
 pub mod expr;
 pub mod files;
