@@ -176,9 +176,12 @@ fn follow_rules(changes: impl FnOnce() -> Outcome<Option<Changes>>) {
     let looked = subxact::attempt(|| {
         let changes = changes()?;
         let touched = changes.as_ref().map(|(classes, objects)| (classes.as_slice(), objects.as_slice()));
-        let found = rules::look_again_after(installed, &rules::touched(touched)?)?;
-        rules::look_around()?;
-        Ok(found)
+        rules::look_again_after(installed, &rules::touched(touched)?)
+    });
+    // A worker does it within a minute where somebody is in the way, and nothing else is undone for it.
+    let _ = subxact::attempt(|| {
+        let _nest = Nest::open().lock_timeout(LOCK_PATIENCE);
+        rules::look_around()
     });
     match looked {
         // The reason quotes the definition: for operators, in usher.rules.

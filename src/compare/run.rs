@@ -6,7 +6,7 @@ use super::statement::{Opened, Spread, Statement};
 use crate::error::{Result, UsherError};
 use crate::pg::digest_keys::{self as digest, Unequal};
 use crate::pg::guc::Nest;
-use crate::pg::{ids, results};
+use crate::pg::{ids, results, subxact};
 use pgrx::{JsonB, pg_sys};
 use std::collections::BTreeSet;
 
@@ -43,18 +43,29 @@ pub struct Differences {
     pub query: String,
 }
 
-/// The keys whose rows are all that is different, where each leaf that differs does so by one key, and their rows are found by an index. None: that is not so.
-fn keys(statement: &Statement<'_>, types: &[pg_sys::Oid], differ: &[Unequal]) -> Result<Option<Vec<Vec<String>>>> {
-    let by_index = statement.left.unique && statement.right.unique && statement.pair.key.iter().all(|field| !field.cast);
+/// The keys whose rows are all that is different, where each leaf that differs does so by one key, and their rows are found by an index. None: that is not so,
+/// or the types of the keys cannot be written or read by whoever asks, which comparing them does not need.
+fn keys(statement: &Statement<'_>, types: &[pg_sys::Oid], differ: &[Unequal]) -> Option<Vec<Vec<String>>> {
+    let key = &statement.pair.key;
+    // IN means PostgreSQL's own equality.
+    let by_index = statement.left.unique && statement.right.unique && key.iter().all(|field| field.plain && !field.cast);
     if !by_index || differ.len() > MOST_KEYS {
-        return Ok(None);
+        return None;
     }
-    let read: Option<BTreeSet<Vec<String>>> = differ.iter().map(|leaf| leaf.key_of(types)).collect();
-    let Some(keys) = read else { return Ok(None) };
-    let keys: Vec<Vec<String>> = keys.into_iter().collect();
-    // The others are the same if these alone leave in each leaf what all have left.
-    let found = digest::unequal(&results::first::<Vec<u8>>(&statement.tree(Opened::Keys(&keys)))?.unwrap_or_default());
-    Ok((found == differ).then_some(keys))
+    subxact::attempt(|| {
+        let read: Option<BTreeSet<Vec<String>>> = {
+            // As any session reads it; the comparison itself keeps the settings of its own.
+            let _formats = Nest::open().pinned_formats().utc();
+            differ.iter().map(|leaf| leaf.key_of(types)).collect()
+        };
+        let Some(keys) = read else { return Ok(None) };
+        let keys: Vec<Vec<String>> = keys.into_iter().collect();
+        // The others are the same if these alone leave in each leaf what all have left.
+        let found = digest::unequal(&results::first::<Vec<u8>>(&statement.tree(Opened::Keys(&keys)))?.unwrap_or_default());
+        Ok((found == differ).then_some(keys))
+    })
+    .ok()
+    .flatten()
 }
 
 /// Compares both sides, with the caller's rights and in the snapshot of the caller's statement, under [`settings`]. None: both are the same.
@@ -72,7 +83,7 @@ pub fn compare(left: &Side, right: &Side) -> Result<Option<Differences>> {
     if differ.is_empty() {
         return Ok(None);
     }
-    let keys = keys(&statement, &types, &differ)?;
+    let keys = keys(&statement, &types, &differ);
     let leaves: Vec<i32> = differ.iter().map(|leaf| leaf.leaf).collect();
     let opened = match &keys {
         Some(keys) => Opened::Keys(keys),

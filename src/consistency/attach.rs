@@ -74,9 +74,10 @@ pub fn any() -> Result<bool> {
 /// The triggers that the rules want; returns how many were made. Those that nobody wants any more are dropped where that is possible at once, and do
 /// nothing where it is not. Runs with the owner's rights, on tables of this version.
 pub fn sync_all(patience: i64) -> Result<usize> {
+    // To ask for partitions locks them, too.
+    let _nest = Nest::pinned_path().lock_timeout(patience);
     let wanted = relations(None)?;
     let existing = existing()?;
-    let _nest = Nest::pinned_path().lock_timeout(patience);
     for (name, relation, relation_sql, _) in &existing {
         if wanted.contains_key(&relation.to_u32()) {
             continue;

@@ -107,9 +107,10 @@ pub fn whole(definition: &Definition, key: &[Column], touches: &[Touch], reads: 
 
 /// A literal that is read as a time is read anew with each look.
 fn word_of_time(query: &str) -> Option<&'static str> {
-    // Every second piece stands between quotes; whoever doubles them gets one more piece.
-    let between = |quotes: &str| query.split(quotes).skip(1).step_by(2).map(str::to_ascii_lowercase).collect::<Vec<_>>();
-    let literals = [between("'"), between("$$")].concat();
+    let query = query.to_ascii_lowercase();
+    // Every second piece stands between quotes; whoever doubles them gets one more piece. Where quotes may be something else every piece may be one.
+    let odd = ["--", "/*", "\"", "$", "\\", "u&"].iter().any(|sign| query.contains(sign));
+    let literals: Vec<&str> = if odd { query.split('\'').collect() } else { query.split('\'').skip(1).step_by(2).collect() };
     ["now", "today", "tomorrow", "yesterday"]
         .into_iter()
         .find(|word| literals.iter().any(|literal| literal.split(|c: char| !c.is_ascii_alphanumeric()).any(|part| part == *word)))
@@ -156,7 +157,7 @@ pub fn look_around() -> Result<()> {
     let others = spi::read::<Vec<i32>>(
         &format!(
             "SELECT pg_catalog.array_agg(l.id) FROM usher.rules AS l CROSS JOIN LATERAL ({}) AS w
-              WHERE l.keyed_now AND l.enabled AND l.state = 'active' AND (w.gap IS NOT NULL OR w.mark IS DISTINCT FROM l.watch)",
+              WHERE (l.keyed_now OR l.sweep_sure) AND l.enabled AND l.state = 'active' AND (w.gap IS NOT NULL OR w.mark IS DISTINCT FROM l.watch)",
             watch_of(tables)
         ),
         &[],
@@ -232,14 +233,19 @@ pub fn doubts(rule: i32, fitted: &Fitted) -> Result<Option<String>> {
     }
 }
 
+/// As what the tables' counters have said (`rules.changes`): a look at everything that is under way may be past what has changed, and is followed by another.
+pub const ONCE_MORE: i64 = -1;
+
 /// Something was touched of which the keys are not known: everything is looked at, and until that is done as often as the keys would have been.
 /// Runs with the owner's rights.
 pub fn doubt(rule: i32, because: &str) -> Result<()> {
     spi::run(
-        "UPDATE usher.rules AS l
-            SET keyed_now = false, sweep_sure = false, whole_because = $2, changes = NULL,
+        &format!(
+            "UPDATE usher.rules AS l
+            SET keyed_now = false, sweep_sure = false, whole_because = $2, changes = {ONCE_MORE},
                 check_at = CASE WHEN l.check_at IS NOT NULL THEN LEAST(l.check_at, pg_catalog.clock_timestamp()) END
-          WHERE l.id = $1",
+          WHERE l.id = $1"
+        ),
         &[spi::arg(rule), spi::arg(because)],
     )?;
     Ok(())
@@ -268,6 +274,8 @@ mod unit {
         assert_eq!(word_of_time("SELECT now FROM a.today WHERE status = 'nowhere' AND other = 'known'"), None);
         assert_eq!(word_of_time("SELECT 'it''s' AS a FROM b WHERE c > 'now'"), Some("now"));
         assert_eq!(word_of_time("SELECT id FROM a.b WHERE due < $$today$$::date"), Some("today"));
+        assert_eq!(word_of_time("SELECT id FROM a.b WHERE due < $d$today$d$::date"), Some("today"));
+        assert_eq!(word_of_time("SELECT id -- the supplier's\n FROM a.b WHERE due < 'today'"), Some("today"));
         assert_eq!(word_of_time("SELECT id FROM a.b"), None);
     }
 }

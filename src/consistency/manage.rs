@@ -204,11 +204,11 @@ pub fn check_soon(rule: Option<&str>, pack: Option<&str>, asks: Option<pgrx::pg_
     }
     let asked = spi::run(
         "UPDATE usher.rules AS l
-            SET check_at = LEAST(l.check_at, GREATEST(pg_catalog.clock_timestamp(), l.last_checked_at + '10 seconds'::interval))
+            SET check_at = LEAST(l.check_at, GREATEST(pg_catalog.clock_timestamp(), l.last_checked_at + '10 seconds'::interval)), changes = $4
           WHERE l.id IN (SELECT r.id FROM usher.rules AS r
                           WHERE r.enabled AND r.state = 'active' AND ($1::text IS NULL OR r.name = $1) AND ($2::text IS NULL OR r.pack = $2)
                             AND ($3::oid IS NULL OR r.run_as::oid = $3) ORDER BY r.id FOR NO KEY UPDATE)",
-        &[spi::arg(rule.map(str::to_owned)), spi::arg(pack.map(str::to_owned)), spi::arg(asks)],
+        &[spi::arg(rule.map(str::to_owned)), spi::arg(pack.map(str::to_owned)), spi::arg(asks), spi::arg(keyed::ONCE_MORE)],
     )?;
     xact::note_overlaps();
     Ok(asked as i64)

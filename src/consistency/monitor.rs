@@ -471,7 +471,7 @@ fn finish(rule: &Rule, sweep: &Sweep, ended: Ended) -> Result<()> {
     spi::run(
         "UPDATE usher.rules AS l
             SET last_checked_at = pg_catalog.clock_timestamp(), last_found = $2, wait = $3::bigint * '1 millisecond'::interval,
-                check_at = pg_catalog.clock_timestamp() + $4::bigint * '1 millisecond'::interval,
+                check_at = pg_catalog.clock_timestamp() + CASE WHEN l.changes = $7 THEN COALESCE($8, 0) ELSE $4::bigint END * '1 millisecond'::interval,
                 sweep_began_at = NULL, sweep_position = NULL, sweep_skipped = NULL, sweep_found = NULL, keyed_now = $6, sweep_sure = false,
                 last_error = $5, last_error_at = CASE WHEN $5 IS NULL THEN l.last_error_at ELSE pg_catalog.clock_timestamp() END
           WHERE l.id = $1",
@@ -482,6 +482,8 @@ fn finish(rule: &Rule, sweep: &Sweep, ended: Ended) -> Result<()> {
             spi::arg(pause),
             spi::arg(error),
             spi::arg(ended.full.is_some()),
+            spi::arg(keyed::ONCE_MORE),
+            spi::arg(ended.every),
         ],
     )?;
     Ok(())

@@ -14,6 +14,7 @@ use crate::pg::subxact::{self, Failure};
 use crate::pg::{role, spi, xact};
 use crate::setup::Installed;
 use pgrx::{JsonB, PgSqlErrorCode, Spi, Uuid};
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Whose the keys of no organization are.
@@ -151,6 +152,10 @@ SELECT w.id, COALESCE(l.enabled, false)
   FROM w LEFT JOIN usher.rules AS l ON l.id = w.id
  WHERE w.id IS NOT NULL AND (l.id IS NULL OR NOT l.enabled OR NOT ";
 
+thread_local! {
+    static LAST: Cell<i32> = const { Cell::new(0) };
+}
+
 /// Looks at what transactions of rules with `after_sync` have touched, one rule at a time. Runs in a transaction that sees new commits.
 pub fn turn(installed: Installed) -> Result<Next> {
     if !installed.up_to_date {
@@ -159,11 +164,13 @@ pub fn turn(installed: Installed) -> Result<Next> {
     let _acting = role::internal(installed.owner);
     let _nest = Nest::open().lock_timeout(PATIENCE);
     let waiting = spi::read_all(
-        &format!("{WAITING}{BY_THE_CLOCK}) AND w.id <> ALL ($1) ORDER BY w.id LIMIT 1"),
-        &[spi::arg(aside::rules())],
+        &format!("{WAITING}{BY_THE_CLOCK}) AND w.id <> ALL ($1) ORDER BY w.id <= $2, w.id LIMIT 1"),
+        &[spi::arg(aside::rules()), spi::arg(LAST.get())],
         |row| Ok((row.get::<i32>(1)?.unwrap_or_default(), row.get::<bool>(2)? == Some(true))),
     )?;
     if let Some((id, enabled)) = waiting.into_iter().next() {
+        // The others have their turn before it has one again.
+        LAST.set(id);
         aside::apart(id, || now(installed, id, enabled))?;
         return Ok(Next::Now);
     }
@@ -254,15 +261,7 @@ fn part(installed: Installed, rule: &Rule) -> Result<bool> {
     if taken.everything {
         // In parts, at once: what cannot be evaluated keeps nobody there, and no part takes long.
         keyed::doubt(rule.id, "everything was touched at once, or by somebody who does not note what")?;
-        spi::run(
-            // Where no other look comes by itself, one that is under way begins anew: it may be past what was touched.
-            "UPDATE usher.rules AS l
-                SET check_at = pg_catalog.clock_timestamp(),
-                    sweep_began_at = CASE WHEN $2 THEN l.sweep_began_at END, sweep_position = CASE WHEN $2 THEN l.sweep_position END,
-                    sweep_skipped = CASE WHEN $2 THEN l.sweep_skipped END
-              WHERE l.id = $1",
-            &[spi::arg(rule.id), spi::arg(fitted.definition.every.is_some())],
-        )?;
+        spi::run("UPDATE usher.rules AS l SET check_at = pg_catalog.clock_timestamp() WHERE l.id = $1", &[spi::arg(rule.id)])?;
     } else if taken.keys.len() > MANY && fitted.definition.every.is_some() && less_is_everything(&fitted, taken.keys.len())? {
         keyed::doubt(rule.id, "more was touched than is worth a look at each")?;
     } else {

@@ -253,18 +253,19 @@ pub fn rule(installed: Installed, id: i32) -> Outcome<Rc<Rules>> {
         return Ok(found);
     }
     xact::remember_only_now();
+    let generation = relcache::generations();
     let _acting = role::internal(installed.owner);
     match store::by_id(id)? {
         None => Ok(Rc::new(Rules::Gone)),
-        Some(rule) => of(installed, &rule),
+        Some(rule) => of(installed, &rule, generation),
     }
 }
 
-fn of(installed: Installed, rule: &Rule) -> Outcome<Rc<Rules>> {
+/// `generation`: when the rule was read. What has become another since is not kept: nobody would tell again.
+fn of(installed: Installed, rule: &Rule, generation: (u64, u64)) -> Outcome<Rc<Rules>> {
     if let Some(found) = fresh(|plans| plans.rules.get(&rule.id).cloned()) {
         return Ok(found);
     }
-    let generation = relcache::generations();
     let gate = rule.definition().is_ok_and(|definition| definition.in_transaction);
     let made = if !rule.enabled {
         Rules::Gone
@@ -397,6 +398,7 @@ fn unseen(relation: pg_sys::Oid, touch: &Touch) -> bool {
 
 /// False: something could not be found out, and is tried again with the next statement.
 fn build(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> Outcome<(Plan, bool)> {
+    let generation = relcache::generations();
     let rules = store::rules(
         "l.enabled AND l.id IN (SELECT d.rule_id FROM usher.rule_dependencies AS d
                                  WHERE d.watched AND d.class = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -413,7 +415,7 @@ fn build(installed: Installed, relation: pg_sys::Oid, letter: &'static str) -> O
     for rule in rules {
         let known = match subxact::attempt(|| {
             let _nest = Nest::open().lock_timeout(store::PATIENCE);
-            of(installed, &rule)
+            of(installed, &rule, generation)
         }) {
             Ok(known) => known,
             Err(_) => {

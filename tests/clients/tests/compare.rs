@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use usher_clients::{Client, Database, number, page, refused, run, text};
+use usher_clients::{Client, Database, number, page, refused, role, run, text};
 
 /// The same numbers in every run: a red build must be red again.
 struct Dice(u64);
@@ -382,6 +382,63 @@ fn texts_are_equal_as_their_collation_says() {
         text(here, "SELECT string_agg(concat_ws(' ', key ->> 'k', finding), ', ') FROM usher.compare_tables('l', 'r')"),
         "key7 different"
     );
+}
+
+/// One row of many that differs, by keys of all kinds that are read back, some of which the caller's session or rights could not write as a text and read again.
+#[test]
+fn one_row_that_differs_is_named_by_keys_of_any_type() {
+    let database = Database::create("usher_test_compare_keys");
+    let mut client = database.connect();
+    let here = &mut client;
+    role(here, "clients_compares", "LOGIN");
+    run(
+        here,
+        "CREATE SCHEMA hidden; CREATE TYPE hidden.size AS ENUM ('small', 'large'); CREATE DOMAIN public.number AS integer;
+         GRANT USAGE ON SCHEMA usher TO clients_compares; GRANT EXECUTE ON FUNCTION usher.compare_tables TO clients_compares",
+    );
+    let mut caller = database.connect_as("clients_compares");
+    run(&mut caller, "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Jakarta'");
+    for (n, (kind, value)) in [
+        ("timestamptz", "timestamptz '2026-01-01 00:00+00' + n * interval '1 hour'"),
+        ("date", "date '2026-01-01' + n"),
+        ("hidden.size", "(CASE n WHEN 1 THEN 'small' ELSE 'large' END)::hidden.size"),
+        ("bigint", "-5000000000 * n"),
+        ("public.number", "-n"),
+        ("uuid", "md5(n::text)::uuid"),
+        ("interval", "n * interval '1 day'"),
+        ("text", "'n' || n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let rows = if kind == "hidden.size" { 2 } else { 1_000 };
+        run(
+            here,
+            &format!(
+                "CREATE TABLE public.a{n} (k {kind} PRIMARY KEY, v integer); INSERT INTO public.a{n} SELECT {value}, 1 FROM generate_series(1, {rows}) AS n;
+                 CREATE TABLE public.b{n} (k {kind} PRIMARY KEY, v integer); INSERT INTO public.b{n} TABLE public.a{n};
+                 GRANT SELECT ON public.a{n}, public.b{n} TO clients_compares"
+            ),
+        );
+        let found = format!(
+            "SELECT concat_ws(' ', count(*), min(finding), bool_and(key -> 'k' = (SELECT to_jsonb(x.k) FROM public.b{n} AS x WHERE x.v IS DISTINCT FROM 1))) FROM usher.compare_tables('public.a{n}', 'public.b{n}')"
+        );
+        assert_eq!(text(&mut caller, &found), "0", "{kind}");
+        run(here, &format!("UPDATE public.b{n} SET v = 2 WHERE k = (SELECT k FROM public.b{n} ORDER BY k LIMIT 1 OFFSET 1)"));
+        assert_eq!(text(&mut caller, &found), "1 different t", "{kind}");
+        // Two are gone, and one is new: each has a leaf of its own, or they share one.
+        run(
+            here,
+            &format!(
+                "DELETE FROM public.b{n} WHERE k IN (SELECT k FROM public.a{n} ORDER BY k LIMIT 2); DELETE FROM public.a{n} WHERE k = (SELECT max(k) FROM public.a{n})"
+            ),
+        );
+        let findings = format!(
+            "SELECT string_agg(finding || ' ' || n, ', ' ORDER BY finding) FROM (SELECT finding, count(*) AS n FROM usher.compare_tables('public.a{n}', 'public.b{n}') GROUP BY 1) AS f"
+        );
+        let expected = if rows == 2 { "missing_right 1" } else { "missing_left 1, missing_right 2" };
+        assert_eq!(text(&mut caller, &findings), expected, "{kind}");
+    }
 }
 
 #[test]
