@@ -394,7 +394,7 @@ fn one_row_that_differs_is_named_by_keys_of_any_type() {
     run(
         here,
         "CREATE SCHEMA hidden; CREATE TYPE hidden.size AS ENUM ('small', 'large'); CREATE DOMAIN public.number AS integer;
-         GRANT USAGE ON SCHEMA usher TO clients_compares; GRANT EXECUTE ON FUNCTION usher.compare_tables TO clients_compares",
+         GRANT usher_operator TO clients_compares",
     );
     let mut caller = database.connect_as("clients_compares");
     run(&mut caller, "SET DateStyle = 'SQL, DMY'; SET TimeZone = 'Asia/Jakarta'");
