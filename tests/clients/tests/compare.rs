@@ -430,7 +430,7 @@ fn one_row_that_differs_is_named_by_keys_of_any_type() {
         run(
             here,
             &format!(
-                "DELETE FROM public.b{n} WHERE k IN (SELECT k FROM public.a{n} ORDER BY k LIMIT 2); DELETE FROM public.a{n} WHERE k = (SELECT max(k) FROM public.a{n})"
+                "DELETE FROM public.b{n} WHERE k IN (SELECT k FROM public.a{n} ORDER BY k LIMIT 2); DELETE FROM public.a{n} WHERE k = (SELECT k FROM public.a{n} ORDER BY k DESC LIMIT 1)"
             ),
         );
         let findings = format!(
