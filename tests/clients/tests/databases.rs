@@ -11,7 +11,6 @@ fn mirror(name: &str) -> (Database, Client) {
     let database = Database::create(name);
     let mut client = database.connect();
     furnish(&mut client);
-    server::does_batches(&mut client);
     (database, client)
 }
 

@@ -163,7 +163,6 @@ fn whoever_listens_hears_each_event_once_whatever_ends_in_between() {
 fn a_batch_of_jobs_emits_its_events_at_once_and_in_their_order() {
     let (_database, mut client) = hall("usher_test_events_batch");
     let here = &mut client;
-    server::does_batches(here);
     run(
         here,
         "CREATE TABLE public.said (n int PRIMARY KEY); CREATE TABLE public.statements (n int);

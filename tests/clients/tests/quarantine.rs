@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::time::Duration;
-use usher_clients::{Client, Database, flow, json, number, role, run, server, settled, text, try_connect, wait};
+use usher_clients::{Client, Database, flow, json, number, role, run, settled, text, try_connect, wait};
 
 const LONG: Duration = Duration::from_secs(120);
 
@@ -49,8 +49,6 @@ fn killer(name: &str, what: &str) -> (Database, PathBuf) {
             "then": {"insert": "public.done"}, "set": {"id": "(job.payload->>'id')::integer"}, "run_as": "clients_killer"
         }),
     );
-    // A worker that finds jobs at its very first start does them one by one: then nothing would be tried in a batch.
-    server::does_batches(&mut client);
     (database, file)
 }
 

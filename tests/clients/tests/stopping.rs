@@ -36,7 +36,6 @@ fn slow(name: &str) -> (Database, Client) {
             "then": {"insert": "public.done"}, "set": {"id": "new.id"}, "run_as": "clients_stopping"
         }),
     );
-    server::does_batches(&mut client);
     (database, client)
 }
 
