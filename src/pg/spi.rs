@@ -154,6 +154,12 @@ pub fn each(sql: &str, args: Args<'_>, slice: i64, mut row: impl FnMut(&SpiTuple
     }
 }
 
+/// All plans of this process are made anew when they are next used, also those inside functions: for tables as large as they are by then.
+pub fn plan_again() {
+    // SAFETY: marks saved plans as out of date, as DISCARD PLANS does; one that is just being used stays whole until its end.
+    unsafe { pg_sys::ResetPlanCache() }
+}
+
 /// Runs a script of several statements without arguments (set-up, packs). Nothing is kept.
 pub fn script(sql: &str) -> Result<()> {
     Ok(Spi::run(sql)?)

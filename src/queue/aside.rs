@@ -3,6 +3,7 @@
 use super::group::Group;
 use super::take_back::{self, Back};
 use crate::error::Result;
+use crate::pg::guc::Nest;
 use crate::pg::{counters, spi, xact};
 
 /// `$1` lane, `$2` positions, `$3` reason, `$4` seconds, `$5` pause.
@@ -28,6 +29,8 @@ pub fn put(group: &Group, back: &[Back]) -> Result<()> {
         return take_back::take_back(group, back);
     }
     counters::give_back(back.len(), 0, 0);
+    // Its plan is made once, often while the log is empty: each job is looked up by its key.
+    let _index = Nest::open().one_by_one();
     spi::run(
         PUT,
         &[

@@ -70,7 +70,7 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
     let dead = back.iter().filter(|b| b.waiting_for.is_none()).count();
     crate::pg::counters::give_back(back.len(), back.iter().filter(|b| b.tried).count(), dead);
     // Its plan is made once, often while these tables are empty, and must do when they are not.
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     let column = |value: &dyn Fn(&Back) -> Option<String>| back.iter().map(value).collect::<Vec<_>>();
     spi::run(
         TAKE_BACK,
@@ -101,7 +101,7 @@ pub fn take_back(group: &Group, back: &[Back]) -> Result<()> {
 /// noted. `numbers` None: all of them.
 pub(super) fn set_apart(group: &Group, numbers: Option<Vec<i32>>) -> Result<()> {
     let Some(lane) = group.log else { return Ok(()) };
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     spi::run(
         "WITH c AS (
              DELETE FROM usher.jobs AS j USING unnest($2::bigint[]) WITH ORDINALITY AS b (seq, n)
@@ -117,7 +117,7 @@ pub(super) fn set_apart(group: &Group, numbers: Option<Vec<i32>>) -> Result<()> 
 /// Jobs of a group that will not run: their history says cancelled.
 pub fn cancel_group(group: &Group, reason: &str) -> Result<()> {
     set_apart(group, None)?;
-    let _index = Nest::open().index_scans();
+    let _index = Nest::open().one_by_one();
     spi::run(
         "UPDATE usher.job_history h SET cancelled = true, attempts = h.attempts - 1, error_message = $3
            FROM unnest($1::uuid[], $2::uuid[]) AS b (organization_id, id)

@@ -3,6 +3,7 @@
 use super::gather;
 use super::group::{Work, all, begin, dead};
 use super::limit;
+use super::ripening;
 use super::workflow;
 use crate::error::Result;
 use crate::flow::apply::Place;
@@ -286,6 +287,7 @@ pub(super) fn run(client: &mut SpiClient<'_>, installed: Installed, place: Place
     let mut by_class: BTreeMap<i32, Vec<Group>> = BTreeMap::new();
     for group in claim.groups {
         let flow = group.flow.unwrap_or(0);
+        ripening::note(flow, group.batch.size);
         by_class.entry(classes.get(&flow).copied().unwrap_or(flow)).or_default().push(group);
     }
     let mut tally = Tally::default();

@@ -23,6 +23,7 @@ mod prepared;
 mod process;
 mod quarantine;
 mod resume;
+mod ripening;
 mod schedule;
 mod work;
 mod work_api;

@@ -3,7 +3,7 @@
 use super::batch::Condemned;
 use super::prepared::any_prepared;
 use super::quarantine::{self, Care};
-use super::{batch, checks, drift, gather, maintenance, overlaps, pausing, schedule, work};
+use super::{batch, checks, drift, gather, maintenance, overlaps, pausing, ripening, schedule, work};
 use crate::error::Result;
 use crate::flow::apply::Place;
 use crate::pg::bgw;
@@ -155,6 +155,7 @@ impl Loop {
         bgw::reload_if_asked();
         self.listen();
         let now = Instant::now();
+        ripening::renew(now);
         if now >= self.tick_at {
             self.tick_at = now + TICK;
             self.due_known = false;

@@ -60,12 +60,16 @@ AS $$
     SELECT g.id, g.email, g.name, g.phone
       FROM gvteway.guests g
      WHERE g.organization_id = ticket_holders.organization AND g.erased_at IS NULL
-       AND g.id IN (SELECT COALESCE(t.holder_id, o.guest_ref)
+       AND g.id IN (SELECT COALESCE(h.holder_id, o.guest_ref)
                       FROM gvteway.orders o
-                      JOIN gvteway.order_items i ON i.organization_id = o.organization_id AND i.order_id = o.id AND i.kind = 'ticket'
-                      LEFT JOIN gvteway.tickets t ON t.organization_id = i.organization_id AND t.item_id = i.id
-                     WHERE o.organization_id = ticket_holders.organization AND o.event_id = ticket_holders.event_id
-                       AND o.status = 'paid' AND t.status IS DISTINCT FROM 'void')
+                      -- Order by order, and not (OFFSET 0) by reading what the organization has sold for all of its events.
+                     CROSS JOIN LATERAL (SELECT t.holder_id
+                                           FROM gvteway.order_items i
+                                           LEFT JOIN gvteway.tickets t ON t.organization_id = i.organization_id AND t.item_id = i.id
+                                          WHERE i.organization_id = o.organization_id AND i.order_id = o.id AND i.kind = 'ticket'
+                                            AND t.status IS DISTINCT FROM 'void'
+                                         OFFSET 0) AS h
+                     WHERE o.organization_id = ticket_holders.organization AND o.event_id = ticket_holders.event_id AND o.status = 'paid')
 $$;
 REVOKE ALL ON FUNCTION gvteway.ticket_holders(uuid, uuid) FROM PUBLIC;
 COMMENT ON FUNCTION gvteway.ticket_holders(uuid, uuid) IS

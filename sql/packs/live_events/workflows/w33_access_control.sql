@@ -9,15 +9,19 @@ AS $$
 DECLARE
     org   uuid := (payload -> 0 ->> 'organization')::uuid;
     scans uuid[] := ARRAY(SELECT DISTINCT (j ->> 'scan')::uuid FROM jsonb_array_elements(payload) AS j ORDER BY 1);
+    known tid[];
     gone  jsonb;
     come  jsonb;
 BEGIN
-    -- Scans and counts each in one order, so that two batches do not wait for each other crosswise.
-    PERFORM FROM compvss.counted_scans c WHERE c.organization_id = org AND c.scan_ref = ANY (scans) ORDER BY c.scan_ref FOR UPDATE;
+    -- Scans and counts each in one order, so that two batches do not wait for each other crosswise. Each scan is looked up by its key: from
+    -- the organization alone one would come to all of them, and a plan that was made in the morning may take that way.
+    known := ARRAY(SELECT c.at FROM unnest(scans) AS s (id)
+                    CROSS JOIN LATERAL (SELECT x.ctid AS at FROM compvss.counted_scans x
+                                         WHERE x.organization_id = org AND x.scan_ref = s.id FOR UPDATE) AS c);
     WITH places AS MATERIALIZED (SELECT * FROM compvss.places_of_scans(org, scans)),
     away AS (
         DELETE FROM compvss.counted_scans c
-         WHERE c.organization_id = org AND c.scan_ref = ANY (scans)
+         WHERE c.ctid = ANY (known)
            AND NOT EXISTS (SELECT FROM places p
                             WHERE p.scan = c.scan_ref AND p.production_id = c.production_id AND p.gate = c.gate AND p.bucket_at = c.bucket_at)
         RETURNING c.production_id, c.gate, c.bucket_at)
