@@ -1,7 +1,7 @@
 //! A worker's plans are made when there is next to nothing to read, and used when there is much.
 
 use std::time::Duration;
-use usher_clients::wait::{until, until_true};
+use usher_clients::wait::until;
 use usher_clients::{Client, Database, flow, json, number, role, run, settled};
 
 fn database(name: &str) -> (Database, Client) {
@@ -22,37 +22,6 @@ fn insert(client: &mut Client, first: i64, rows: i64) {
             "INSERT INTO public.rows SELECT n, (SELECT id FROM usher.organizations WHERE slug = 'acme') FROM generate_series({first}, {first} + {rows} - 1) AS n"
         ),
     );
-}
-
-/// Who puts jobs aside to gather takes them out of the log by their keys, and does not read what else lies there.
-#[test]
-fn jobs_that_gather_are_taken_out_by_their_keys() {
-    let (_database, mut client) = database("usher_plans_aside");
-    run(&mut client, "CREATE TABLE public.done (id integer); GRANT INSERT ON public.done TO clients_plans");
-    let definition = json!({"when": {"change": "public.rows"}, "then": {"insert": "public.done"}, "set": {"id": "new.id"}, "run_as": "clients_plans",
-                            "mode": "batch", "batch": {"size": 10_000, "window": "1 day"}});
-    flow(&mut client, "rows", &definition);
-    const ROUNDS: i64 = 200;
-    const EACH: i64 = 10;
-    for round in 0..ROUNDS {
-        insert(&mut client, round * EACH, EACH);
-        until_true(
-            &mut client,
-            &format!("SELECT count(*) = {} FROM usher.queue_waiting WHERE waiting_for = 'batch window'", (round + 1) * EACH),
-        );
-    }
-    // What a worker has read is told once a second at most, and when it has something to do.
-    const READ: &str = "SELECT sum(COALESCE(seq_tup_read, 0) + COALESCE(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
-                         WHERE relid IN (SELECT relid FROM pg_partition_tree('usher.jobs') WHERE isleaf)";
-    let mut next = ROUNDS * EACH;
-    until(Duration::from_secs(60), "the worker tells what it has read", || {
-        insert(&mut client, next, 1);
-        next += 1;
-        number(&mut client, READ) >= ROUNDS * EACH
-    });
-    let read = number(&mut client, READ);
-    // Each is claimed, and taken out. Who reads the lane instead reads 2,000 dead ones for the last of them, 200,000 in all.
-    assert!(read < 8 * next, "{read} rows of the log were read for {next} jobs");
 }
 
 /// A flow's statement that was planned while its table was empty is planned anew when the flow has done much, without ANALYZE.
