@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn one_large_batch_makes_them_old_once() {
-        assert_eq!(old_after(&[70_000, 1, 185_999, 1]), [true, false, false, true]);
+        assert_eq!(old_after(&[70_000, 1, 185_998, 1]), [true, false, false, true]);
     }
 
     #[test]
