@@ -1,6 +1,7 @@
 //! W17: what is sold leaves the stock and the store, by what was sold, and a store that runs low says so.
 
 use super::money::{order, set_order};
+use super::show::lanes;
 use super::six::{Bad, Place, Workflow, alone};
 use std::thread;
 use usher_clients::{Client, run, settled, text, wait};
@@ -69,6 +70,9 @@ fn check(here: &mut Client, place: &Place) {
         place.unique("shirt")
     );
     assert_eq!(text(here, &told), "role:clients_live_member low_stock warning");
+    // One process does all of it: two would wait for each other's products crosswise.
+    assert_eq!(lanes(here, place, "take_sold_stock", "order"), "critical");
+    assert_eq!(lanes(here, place, "keep_stock_in_step", "item"), "critical");
 }
 
 #[test]

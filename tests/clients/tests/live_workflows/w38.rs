@@ -1,6 +1,6 @@
 //! W38: public sets are shown as set times, and the curfew is the event's.
 
-use super::show::{item, linked, on_sale, set};
+use super::show::{item, lanes, linked, on_sale, set};
 use super::six::{Bad, Place, Workflow, nothing};
 use usher_clients::{Client, text};
 
@@ -43,4 +43,6 @@ fn check(here: &mut Client, place: &Place) {
     assert_eq!(shown, "Alto|Main|2031-08-01 18:00:00|2031-08-01 19:00:00|scheduled|2031-08-01 21:00:00|t");
     let row = format!("SELECT id FROM gvteway.set_times WHERE source_ref = '{}'", place.id("Alto"));
     assert_eq!(linked(here, place, "set_time", &place.id("Alto").to_string(), &row), "1");
+    // With the announcement of W29, not behind what tells a thousand people of it.
+    assert_eq!(lanes(here, place, "show_set_time", "Alto"), "critical");
 }
